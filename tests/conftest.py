@@ -1,0 +1,28 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the real ISIC 2016 images; the test is skipped, visibly, where there is none."""
+    folder = Path(os.environ.get("DATA_DIR") or ROOT.parent / "shared" / "data" / "isic2016")
+    if not (folder / "ISBI2016_ISIC_Part3_Training_GroundTruth.csv").is_file():
+        pytest.skip("needs the real ISIC 2016 images: set DATA_DIR")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """The folder of pretrained weights; the test is skipped, visibly, where there is none."""
+    folder = Path(os.environ.get("WEIGHTS_DIR") or ROOT.parent / "shared" / "weights")
+    if not list(folder.glob("*.safetensors")):
+        pytest.skip("needs pretrained weights: set WEIGHTS_DIR")
+    return folder

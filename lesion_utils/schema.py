@@ -32,7 +32,9 @@ class Synthetic(Section):
     test_images: int = Field(ge=20, le=10_000, description="test images to draw")
     prevalence: Fraction = Field(description="share of malignant images in each split")
     overlap: float = Field(
-        ge=0, le=3, description="noise between an image's latent malignancy and its label; 0 makes the classes separable"
+        ge=0,
+        le=3,
+        description="noise between latent malignancy and label; 0 makes the classes separable",
     )
     image_width: int = Field(ge=64, le=2048, description="width of the drawn photographs, px")
 
@@ -46,7 +48,9 @@ class Data(Section):
     synthetic: Synthetic | None = Field(description="what to draw; null unless source is synthetic")
     stored_size: int = Field(ge=32, le=1024, description="side of the decoded images in the cache, px")
     aspect: Literal["squash", "crop", "pad"] = Field(description="how a rectangular photograph becomes a square")
-    validation_fraction: float = Field(ge=0.05, le=0.5, description="share of the training images held out to choose on")
+    validation_fraction: float = Field(
+        ge=0.05, le=0.5, description="share of the training images held out to choose on"
+    )
     split: Literal["grouped", "starting_project"] = Field(description="how validation images are chosen")
     drop_leaks: bool = Field(description="leave training images out that duplicate a test image")
 
@@ -128,7 +132,8 @@ class Network(Section):
 
     backbone: str = Field(min_length=1, description="timm's name of the network, with the tag of its weights")
     weights: str = Field(
-        min_length=1, description="`pretrained` (by the backbone's tag), `none`, or a file name (looked up in WEIGHTS_DIR)"
+        min_length=1,
+        description="`pretrained` (by the backbone's tag), `none`, or a file (looked up in WEIGHTS_DIR)",
     )
     without_weights: Literal["stop", "skip"] = Field(
         description="when the weights cannot be had: stop, or leave the regimes that need them out and say so"
@@ -144,10 +149,16 @@ class Network(Section):
     mixup: float = Field(ge=0, le=2, description="alpha of mixup's beta distribution; 0 turns it off")
     imbalance: Imbalance
     averaging: Averaging
-    early_stopping: int = Field(ge=0, le=1000, description="epochs without a better validation AP before stopping; 0: never")
-    tta: Literal["none", "flips"] = Field(description="test-time augmentation: none, or the eight flips and quarter turns")
+    early_stopping: int = Field(
+        ge=0, le=1000, description="epochs without a better validation AP before a stop; 0: never"
+    )
+    tta: Literal["none", "flips"] = Field(
+        description="test-time augmentation: none, or the eight flips and quarter turns"
+    )
     classifiers: list[Classifier] = Field(description="classical classifiers on the frozen features")
-    determinism: Literal["exact", "device", "fast"] = Field(description="the promise of reproducibility, see the README")
+    determinism: Literal["exact", "device", "fast"] = Field(
+        description="the promise of reproducibility, see the README"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         description="arithmetic of the forward pass; auto takes bfloat16 where the processor has it"
     )
@@ -173,12 +184,16 @@ class Comparison(Section):
     """comparison.yaml: the statistics of 05_comparison."""
 
     primary: Primary
-    bootstrap_draws: int = Field(ge=100, le=1_000_000, description="stratified bootstrap resamples behind each interval")
+    bootstrap_draws: int = Field(
+        ge=100, le=1_000_000, description="stratified bootstrap resamples behind each interval"
+    )
     seed: Seed = Field(description="seed of the resampling")
     confidence: Fraction = Field(description="coverage of every interval")
     sensitivity_target: Fraction = Field(description="sensitivity at which the validation threshold is chosen")
     power: Fraction = Field(description="power at which the smallest detectable AUC difference is stated")
-    balanced_subset: int = Field(ge=2, description="images of each class in Lopez's balanced subset (75); the smaller class bounds it")
+    balanced_subset: int = Field(
+        ge=2, description="images per class in Lopez's balanced subset; the smaller class bounds it"
+    )
     balanced_repeats: int = Field(ge=1, le=100_000, description="balanced subsets drawn, for the spread")
 
 

@@ -19,6 +19,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from lesion_utils.errors import ParamsError
 from lesion_utils.paths import project_root
 from lesion_utils.schema import Augmentation, Comparison, Data, Network, StudyParams
+from lesion_utils.schema_words import Location, describe_range, find_schema, list_keys
 
 #: The files of a study and what validates each, in the order in which they are read.
 FILES: dict[str, type[BaseModel]] = {
@@ -28,8 +29,6 @@ FILES: dict[str, type[BaseModel]] = {
     "vgg19": Network,
     "comparison": Comparison,
 }
-
-Location = tuple[str | int, ...]
 
 
 def load_study(folder: Path) -> StudyParams:
@@ -119,9 +118,6 @@ def _to_plain(node: Any) -> Any:
     return node
 
 
-# --- explaining what is wrong ---------------------------------------------------------------------
-
-
 def _explain_all(error: ValidationError, path: Path, document: CommentedMap, model: type[BaseModel]) -> list[str]:
     """A paragraph per problem of one file; a misspelt key is one problem, not an unknown and a missing one."""
     schema = model.model_json_schema()
@@ -201,66 +197,3 @@ def _relative(path: Path) -> str:
     """The path as the user knows it: from the project's folder where it lies in it."""
     path = path.resolve()
     return str(path.relative_to(project_root())) if path.is_relative_to(project_root()) else str(path)
-
-
-# --- the schema in words --------------------------------------------------------------------------
-
-
-def find_schema(schema: Mapping[str, Any], location: Location) -> Mapping[str, Any]:
-    """The JSON schema of the value at `location`."""
-    root, node = schema, _follow(schema, schema)
-    for part in location:
-        if isinstance(part, int):
-            node = _follow(root, node.get("items", {}))
-        elif part in node.get("properties", {}):
-            node = _follow(root, node["properties"][part])
-        else:
-            node = _follow(root, node.get("additionalProperties", {}))
-    return node
-
-
-def list_keys(schema: Mapping[str, Any], location: Location) -> list[str]:
-    """The keys that are allowed in the mapping at `location`."""
-    node = find_schema(schema, location)
-    return list(node.get("properties", {})) or list(node.get("propertyNames", {}).get("enum", []))
-
-
-def describe_range(node: Mapping[str, Any]) -> str:
-    """The values that a JSON schema allows, in words: "a number from 0 to 180"."""
-    if "anyOf" in node:
-        return " or ".join(describe_range(option) for option in node["anyOf"])
-    if "enum" in node:
-        return "one of " + ", ".join(map(str, node["enum"]))
-    match node.get("type"):
-        case "integer":
-            return "a whole number" + _describe_bounds(node)
-        case "number":
-            return "a number" + _describe_bounds(node)
-        case "boolean":
-            return "true or false"
-        case "string":
-            return "text"
-        case "null":
-            return "null"
-        case "array":
-            few, many = node.get("minItems", 0), node.get("maxItems")
-            count = f"{few} items" if few == many else "at least one item" if few else "any number of items"
-            return f"a list [a, b, ...] of {count}, each {describe_range(node['items'])}"
-    return "a mapping of further parameters"
-
-
-def _describe_bounds(node: Mapping[str, Any]) -> str:
-    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "up to", "exclusiveMaximum": "below"}
-    bounds = [f"{word} {node[key]:,}".removesuffix(".0") for key, word in words.items() if key in node]
-    return " " + ", ".join(bounds) if bounds else ""
-
-
-def _follow(root: Mapping[str, Any], node: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Resolve `$ref`s, and the optional section `anyOf [$ref, null]`."""
-    if "$ref" in node:
-        target = root["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-        return {**target, **{k: v for k, v in node.items() if k != "$ref"}}
-    for option in node.get("anyOf", []):
-        if "$ref" in option:
-            return _follow(root, option)
-    return node

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lesion_utils.params import FILES, describe_range, find_schema
+from lesion_utils.params import FILES
 from lesion_utils.paths import params_root
+from lesion_utils.schema_words import describe_range, find_schema
 
 INTRODUCTION = """# Parameters of a study
 

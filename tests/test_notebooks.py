@@ -1,0 +1,115 @@
+"""The notebooks' style: prose with calls, no outputs, the same code in 03 and 04."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ["01_eda", "02_augmentation_preview", "03_resnet50_finetune", "04_vgg19_finetune", "05_comparison"]
+
+
+def read(name: str) -> nbformat.NotebookNode:
+    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=nbformat.NO_CONVERT)
+
+
+def code_cells(name: str) -> list[nbformat.NotebookNode]:
+    return [cell for cell in read(name).cells if cell.cell_type == "code"]
+
+
+def test_the_notebooks_are_these_five():
+    assert sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_a_valid_notebook_without_outputs(name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) >= (4, 5), "cells need ids for readable diffs"
+    assert notebook.metadata.kernelspec.name == "lesion-utils"
+    for cell in code_cells(name):
+        assert not cell.outputs, f"{name}: outputs in the cell {cell.source[:40]!r}; run `make strip`"
+        assert cell.execution_count is None, f"{name}: execution count in {cell.source[:40]!r}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_begins_as_the_house_does(name):
+    """Title and question, then the one-line parameters cell, then one setup cell that shows the card."""
+    title, *rest = read(name).cells
+    assert title.cell_type == "markdown"
+    assert title.source.startswith("# ")
+    for what in ("**In**", "**Out**", "**Time**"):
+        assert what in title.source, f"{name}: the first cell says what goes in and out, and how long it takes"
+    parameters, setup = [cell for cell in rest if cell.cell_type == "code"][:2]
+    assert parameters.metadata.tags == ["parameters"]
+    assert parameters.source == 'params = "../params/demo"'
+    assert f'open_study(params, "{name}")' in setup.source
+    assert setup.source.rstrip().endswith("study.card()")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_code_cell_is_introduced_in_prose(name):
+    cells = read(name).cells
+    for before, cell in zip(cells, cells[1:], strict=False):
+        if cell.cell_type == "code" and not cell.metadata.get("tags"):
+            assert before.cell_type == "markdown", f"{name}: no prose before {cell.source[:60]!r}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_are_short_calls(name):
+    """No functions, no classes, no loops, no magics, no absolute paths, at most a dozen lines."""
+    forbidden = (ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.Try, ast.Global)
+    for cell in code_cells(name):
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        assert len(lines) <= 12, f"{name}: {len(lines)} lines in {cell.source[:60]!r}; move it into the package"
+        assert not re.search(r"""^\s*[%!]|["'](/|~|[A-Z]:\\)""", cell.source, re.MULTILINE), f"{name}: {cell.source}"
+        for node in ast.walk(ast.parse(cell.source)):
+            assert not isinstance(node, forbidden), f"{name}: {type(node).__name__} in {cell.source[:60]!r}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_imports_nothing_but_the_package(name):
+    for cell in code_cells(name):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.ImportFrom):
+                assert node.module.split(".")[0] == "lesion_utils"
+            assert not isinstance(node, ast.Import), f"{name}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_ends_with_a_summary_whose_numbers_come_from_files(name):
+    *_, heading, summary = read(name).cells
+    assert heading.source.startswith("## ")
+    assert "study.say(" in summary.source
+
+
+def test_resnet50_and_vgg19_are_trained_by_the_same_code():
+    def neutral(name: str) -> list[str]:
+        swaps = [("03_resnet50_finetune", "STEP"), ("04_vgg19_finetune", "STEP"), ("resnet50", "NET"), ("vgg19", "NET")]
+        sources = []
+        for cell in code_cells(name):
+            source = cell.source
+            for old, new in swaps:
+                source = source.replace(old, new)
+            sources.append(source)
+        return sources
+
+    assert neutral("03_resnet50_finetune") == neutral("04_vgg19_finetune")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_result_is_typed_by_hand(name):
+    """Prose holds no decimal fractions, other than the decision threshold of the challenge; results come from files."""
+    for cell in read(name).cells:
+        if cell.cell_type == "markdown":
+            typed = set(re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d{4})", cell.source)) - {"0.5"}
+            assert not typed, f"{name}: typed numbers {typed} in {cell.source[:80]!r}"
+
+
+def test_the_comparison_loads_no_network():
+    for cell in code_cells("05_comparison"):
+        assert not re.search(r"\b(train|models|timm|torch|augment)\b", cell.source), cell.source

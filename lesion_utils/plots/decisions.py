@@ -1,0 +1,203 @@
+"""Figures of probabilities as they are used: called, calibrated, acted upon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter
+from scipy.stats import binomtest
+
+from lesion_utils.plots.style import (
+    CLASS_COLOURS,
+    CLASS_NAMES,
+    DOUBLE,
+    GREY,
+    INK,
+    SINGLE,
+    Plate,
+    count_classes,
+    finish_figure,
+    frame_unit_square,
+    house_style,
+    legend_below,
+    new_figure,
+    style_series,
+    wrap_label,
+)
+
+
+@house_style
+def plot_confusion(matrices: Mapping[str, np.ndarray]) -> Plate:
+    """Confusion matrices with counts and row percentages; rows are the truth.
+
+    Args:
+        matrices: title -> (2, 2) int, rows the true class, columns the called class, in the order benign, malignant.
+    """
+    across = min(len(matrices), 3)
+    down = -(-len(matrices) // across)
+    fig, axes = new_figure(down, across, width=SINGLE if across == 1 else DOUBLE, height=62 * down)
+    for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=False):
+        matrix = np.asarray(matrix)
+        shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        ax.imshow(shares, cmap="Greys", vmin=0, vmax=1.25)
+        for (r, c), count in np.ndenumerate(matrix):
+            ink = "white" if shares[r, c] > 0.6 else INK
+            ax.text(c, r - 0.06, f"{count}", ha="center", va="center", fontsize=11, weight="bold", color=ink)
+            ax.text(c, r + 0.2, f"{shares[r, c]:.1%}", ha="center", va="center", fontsize=7, color=ink)
+        ax.set_xticks([0, 1], CLASS_NAMES)
+        ax.set_yticks([0, 1], [f"{name}\n(n = {n})" for name, n in zip(CLASS_NAMES, matrix.sum(axis=1), strict=True)])
+        ax.tick_params(length=0)
+        for label, name in zip([*ax.get_xticklabels(), *ax.get_yticklabels()], CLASS_NAMES * 2, strict=True):
+            label.set_color(CLASS_COLOURS[name])
+            label.set_weight("bold")
+        ax.set(title=wrap_label(title, 32), xlabel="called", ylabel="truth")
+        ax.spines[:].set_visible(False)
+    for ax in axes.flat[len(matrices) :]:
+        ax.set_axis_off()
+    return finish_figure(
+        fig,
+        note="counts, and shares of each row; above 0.5 is called malignant",
+        alt="Confusion matrices: "
+        + "; ".join(
+            f"{t}: {m[1][1]} of {m[1][0] + m[1][1]} malignant and {m[0][0]} of {m[0][0] + m[0][1]} benign right"
+            for t, m in matrices.items()
+        ),
+    )
+
+
+@house_style
+def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray], *, bins: int = 25) -> Plate:
+    """Histograms of the probability of malignant, benign upwards and malignant downwards, a panel per series.
+
+    Args:
+        targets: (N,) int, 0 benign, 1 malignant.
+        probs: name of the series -> (N,) float in [0, 1].
+        bins: of equal width, from 0 to 1.
+    """
+    across = min(len(probs), 3)
+    down = -(-len(probs) // across)
+    fig, axes = new_figure(
+        down, across, width=SINGLE if across == 1 else DOUBLE, height=46 * down, sharex=True, sharey=True
+    )
+    edges, targets = np.linspace(0, 1, bins + 1), np.asarray(targets)
+    for ax, (name, scores) in zip(axes.flat, probs.items(), strict=False):
+        for target, sign in ((0, 1), (1, -1)):
+            counts = np.histogram(np.asarray(scores)[targets == target], edges)[0]
+            shares = counts / max(counts.sum(), 1)
+            ax.bar(
+                edges[:-1], sign * shares, width=1 / bins, align="edge", color=CLASS_COLOURS[CLASS_NAMES[target]], lw=0
+            )
+        ax.axhline(0, color=INK, lw=0.6)
+        ax.axvline(0.5, color=INK, lw=0.8, ls=(0, (4, 2)))
+        ax.set(xlim=(0, 1), title=wrap_label(name, 34))
+    for ax in axes.flat[len(probs) :]:
+        ax.set_axis_off()
+    reach = max(abs(v) for v in axes[0, 0].get_ylim())
+    axes[0, 0].set_ylim(-reach, reach)
+    axes[0, 0].yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0%}")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("share of the class")
+    for ax in axes[-1]:
+        ax.set_xlabel("probability of malignant")
+    line = Line2D([], [], color=INK, lw=0.8, ls=(0, (4, 2)), label="0.5: above is called malignant")
+    legend_below(
+        fig, [*(Patch(color=CLASS_COLOURS[n], label=n) for n in CLASS_NAMES), line], columns=3 if across > 1 else 2
+    )
+    return finish_figure(
+        fig,
+        note=count_classes(targets),
+        alt="Distribution of the probability of malignant in each class. Medians of benign and malignant: "
+        + "; ".join(
+            f"{name} {np.median(p[targets == 0]):.2f} and {np.median(p[targets == 1]):.2f}" for name, p in probs.items()
+        ),
+    )
+
+
+@house_style
+def plot_reliability(targets: np.ndarray, probs: Mapping[str, np.ndarray], *, bins: int = 10) -> Plate:
+    """Observed share of malignant against the predicted probability, in bins of equal count, a panel per series.
+
+    Args:
+        targets: (N,) int, 0 benign, 1 malignant.
+        probs: panel title -> (N,) float in [0, 1], such as {"before": ..., "after temperature scaling": ...}.
+        bins: of equal count; ties stay together, so there may be fewer. Bars are 95 % Wilson intervals.
+    """
+    across = min(len(probs), 3)
+    down = -(-len(probs) // across)
+    fig, axes = new_figure(
+        2 * down,
+        across,
+        width=SINGLE if across == 1 else DOUBLE,
+        height=82 * down,
+        height_ratios=(4, 1) * down,
+        sharex=True,
+    )
+    for k, (name, scores) in enumerate(probs.items()):
+        top, bottom = axes[2 * (k // across) : 2 * (k // across) + 2, k % across]
+        _draw_reliability(top, np.asarray(targets), np.asarray(scores), bins)
+        top.set_title(wrap_label(name, 34))
+        bottom.hist(scores, bins=np.linspace(0, 1, 26), color=GREY, lw=0)
+        bottom.set(xlabel="predicted probability of malignant", xlim=(0, 1))
+    for ax in axes.flat:
+        ax.set_visible(bool(ax.has_data()))
+    axes[0, 0].set_ylabel("observed share")
+    axes[1, 0].set_ylabel("images")
+    return finish_figure(
+        fig,
+        note=f"{count_classes(targets)}; bins of equal count with 95 % Wilson intervals",
+        alt="Reliability diagrams, mean predicted probability and observed share: "
+        + "; ".join(f"{name} {np.mean(p):.2f} and {np.mean(targets):.2f}" for name, p in probs.items()),
+    )
+
+
+def _draw_reliability(ax: Axes, targets: np.ndarray, scores: np.ndarray, bins: int) -> None:
+    edges = np.unique(np.quantile(scores, np.linspace(0, 1, bins + 1)))
+    which = np.clip(np.searchsorted(edges, scores, side="left") - 1, 0, None)
+    ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=(0, (1, 2)))
+    points = []
+    for b in np.unique(which):
+        inside = which == b
+        seen = binomtest(int(targets[inside].sum()), int(inside.sum()))
+        low, high = seen.proportion_ci(method="wilson")
+        ax.vlines(scores[inside].mean(), low, high, color=INK, lw=0.9)
+        points.append((scores[inside].mean(), seen.statistic))
+    ax.plot(*np.transpose(points), marker="o", color=INK, lw=0.9, mec="white", mew=0.6)
+    frame_unit_square(ax, "", "")
+    ax.set_aspect("auto")
+
+
+@house_style
+def plot_decision_curve(curves: pd.DataFrame) -> Plate:
+    """Net benefit of acting on a model's call, over the threshold at which one would act (Vickers and Elkin 2006).
+
+    Args:
+        curves: one row per (name, threshold), with `name`, `threshold` (float in (0, 1)) and `net_benefit`. The names
+            "treat all" and "treat none" are drawn as references.
+    """
+    fig, ((ax,),) = new_figure(width=SINGLE, height=66)
+    references = {"treat all": (0, (4, 2)), "treat none": (0, (1, 2))}
+    models = [n for n in dict.fromkeys(curves["name"]) if n not in references]
+    styles = style_series(models) | {n: {"color": GREY, "linestyle": ls} for n, ls in references.items()}
+    for name, part in curves.groupby("name", sort=False):
+        ax.plot(
+            part["threshold"],
+            part["net_benefit"],
+            color=styles[name]["color"],
+            ls=styles[name]["linestyle"],
+            label=name,
+        )
+    top = curves["net_benefit"].max()
+    ax.set(xlim=(0, curves["threshold"].max()), ylim=(-0.25 * top, 1.08 * top))
+    ax.set(xlabel="threshold probability", ylabel="net benefit (per image)")
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    legend_below(fig, ax.get_legend_handles_labels()[0], columns=1 if len(models) > 2 else 2)
+    return finish_figure(
+        fig,
+        note="net benefit: true positives less false positives weighed by the odds of the threshold",
+        alt=f"Decision curves of {', '.join(models)} between treating all and treating none.",
+    )

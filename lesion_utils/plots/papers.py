@@ -1,0 +1,116 @@
+"""Figures after Lopez et al. (2017) and Benyahia et al. (2022): regimes, and classifiers on frozen features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from lesion_utils.plots.style import (
+    CLASSIFIER_NAMES,
+    DOUBLE,
+    LIGHT,
+    MODEL_NAMES,
+    REGIME_NAMES,
+    SINGLE,
+    Plate,
+    finish_figure,
+    house_style,
+    legend_below,
+    name_metric,
+    new_figure,
+    style_series,
+    wrap_label,
+)
+
+
+@house_style
+def plot_classifier_heatmap(rows: pd.DataFrame, *, metric: str = "ap") -> Plate:
+    """Classical classifiers on frozen features: a cell per backbone and classifier, with its interval.
+
+    Args:
+        rows: one row per cell, with `backbone`, `classifier`, `value`, `low`, `high`.
+        metric: what `value` is.
+    """
+    table = rows.pivot(index="classifier", columns="backbone", values="value")
+    order = [c for c in CLASSIFIER_NAMES if c in table.index] + [c for c in table.index if c not in CLASSIFIER_NAMES]
+    table = table.loc[order, list(dict.fromkeys(rows["backbone"]))]
+    spans = rows.set_index(["classifier", "backbone"])
+    fig, ((ax,),) = new_figure(width=SINGLE if table.shape[1] < 4 else DOUBLE, height=24 + 8 * len(table))
+    cells = [[_write_cell(spans, c, b) for b in table.columns] for c in table.index]
+    sns.heatmap(
+        table, annot=np.array(cells), fmt="", cmap="cividis", ax=ax, linewidths=1, annot_kws={"fontsize": 6.5},
+        cbar_kws={"label": name_metric(metric), "shrink": 0.8},
+    )  # fmt: skip
+    ax.set_xticklabels([wrap_label(MODEL_NAMES.get(b, b), 16) for b in table.columns], rotation=0)
+    ax.set_yticklabels([wrap_label(CLASSIFIER_NAMES.get(c, c), 20) for c in table.index], rotation=0)
+    ax.set(xlabel="frozen features of", ylabel="")
+    ax.tick_params(length=0)
+    best = rows.loc[rows["value"].idxmax()]
+    return finish_figure(
+        fig,
+        note=f"{name_metric(metric)} with its interval",
+        alt=f"{name_metric(metric)} of {len(table)} classifiers on frozen features of {table.shape[1]} networks; highest: "
+        f"{CLASSIFIER_NAMES.get(best.classifier, best.classifier)} on {MODEL_NAMES.get(best.backbone, best.backbone)}, {best.value:.3f}.",
+    )
+
+
+def _write_cell(spans: pd.DataFrame, classifier: str, backbone: str) -> str:
+    if (classifier, backbone) not in spans.index:
+        return ""
+    cell = spans.loc[(classifier, backbone)]
+    return f"{cell.value:.3f}\n{cell.low:.3f}–{cell.high:.3f}"
+
+
+@house_style
+def plot_regimes(rows: pd.DataFrame) -> Plate:
+    """The three regimes of Lopez et al. (2017): a panel per metric, own networks beside the published one.
+
+    Args:
+        rows: one row per (regime, source, metric), with `regime` (scratch, features, finetune), `source` (such as "ResNet50"
+            or "VGG16, Lopez et al. 2017"), `balanced` (bool: measured on 75 + 75 images, not on the official test set),
+            `metric`, `value`, `low`, `high` (NaN without an interval).
+    """
+    metrics, regimes = list(dict.fromkeys(rows["metric"])), [r for r in REGIME_NAMES if r in set(rows["regime"])]
+    series = list(dict.fromkeys(zip(rows["source"], rows["balanced"], strict=True)))
+    styles = style_series(list(dict.fromkeys(rows["source"])))
+    fig, axes = new_figure(
+        1, len(metrics), width=DOUBLE, height=26 + len(regimes) * (4 + 3.2 * len(series)), sharey=True
+    )
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        for k, (source, balanced) in enumerate(series):
+            part = rows[(rows["metric"] == metric) & (rows["source"] == source) & (rows["balanced"] == balanced)]
+            y = np.array([regimes.index(r) for r in part["regime"]]) + (k - (len(series) - 1) / 2) * 0.75 / len(series)
+            colour, marker = styles[source]["color"], styles[source]["marker"]
+            ax.hlines(y, part["low"], part["high"], color=colour, lw=1.1)
+            ax.plot(part["value"], y, ls="", ms=4.5, color=colour, marker=marker, mfc="white" if balanced else colour)
+        _frame_regimes(ax, name_metric(metric), len(regimes))
+    axes[0, 0].set_yticks(range(len(regimes)), [REGIME_NAMES[r] for r in regimes])
+    axes[0, 0].set_ylim(len(regimes) - 0.5, -0.5)
+    handles = [
+        Line2D([], [], ls="", color=styles[s]["color"], marker=styles[s]["marker"], mfc="white" if b else None,
+               label=f"{s}, {'75 + 75 subset' if b else 'official test set'}")
+        for s, b in series
+    ]  # fmt: skip
+    legend_below(fig, handles, columns=2)
+    return finish_figure(
+        fig,
+        note="hollow: balanced subset of the test set, not comparable with the official one",
+        alt="Three training regimes: "
+        + "; ".join(
+            f"{r.source}{' on 75 + 75' if r.balanced else ''}, {REGIME_NAMES[r.regime]}, {name_metric(r.metric)} {r.value:.2f}"
+            for r in rows.itertuples()
+        ),
+    )
+
+
+def _frame_regimes(ax: Axes, label: str, regimes: int) -> None:
+    ax.set(xlabel=label, xlim=(0, 1), xticks=np.linspace(0, 1, 6))
+    ax.grid(axis="x", color=LIGHT, lw=0.5)
+    for edge in range(1, regimes):
+        ax.axhline(edge - 0.5, color=LIGHT, lw=0.8)
+    ax.set_axisbelow(True)
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)

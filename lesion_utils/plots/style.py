@@ -1,0 +1,219 @@
+"""The house style of every figure: sizes, colours, names, the footer, and how a figure is shown and saved.
+
+Figures never pass through pyplot: no global state, nothing to close. Layout is computed once, when a figure is
+finished, so that PNG, SVG and the notebook show the same picture and saving twice gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+MM = 1 / 25.4
+SINGLE, DOUBLE = 89.0, 183.0  # widths of a journal's one and two columns, mm
+FOOTER = 4.5  # strip at the bottom of every figure: n on the left, the stamp on the right, mm
+DPI = 200
+SCREEN_SCALE = 1.4 * 96 / 25.4  # CSS px per mm in a notebook: 7 pt type reads as 13 px
+
+CLASS_NAMES = ("benign", "malignant")
+# Blue and vermilion after Okabe and Ito (2008), moved apart in lightness so that they also differ in greyscale.
+CLASS_COLOURS = {"benign": "#4393c9", "malignant": "#a83200"}
+MODEL_NAMES = {"resnet50": "ResNet50", "vgg19": "VGG19"}
+MODEL_COLOURS = {"resnet50": "#4b2a85", "vgg19": "#1a936f"}
+MODEL_MARKERS = {"resnet50": "o", "vgg19": "s"}
+REGIME_NAMES = {"scratch": "from scratch", "features": "frozen features", "finetune": "fine-tuned"}
+REGIME_DASHES = {"scratch": (0, (1.2, 1.2)), "features": (0, (4, 1.6)), "finetune": "-"}
+CLASSIFIER_NAMES = {
+    "logistic": "logistic regression", "knn": "k nearest neighbours", "svm_linear": "linear SVM",
+    "svm_rbf": "RBF SVM", "svm_cubic": "cubic SVM", "random_forest": "random forest",
+    "gradient_boosting": "gradient boosting",
+}  # fmt: skip
+METRIC_NAMES = {"ap": "average precision", "auc": "AUC", "balanced_accuracy": "balanced accuracy"}
+OTHER_COLOURS = ("#c2571a", "#2f6db5", "#b0568f", "#7a6a00")
+OTHER_MARKERS = ("D", "^", "v", "P")
+INK, GREY, LIGHT = "#222222", "#6b6b6b", "#d9d9d9"
+
+HOUSE = {
+    **{k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(("backend", "interactive", "webagg"))},
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters on every machine
+    "font.size": 7, "axes.labelsize": 7, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5, "axes.titlesize": 7.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.titlepad": 4, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
+    "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
+    "xtick.minor.size": 0, "ytick.minor.size": 0,
+    "lines.linewidth": 1.2, "lines.markersize": 4, "patch.linewidth": 0.6, "axes.unicode_minus": True,
+    "legend.frameon": False, "legend.handlelength": 2.2, "legend.borderaxespad": 0.2,
+    "figure.dpi": DPI, "savefig.dpi": DPI,
+    "figure.constrained_layout.h_pad": 0.03, "figure.constrained_layout.w_pad": 0.03,
+    "svg.hashsalt": "lesion_utils", "svg.fonttype": "path",
+}  # fmt: skip
+
+#: Decorator: what is drawn inside a function follows the house style, whatever the user's matplotlibrc says.
+house_style = matplotlib.rc_context(HOUSE)
+
+
+class Plate(Figure):
+    """A matplotlib Figure that shows itself in a notebook without pyplot, and says in words what it shows.
+
+    Attributes:
+        alt: text for readers who cannot see the figure; set by every plot function.
+    """
+
+    alt: str = ""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        width, height = self.get_size_inches() / MM * SCREEN_SCALE
+        return render_figure(self, "png"), {"width": round(width), "height": round(height)}
+
+
+def new_figure(rows: int = 1, columns: int = 1, *, width: float, height: float, **subplots) -> tuple[Plate, np.ndarray]:
+    """An empty figure on the size grid.
+
+    Args:
+        rows: rows of panels.
+        columns: columns of panels.
+        width: `SINGLE` or `DOUBLE`, mm.
+        height: mm, without the footer.
+        **subplots: passed on to matplotlib's `subplots`.
+
+    Returns:
+        The figure and its axes, always as an array (rows, columns).
+    """
+    fig = Plate(figsize=(width * MM, (height + FOOTER) * MM), layout="constrained")
+    body, _footer = fig.subfigures(2, 1, height_ratios=(height, FOOTER))
+    return fig, body.subplots(rows, columns, squeeze=False, **subplots)
+
+
+def finish_figure(fig: Plate, *, note: str, alt: str) -> Plate:
+    """Write the footer, keep the text for screen readers, and fix the layout for good.
+
+    Args:
+        note: what the figure is drawn from, with n; at most one line.
+        alt: what the figure shows, in words and numbers.
+    """
+    fig.alt = " ".join(alt.split())
+    fig.text(1 * MM / fig.get_figwidth(), _footer_y(fig), note, fontsize=6, color=GREY, va="center", gid="note")
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")
+    return fig
+
+
+@house_style
+def stamp(fig: Figure, text: str) -> Figure:
+    """Print a discreet label at the right of the footer, such as "synthetic data"; the last stamp holds."""
+    for old in [t for t in fig.texts if t.get_gid() == "stamp"]:
+        old.remove()
+    fig.text(
+        1 - 1.5 * MM / fig.get_figwidth(), _footer_y(fig), text, fontsize=6.5, color=CLASS_COLOURS["malignant"],
+        weight="bold", ha="right", va="center", gid="stamp",
+        bbox={"boxstyle": "round,pad=0.25", "fc": "white", "ec": CLASS_COLOURS["malignant"], "lw": 0.5},
+    )  # fmt: skip
+    if fig.__dict__.get("alt") and text not in fig.alt:
+        fig.alt = f"{fig.alt} Stamped: {text}."
+    return fig
+
+
+def _footer_y(fig: Figure) -> float:
+    return FOOTER / 2 * MM / fig.get_figheight()
+
+
+@house_style
+def render_figure(fig: Figure, kind: str, metadata: Mapping[str, str | None] | None = None) -> bytes:
+    """The bytes of a figure as "png" or "svg": the same figure and metadata give the same bytes."""
+    fixed = {"png": {"Software": "lesion_utils"}, "svg": {"Creator": "lesion_utils", "Date": None}}[kind]
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format=kind, dpi=DPI, metadata={**fixed, **(metadata or {})})
+    return buffer.getvalue()
+
+
+def save(fig: Figure, path_stem: Path | str, *, metadata: Mapping[str, str]) -> tuple[Path, Path]:
+    """Write `<path_stem>.png` and `<path_stem>.svg`, without dates, fit to be compared byte by byte.
+
+    Args:
+        path_stem: path without a suffix; its folder is created.
+        metadata: Dublin Core names that both formats carry, such as Title, Description, Identifier (the run), Source.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        ValueError: a name that SVG's metadata does not know.
+    """
+    stem = Path(path_stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for kind in ("png", "svg"):
+        path = stem.with_name(f"{stem.name}.{kind}")
+        path.write_bytes(render_figure(fig, kind, metadata))
+        paths.append(path)
+    return paths[0], paths[1]
+
+
+def name_series(model: str, regime: str) -> str:
+    """How a (model, regime) of `predictions.csv` is written everywhere.
+
+    >>> name_series("resnet50", "finetune"), name_series("vgg19", "features:svm_rbf")
+    ('ResNet50, fine-tuned', 'VGG19 features, RBF SVM')
+    """
+    network = MODEL_NAMES.get(model, model)
+    stage, _, classifier = regime.partition(":")
+    if classifier:
+        return f"{network} features, {CLASSIFIER_NAMES.get(classifier, classifier)}"
+    return f"{network}, {REGIME_NAMES.get(stage, stage)}"
+
+
+def name_metric(metric: str) -> str:
+    """How a metric's key is written on an axis."""
+    return METRIC_NAMES.get(metric, metric.replace("_", " "))
+
+
+def style_series(names: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Line colour, dash and marker of each series: the network gives colour and marker, the regime the dash.
+
+    Other names take the remaining colours in order, so the same list always looks the same.
+    """
+    styles, others = {}, 0
+    for name in names:
+        network = next((key for key, shown in MODEL_NAMES.items() if name.lower().startswith(shown.lower())), None)
+        regime = next((key for key, shown in REGIME_NAMES.items() if shown in name), "finetune")
+        if network:
+            colour, marker = MODEL_COLOURS[network], MODEL_MARKERS[network]
+        else:
+            colour = OTHER_COLOURS[others % len(OTHER_COLOURS)]
+            marker, others = OTHER_MARKERS[others % len(OTHER_MARKERS)], others + 1
+        styles[name] = {"color": colour, "linestyle": REGIME_DASHES[regime], "marker": marker}
+    return styles
+
+
+def count_classes(targets: np.ndarray, what: str = "images") -> str:
+    """The n of a footer: `n = 379 images: 304 benign, 75 malignant`."""
+    malignant = int(np.sum(targets))
+    return f"n = {len(targets):,} {what}: {len(targets) - malignant:,} benign, {malignant:,} malignant"
+
+
+def wrap_label(text: str, width: int) -> str:
+    """Break a long name into lines, also where it has no spaces."""
+    return "\n".join(textwrap.wrap(str(text), width)) or str(text)
+
+
+def legend_below(fig: Plate, handles: Sequence, *, columns: int) -> None:
+    """A legend between the panels and the footer, where it can cover no data."""
+    fig.subfigs[0].legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def frame_unit_square(ax: Axes, xlabel: str, ylabel: str) -> None:
+    """Axes of two shares, both from 0 to 1, drawn square."""
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel=xlabel, ylabel=ylabel, aspect="equal")
+    ticks = np.linspace(0, 1, 6)
+    ax.set_xticks(ticks)
+    ax.set_yticks(ticks)
+    for artist in ax.spines.values():
+        artist.set_zorder(0.5)  # curves that run along an edge stay visible

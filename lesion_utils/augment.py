@@ -13,24 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lesion_utils.augment_plan import (
+    FACTORS,
+    OPERATIONS,
+    RGB_TO_YIQ,
+    Draws,
+    compose_colour,
+    compose_geometry,
+    draw_changes,
+    operation_range,
+)
 from lesion_utils.schema import Augmentation
 
-#: Every operation, under its key in augmentation.yaml.
-OPERATIONS = (
-    "rotation", "horizontal_flip", "vertical_flip", "scale", "translation",
-    "shear", "brightness", "contrast", "saturation", "hue",
-)  # fmt: skip
-
-#: RGB to luma and the two chroma axes of NTSC (FCC 47 CFR 73.682): hue is an angle and saturation a length there.
-RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-YIQ_TO_RGB = np.linalg.inv(RGB_TO_YIQ)
-
-# Keeps these numbers apart from other streams with the same seed (initialisation, order of samples, mixup).
-_STREAM = 0x617567
-
 _PADDING = {"reflect": "reflection", "border": "border", "zeros": "zeros"}
-
-Draws = dict[str, np.ndarray]
 
 
 class Augmenter:
@@ -64,40 +59,6 @@ class Augmenter:
         )
 
 
-def draw_changes(params: Augmentation, indices: np.ndarray, *, seed: int, epoch: int) -> Draws:
-    """Draw every operation's strength for every sample.
-
-    The numbers of sample i are row i of one counter-based stream, keyed by seed and epoch (Philox4x64, Salmon et al.
-    2011).
-
-    Args:
-        params: the ranges.
-        indices: (N,) int >= 0.
-        seed: seed of the run, below 2**32.
-        epoch: >= 0.
-
-    Returns:
-        For each operation (N,) float64 (translation: (N, 2)): degrees, magnification, shares of the side, factors,
-        turns of the colour circle; flips are 0 or 1.
-    """
-    stream = np.random.Generator(np.random.Philox(key=np.array([(_STREAM << 32) + seed, epoch], dtype=np.uint64)))
-    u = stream.random((int(indices.max()) + 1, len(OPERATIONS) + 1))[indices]
-    low, high = np.log(params.scale)
-    signed = 2 * u - 1
-    return {
-        "rotation": params.rotation * signed[:, 0],
-        "horizontal_flip": (u[:, 1] < params.horizontal_flip).astype(float),
-        "vertical_flip": (u[:, 2] < params.vertical_flip).astype(float),
-        "scale": np.exp(low + (high - low) * u[:, 3]),  # halving is as likely as doubling
-        "shear": params.shear * signed[:, 4],
-        "brightness": 1 + params.brightness * signed[:, 5],
-        "contrast": 1 + params.contrast * signed[:, 6],
-        "saturation": 1 + params.saturation * signed[:, 7],
-        "hue": params.hue * signed[:, 8],
-        "translation": params.translation * signed[:, 9:11],
-    }
-
-
 def apply_changes(
     images: Tensor, draws: Draws, *, image_size: int, params: Augmentation, interpolation: str = "bilinear"
 ) -> Tensor:
@@ -128,46 +89,6 @@ def apply_changes(
     return _recolour(x.float().div_(255), draws)
 
 
-def compose_geometry(draws: Draws) -> np.ndarray:
-    """The map from output to input, flips first, then shear, scale, rotation and translation.
-
-    Coordinates run from -1 to 1 across the image, x to the right, y down. Positive rotation is counter-clockwise,
-    positive shear leans the image to the right, positive translation is to the right and down.
-
-    Returns:
-        (N, 2, 3) float64.
-    """
-    angle, shear = np.deg2rad(draws["rotation"]), np.tan(np.deg2rad(draws["shear"]))
-    cos, sin, one, zero = np.cos(angle), np.sin(angle), np.ones_like(angle), np.zeros_like(angle)
-    rotate = np.array([[cos, sin], [-sin, cos]])
-    lean = np.array([[one, -shear], [zero, one]])
-    flip = np.array([[1 - 2 * draws["horizontal_flip"], zero], [zero, 1 - 2 * draws["vertical_flip"]]])
-    forward = np.einsum("ijn,jkn,kln->nil", rotate, lean, flip) * draws["scale"][:, None, None]
-    inverse = np.linalg.inv(forward)
-    shift = -inverse @ (2 * draws["translation"])[:, :, None]
-    return np.concatenate([inverse, shift], axis=2)
-
-
-def compose_colour(draws: Draws) -> tuple[np.ndarray, np.ndarray]:
-    """The colour step: `matrix @ rgb + share * mean_luma`.
-
-    Brightness multiplies, contrast blends with the image's mean luma, saturation stretches the chroma plane of YIQ and
-    hue turns it; luma is left alone by the last two.
-
-    Returns:
-        matrix: (N, 3, 3) float64.
-        share: (N,) float64, the weight of the image's mean luma.
-    """
-    turn, saturation = 2 * np.pi * draws["hue"], draws["saturation"]
-    chroma = np.zeros((len(turn), 3, 3))
-    chroma[:, 0, 0] = 1
-    chroma[:, 1, 1] = chroma[:, 2, 2] = saturation * np.cos(turn)
-    chroma[:, 2, 1] = saturation * np.sin(turn)
-    chroma[:, 1, 2] = -chroma[:, 2, 1]
-    matrix = (draws["brightness"] * draws["contrast"])[:, None, None] * (YIQ_TO_RGB @ chroma @ RGB_TO_YIQ)
-    return matrix, draws["brightness"] * (1 - draws["contrast"])
-
-
 def resize_batch(images: Tensor, image_size: int, *, interpolation: str = "bilinear") -> Tensor:
     """Resize for evaluation, antialiased; an image of the right size passes through.
 
@@ -192,6 +113,48 @@ def flip_views(x: Tensor) -> list[Tensor]:
         Eight (N, C, S, S) tensors.
     """
     return [torch.rot90(side, turns, dims=(2, 3)) for side in (x, x.flip(3)) for turns in range(4)]
+
+
+def describe(params: Augmentation) -> list[str]:
+    """One line per operation, with its range; operations that are off say so."""
+    lines = []
+    for name, label in OPERATIONS.items():
+        low, high = operation_range(params, name)
+        if low == high:
+            strength = "off" if name != "scale" or low == 1 else label.format(low)
+        elif name.endswith("_flip"):
+            strength = f"with probability {getattr(params, name):g}"
+        else:
+            strength = f"{label.format(low)} to {label.format(high)}".replace("-", "−")
+        lines.append(f"{name.replace('_', ' ')}: {strength}")
+    return lines
+
+
+def preview(image: np.ndarray, params: Augmentation, *, name: str, steps: int = 7) -> tuple[list[str], np.ndarray]:
+    """One image under one operation alone, over the range that it is drawn from.
+
+    Args:
+        image: (S, S, 3) uint8, RGB.
+        params: the ranges.
+        name: one of `OPERATIONS`; translation is shown to the sides.
+        steps: values, from the smallest to the largest; a flip has two, an operation that is off has one.
+
+    Returns:
+        labels: K values as text.
+        tiles: (K, S, S, 3) uint8.
+    """
+    low, high = operation_range(params, name)
+    steps = 1 if low == high else 2 if name.endswith("_flip") else steps
+    values = np.geomspace(low, high, steps) if name == "scale" else np.linspace(low, high, steps)
+    draws = {other: np.full(steps, float(other in FACTORS)) for other in OPERATIONS}
+    draws[name] = values
+    draws["translation"] = np.stack([draws["translation"], np.zeros(steps)], axis=1)
+    batch = torch.as_tensor(np.array(image))[None].expand(steps, -1, -1, -1)
+    tiles = apply_changes(batch, draws, image_size=len(image), params=params).mul(255).round().byte()
+    labels = [OPERATIONS[name].format(value).replace("-", "−") for value in values]
+    if name.endswith("_flip"):
+        labels = ["as it is", "flipped"][:steps]
+    return labels, tiles.permute(0, 2, 3, 1).numpy()
 
 
 def _resize(images: Tensor, size: int, interpolation: str) -> Tensor:

@@ -4,6 +4,7 @@ A figure is shown by being the last value of a notebook's cell, and written by `
 same everywhere; widths are those of one or two columns of a journal's page.
 """
 
+from lesion_utils.plots.cases import plot_gradcam_grid, plot_prediction_grid, select_outcomes
 from lesion_utils.plots.comparison import plot_forest, plot_paired_differences, plot_scores_by_block
 from lesion_utils.plots.curves import plot_precision_recall, plot_roc
 from lesion_utils.plots.dataset import (
@@ -24,10 +25,7 @@ from lesion_utils.plots.tiles import (
     plot_augmentation_strips,
     plot_augmented_samples,
     plot_duplicate_pairs,
-    plot_gradcam_grid,
-    plot_prediction_grid,
     plot_sample_grid,
-    select_outcomes,
 )
 from lesion_utils.plots.training import plot_learning_curves
 

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from lesion_utils.plots.style import (
-    CLASS_COLOURS,
     DOUBLE,
     GREY,
     INK,
@@ -26,12 +25,12 @@ from lesion_utils.plots.style import (
     wrap_label,
 )
 
-#: Groups of a forest plot, from top to bottom: how each is drawn.
+#: Groups of a forest plot, from top to bottom: how each is drawn; the study's own rows take their network's style.
 GROUPS = {
     "this study": {"color": MODEL_COLOURS["resnet50"], "marker": "o"},
     "controls": {"color": GREY, "marker": "s"},
-    "published": {"color": CLASS_COLOURS["malignant"], "marker": "D"},
-    "not comparable": {"color": GREY, "marker": "D", "mfc": "white"},
+    "published": {"color": INK, "marker": "D"},
+    "not comparable": {"color": GREY, "marker": "D", "markerfacecolor": "white"},
 }
 
 
@@ -56,7 +55,7 @@ def plot_forest(rows: pd.DataFrame, *, metrics: Sequence[str] = ("ap", "auc")) -
         top = y[(ordered["group"] == group).to_numpy()][0] - 1
         axes[0, 0].annotate(
             group, (0, top), xycoords=axes[0, 0].get_yaxis_transform(), xytext=(-4, 0), textcoords="offset points",
-            ha="right", va="center", weight="bold", color=GROUPS[group]["color"],
+            ha="right", va="center", weight="bold",
         )  # fmt: skip
     own = rows[rows["group"] == "this study"]
     return finish_figure(
@@ -71,23 +70,32 @@ def plot_forest(rows: pd.DataFrame, *, metrics: Sequence[str] = ("ap", "auc")) -
 
 def _draw_forest(ax: Axes, rows: pd.DataFrame, y: np.ndarray, metric: str) -> None:
     """One panel: a mark and a bar per row, the numbers in a column at the right edge."""
-    for (_, row), height in zip(rows.iterrows(), y, strict=True):
-        style = GROUPS[row["group"]]
-        if np.isnan(row[metric]):
-            continue
+    own = style_series(list(rows.loc[rows["group"] == "this study", "name"]))
+    for (_, row), height in zip(rows[rows[metric].notna()].iterrows(), y[rows[metric].notna()], strict=True):
+        style = own.get(row["name"], GROUPS[row["group"]]) | {"linestyle": ""}
         low, high = row[f"{metric}_low"], row[f"{metric}_high"]
         ax.plot([low, high], [height, height], color=style["color"], lw=1.1)
-        ax.plot(row[metric], height, ls="", ms=4.5, **style)
-        text = f"{row[metric]:.3f}" if np.isnan(low) else f"{row[metric]:.3f} ({low:.3f}–{high:.3f})"
-        ax.text(1.02, height, text, transform=ax.get_yaxis_transform(), va="center", fontsize=6)
+        ax.plot(row[metric], height, ms=4.5, **style)
+        span = "" if np.isnan(low) else f" ({low:.3f}–{high:.3f})"
+        _write_beside(ax, height, f"{row[metric]:.3f}{span}")
     apart = (rows["group"] == "not comparable").to_numpy()
     if apart.any():
         ax.axhspan(y[apart][0] - 1.6, y[-1] + 0.8, color=LIGHT, alpha=0.35, lw=0, zorder=0)
-    ax.set(xlabel=name_metric(metric))
+    _frame_rows(ax, name_metric(metric))
+
+
+def _write_beside(ax: Axes, height: float, text: str) -> None:
+    """Numbers in the column right of a panel, at the height of their row."""
+    ax.text(1.02, height, text, transform=ax.get_yaxis_transform(), va="center_baseline", fontsize=6)
+
+
+def _frame_rows(ax: Axes, label: str) -> None:
+    """A panel whose rows are named, not measured."""
+    ax.set_xlabel(label)
     ax.grid(axis="x", color=LIGHT, lw=0.5)
+    ax.set_axisbelow(True)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.set_axisbelow(True)
 
 
 @house_style
@@ -95,41 +103,33 @@ def plot_paired_differences(rows: pd.DataFrame) -> Plate:
     """Differences between two models on the same images, with intervals; zero is no difference.
 
     Args:
-        rows: one row per comparison, with `name` (such as "ResNet50 − VGG19, fine-tuned"), `metric`, `difference`, `low`,
-            `high`, `p` (NaN where untested) and `primary` (bool: the one comparison declared beforehand).
+        rows: one row per comparison, with `name` (such as "ResNet50 − VGG19, fine-tuned"), `metric`, `difference`,
+            `low`, `high`, `p` (NaN where untested) and `primary` (bool: the one comparison declared beforehand).
     """
-    metrics = list(dict.fromkeys(rows["metric"]))
-    names = list(dict.fromkeys(rows["name"]))
-    fig, axes = new_figure(1, len(metrics), width=DOUBLE, height=20 + 8 * len(names), sharey=True)
-    reach = 1.15 * rows[["low", "high"]].abs().max().max()
+    metrics, names = list(dict.fromkeys(rows["metric"])), list(dict.fromkeys(rows["name"]))
+    fig, axes = new_figure(1, len(metrics), width=DOUBLE, height=14 + 8 * len(names), sharey=True)
+    reach = 1.1 * rows[["low", "high"]].abs().max().max()
     for ax, metric in zip(axes[0], metrics, strict=True):
         ax.axvline(0, color=INK, lw=0.8)
         for row in rows[rows["metric"] == metric].itertuples():
             y, colour = names.index(row.name), MODEL_COLOURS["resnet50"] if row.primary else GREY
             ax.plot([row.low, row.high], [y, y], color=colour, lw=2 if row.primary else 1.1)
             ax.plot(row.difference, y, "o", color=colour, ms=5 if row.primary else 4)
-            tested = "" if np.isnan(row.p) else f", p = {row.p:.3f}" if row.p >= 0.001 else ", p < 0.001"
-            ax.text(
-                (row.low + row.high) / 2,
-                y - 0.18,
-                f"{row.difference:+.3f}{tested}",
-                ha="center",
-                va="bottom",
-                fontsize=6,
-            )
-        ax.set(xlim=(-reach, reach), xlabel=f"difference in {name_metric(metric)}")
-        ax.tick_params(axis="y", length=0)
-        ax.spines["left"].set_visible(False)
-    axes[0, 0].set_yticks(range(len(names)), [wrap_label(n, 34) for n in names])
-    axes[0, 0].set_ylim(len(names) - 0.5, -0.7)
+            tested = "" if np.isnan(row.p) else f"\np = {row.p:.3f}" if row.p >= 0.001 else "\np < 0.001"
+            span = f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})".replace("-", "−")
+            _write_beside(ax, y, f"{span}{tested}")
+        ax.set_xlim(-reach, reach)
+        _frame_rows(ax, f"difference in {name_metric(metric)}")
+    axes[0, 0].set_yticks(range(len(names)), [wrap_label(n, 30) for n in names])
+    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    told = (
+        f"{r.name}, {name_metric(r.metric)} {r.difference:+.3f} ({r.low:+.3f} to {r.high:+.3f})"
+        for r in rows.itertuples()
+    )
     return finish_figure(
         fig,
         note="paired on the same images; thick: the comparison declared beforehand, the rest are descriptive",
-        alt="Paired differences: "
-        + "; ".join(
-            f"{r.name}, {name_metric(r.metric)} {r.difference:+.3f} ({r.low:+.3f} to {r.high:+.3f})"
-            for r in rows.itertuples()
-        ),
+        alt=f"Paired differences: {'; '.join(told)}.",
     )
 
 
@@ -146,10 +146,10 @@ def plot_scores_by_block(rows: pd.DataFrame, *, metric: str = "auc") -> Plate:
     styles = style_series(names)
     fig, ((ax,),) = new_figure(width=DOUBLE, height=58)
     for k, name in enumerate(names):
-        part = rows[rows["name"] == name]
+        part = rows[(rows["name"] == name) & rows["value"].notna()]
         x = np.array([blocks.index(b) for b in part["block"]]) + (k - (len(names) - 1) / 2) * 0.7 / len(names)
         ax.vlines(x, part["low"], part["high"], color=styles[name]["color"], lw=1.1)
-        ax.scatter(x, part["value"], s=18, zorder=3, color=styles[name]["color"], marker=styles[name]["marker"])
+        ax.plot(x, part["value"], **styles[name] | {"linestyle": ""}, ms=4.2)
     counts = rows.drop_duplicates("block").set_index("block")
     labels = [f"{wrap_label(b, 16)}\n{counts.malignant[b]} of {counts.images[b]}" for b in blocks]
     ax.set_xticks(range(len(blocks)), labels)
@@ -172,7 +172,7 @@ def plot_scores_by_block(rows: pd.DataFrame, *, metric: str = "auc") -> Plate:
         ylabel=name_metric(metric),
         xlabel="block of image ids, malignant of all images",
     )
-    handles = [Line2D([], [], color=s["color"], marker=s["marker"], label=n) for n, s in styles.items()]
+    handles = [Line2D([], [], **style | {"linestyle": ""}, label=name) for name, style in styles.items()]
     chance = Line2D([], [], color=GREY, lw=0.8, ls=(0, (1, 2)), label="chance")
     legend_below(fig, [*handles, chance], columns=min(4, len(handles) + 1))
     return finish_figure(

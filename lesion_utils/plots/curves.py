@@ -23,6 +23,7 @@ from lesion_utils.plots.style import (
     wrap_label,
 )
 
+CHANCE = {"color": GREY, "lw": 0.8, "ls": (0, (1, 2)), "zorder": 1}
 #: A band around a curve: x, lower y, upper y; each (K,) float in [0, 1].
 Band = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -43,27 +44,17 @@ def plot_roc(
         bands: name -> (false positive rate, lower, upper sensitivity).
         summaries: name -> what its legend line adds, such as "AUC 0.82 (0.77 to 0.87)".
     """
-    fig, ((ax,),) = new_figure(width=SINGLE, height=76 + 8 * len(probs) / 2)
-    for name, style in style_series(list(probs)).items():
-        fpr, tpr, _ = roc_curve(targets, probs[name], drop_intermediate=False)
-        _draw_curve(ax, fpr, tpr, style, (bands or {}).get(name))
-        called, positive = np.asarray(probs[name]) > 0.5, np.asarray(targets) == 1
-        ax.plot(
-            called[~positive].mean(),
-            called[positive].mean(),
-            ls="",
-            mec="white",
-            mew=0.7,
-            ms=6,
-            marker=style["marker"],
-            color=style["color"],
-            clip_on=False,
-            zorder=5,
-        )
-    chance = ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=(0, (1, 2)), zorder=1, label="chance")
+    fig, ((ax,),) = new_figure(width=SINGLE, height=76 + 4 * len(probs))
+    styles, positive = style_series(list(probs)), np.asarray(targets) == 1
+    for name, scores in probs.items():
+        fpr, tpr, _ = roc_curve(targets, scores, drop_intermediate=False)
+        called = np.asarray(scores) > 0.5
+        point = called[~positive].mean(), called[positive].mean()
+        _draw_curve(ax, fpr, tpr, styles[name], band=(bands or {}).get(name), point=point)
+    chance = Line2D([0, 1], [0, 1], **CHANCE, label="chance")
+    ax.add_line(chance)
     frame_unit_square(ax, "1 − specificity", "sensitivity")
-    _list_series(fig, probs, summaries, chance)
-    return finish_figure(fig, note=count_classes(targets), alt=_tell("ROC curves", probs, summaries))
+    return _finish_curves(fig, targets, styles, summaries, chance, what="ROC curves")
 
 
 @house_style
@@ -82,62 +73,59 @@ def plot_precision_recall(
         bands: name -> (recall, lower, upper precision).
         summaries: name -> what its legend line adds, such as "AP 0.62 (0.52 to 0.71)".
     """
-    fig, ((ax,),) = new_figure(width=SINGLE, height=76 + 8 * len(probs) / 2)
-    for name, style in style_series(list(probs)).items():
-        precision, recall, _ = precision_recall_curve(targets, probs[name])
-        _draw_curve(ax, recall[::-1][1:], precision[::-1][1:], style, (bands or {}).get(name), drawstyle="steps-pre")
-        called, positive = np.asarray(probs[name]) > 0.5, np.asarray(targets) == 1
-        if called.any():
-            ax.plot(
-                called[positive].mean(),
-                positive[called].mean(),
-                ls="",
-                mec="white",
-                mew=0.7,
-                ms=6,
-                marker=style["marker"],
-                color=style["color"],
-                clip_on=False,
-                zorder=5,
-            )
-    prevalence = np.mean(targets)
-    chance = ax.axhline(
-        prevalence, color=GREY, lw=0.8, ls=(0, (1, 2)), zorder=1, label=f"chance: prevalence {prevalence:.1%}"
-    )
+    fig, ((ax,),) = new_figure(width=SINGLE, height=76 + 4 * len(probs))
+    styles, positive = style_series(list(probs)), np.asarray(targets) == 1
+    for name, scores in probs.items():
+        precision, recall = _list_steps(targets, scores)
+        called = np.asarray(scores) > 0.5
+        point = (called[positive].mean(), positive[called].mean()) if called.any() else None
+        band = (bands or {}).get(name)
+        _draw_curve(ax, recall, precision, styles[name], band=band, point=point, drawstyle="steps-pre")
+    prevalence = positive.mean()
+    chance = Line2D([0, 1], [prevalence, prevalence], **CHANCE, label=f"chance: prevalence {prevalence:.1%}")
+    ax.add_line(chance)
     frame_unit_square(ax, "recall (sensitivity)", "precision")
-    _list_series(fig, probs, summaries, [chance])
-    return finish_figure(fig, note=count_classes(targets), alt=_tell("Precision-recall curves", probs, summaries))
+    return _finish_curves(fig, targets, styles, summaries, chance, what="Precision-recall curves")
 
 
-def _draw_curve(ax: Axes, x: np.ndarray, y: np.ndarray, style: dict, band: Band | None, **kwargs) -> None:
-    ax.plot(x, y, color=style["color"], ls=style["linestyle"], zorder=3, **kwargs)
+def _list_steps(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall from recall 0 to the first threshold that finds all: the area of these steps is the AP."""
+    precision, recall, _ = precision_recall_curve(targets, scores)
+    precision, recall = precision[-2::-1], recall[-2::-1]  # without the last point, which scikit-learn adds
+    end = np.searchsorted(recall, 1.0) + 1
+    return np.r_[precision[0], precision[:end]], np.r_[0.0, recall[:end]]
+
+
+def _draw_curve(
+    ax: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    style: dict[str, object],
+    *,
+    band: Band | None,
+    point: tuple[float, float] | None,
+    drawstyle: str = "default",
+) -> None:
+    """A curve, its band, and the operating point."""
+    ax.plot(x, y, **style | {"marker": ""}, drawstyle=drawstyle, zorder=3)
     if band is not None:
         ax.fill_between(*band, color=style["color"], alpha=0.15, lw=0, zorder=2)
+    if point is not None:
+        ax.plot(*point, **style | {"linestyle": ""}, ms=5, clip_on=False, zorder=5)
 
 
-def _list_series(fig: Plate, names: Mapping[str, object], summaries: Mapping[str, str] | None, chance: list) -> None:
-    """The legend: a line per series with its summary, the chance line, and what the markers are."""
-    handles = []
-    for name, style in style_series(list(names)).items():
-        label = ": ".join(filter(None, (name, (summaries or {}).get(name))))
-        handles.append(
-            Line2D(
-                [],
-                [],
-                color=style["color"],
-                ls=style["linestyle"],
-                marker=style["marker"],
-                mec="white",
-                mew=0.7,
-                ms=6,
-                label=wrap_label(label, 60),
-            )
-        )
-    marker = Line2D(
-        [], [], color=GREY, marker="o", mec="white", ls="", ms=6, label="markers: called malignant above 0.5"
-    )
-    legend_below(fig, [*handles, *chance, marker], columns=1)
-
-
-def _tell(what: str, names: Mapping[str, object], summaries: Mapping[str, str] | None) -> str:
-    return f"{what}: " + "; ".join(": ".join(filter(None, (name, (summaries or {}).get(name)))) for name in names) + "."
+def _finish_curves(
+    fig: Plate,
+    targets: np.ndarray,
+    styles: Mapping[str, dict[str, object]],
+    summaries: Mapping[str, str] | None,
+    chance: Line2D,
+    *,
+    what: str,
+) -> Plate:
+    """The legend: a line per series with its summary, the line of chance, and what the markers are."""
+    labels = {name: ": ".join(filter(None, (name, (summaries or {}).get(name)))) for name in styles}
+    handles = [Line2D([], [], **style, ms=5, label=wrap_label(labels[name], 60)) for name, style in styles.items()]
+    marker = Line2D([], [], color=GREY, marker="o", ls="", ms=5, label="mark: above 0.5 is called malignant")
+    legend_below(fig, [*handles, chance, marker], columns=1)
+    return finish_figure(fig, note=count_classes(targets), alt=f"{what}: {'; '.join(labels.values())}.")

@@ -29,6 +29,7 @@ from lesion_utils.plots.style import (
 )
 
 SUBSET_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
+SIZES = [round(64 * 2 ** (k / 2) / 32) * 32 for k in range(14)]  # ticks, px: 64, 96, 128, ...
 ASPECTS = {"4:3": 4 / 3, "3:2": 3 / 2, "1:1": 1.0}
 
 
@@ -56,8 +57,10 @@ def plot_class_balance(table: pd.DataFrame, *, by: str = "subset") -> Plate:
     texts = [f"{b} + {m}  ({m / n:.1%} malignant)" for b, m, n in zip(benign, malignant, total, strict=True)]
     for row, (end, text) in enumerate(zip(total, texts, strict=True)):
         ax.text(end + 0.02 * total.max(), row, text, va="center", fontsize=6.5)
-    ax.set(xlim=(0, 1.8 * total.max()), xlabel="images", yticks=rows, yticklabels=[wrap_label(n, 14) for n in names])
+    ax.set(xlim=(0, 1.8 * total.max()), yticks=rows, yticklabels=[wrap_label(n, 14) for n in names])
     ax.set_xticks([tick for tick in ax.get_xticks() if tick <= total.max()])
+    ax.spines["bottom"].set_bounds(0, total.max())
+    ax.set_xlabel("images", loc="left")
     ax.invert_yaxis()
     legend_below(fig, list_class_patches(), columns=2)
     shown = "; ".join(f"{name} {text}" for name, text in zip(names, texts, strict=True))
@@ -76,16 +79,18 @@ def plot_image_sizes(table: pd.DataFrame) -> Plate:
     low, high = 0.85 * table[["width", "height"]].min().min(), 1.2 * table[["width", "height"]].max().max()
     for target, ax in enumerate(axes[0]):
         name, part = CLASS_NAMES[target], sizes[sizes["target"] == target]
-        for label, aspect in ASPECTS.items():
+        for aspect in ASPECTS.values():
             ax.plot([low * aspect, high * aspect], [low, high], color=LIGHT, lw=0.8, zorder=0)
-            ax.annotate(label, (high / 1.03, high / 1.03 / aspect), fontsize=6, color=GREY, ha="right", va="bottom")
         share = part["images"] / max(part["images"].sum(), 1)
         ax.scatter(part["width"], part["height"], s=6 + 500 * share, color=CLASS_COLOURS[name], alpha=0.65, lw=0)
         ax.set(title=f"{name} (n = {part['images'].sum()})", xlabel="width (px)", xlim=(low, high), ylim=(low, high))
         ax.set(xscale="log", yscale="log")
-        ticks = [t for t in (64, 128, 256, 512, 1024, 2048, 4096) if low <= t <= high]
-        ax.set_xticks(ticks, [str(t) for t in ticks])
-        ax.set_yticks(ticks, [str(t) for t in ticks])
+        ticks = [t for t in SIZES if low <= t <= high]
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_ticks(ticks[:: 1 + len(ticks) // 6], ticks[:: 1 + len(ticks) // 6])
+            axis.set_ticks([], minor=True)
+    for label, aspect in ASPECTS.items():
+        axes[0, 1].text(1.05 * high, high / aspect, label, fontsize=6, color=GREY, va="center")
     axes[0, 0].set_ylabel("height (px)")
     pairs = len(table[["width", "height"]].drop_duplicates())
     return finish_figure(
@@ -109,7 +114,7 @@ def plot_colour_statistics(table: pd.DataFrame, *, columns: Mapping[str, str]) -
     fig, axes = new_figure(down, across, width=DOUBLE, height=42 * down)
     palette = [CLASS_COLOURS[name] for name in CLASS_NAMES]
     for ax, (column, label) in zip(axes.flat, columns.items(), strict=False):
-        bins = np.histogram_bin_edges(table[column].dropna(), bins=24)
+        bins = np.histogram_bin_edges(table[column].dropna(), bins=18)
         sns.histplot(
             table, x=column, hue="target", hue_order=[0, 1], palette=palette, bins=bins, stat="density",
             common_norm=False, element="step", alpha=0.25, lw=1.1, legend=False, ax=ax,
@@ -138,34 +143,33 @@ def plot_prevalence_by_block(blocks: pd.DataFrame) -> Plate:
     """Share of malignant images in each block of ids: a map of where the images came from.
 
     Args:
-        blocks: one row per block (and split), with `block` (text), `images`, `malignant` (counts), `low`, `high`
-            (interval of the share) and optionally `split`.
+        blocks: one row per block and split, as `control.count_blocks` returns them: `block`, `split`, `images`,
+            `malignant` (counts), `low`, `high` (interval of the share).
     """
-    splits = list(dict.fromkeys(blocks["split"])) if "split" in blocks else [None]
+    splits = list(dict.fromkeys(blocks["split"]))
     names = list(dict.fromkeys(blocks["block"]))
-    fig, ((ax,),) = new_figure(width=DOUBLE, height=52)
+    fig, ((ax,),) = new_figure(width=SINGLE if len(names) < 5 else DOUBLE, height=56)
     for k, split in enumerate(splits):
-        part = blocks if split is None else blocks[blocks["split"] == split]
+        part = blocks[blocks["split"] == split]
         x = np.array([names.index(b) for b in part["block"]]) + (k - (len(splits) - 1) / 2) * 0.28
         share = (part["malignant"] / part["images"]).to_numpy()
         ax.vlines(x, part["low"], part["high"], color=CLASS_COLOURS["malignant"], lw=1.2)
         ax.scatter(
             x, share, s=16, zorder=3, lw=1, edgecolor=CLASS_COLOURS["malignant"],
-            color="white" if k else CLASS_COLOURS["malignant"], label=SUBSET_NAMES.get(split, split),
+            color="white" if k else CLASS_COLOURS["malignant"], clip_on=False, label=SUBSET_NAMES.get(split, split),
         )  # fmt: skip
-        for xi, top, m, n in zip(x, part["high"], part["malignant"], part["images"], strict=True):
-            ax.text(xi, top + 0.015, f"{m}/{n}", ha="center", va="bottom", fontsize=6, color=GREY, rotation=90)
     overall = blocks["malignant"].sum() / blocks["images"].sum()
     line = ax.axhline(overall, color=INK, lw=0.8, ls=(0, (4, 2)), zorder=0, label=f"all images: {overall:.1%}")
-    ax.set(ylim=(0, min(1.25, 0.22 + blocks["high"].max())), ylabel="malignant", xlim=(-0.6, len(names) - 0.4))
-    ax.set_yticks([t for t in np.linspace(0, 1, 6) if t <= ax.get_ylim()[1]])
+    ax.set(ylim=(0, min(1, 1.05 * blocks["high"].max())), ylabel="malignant", xlim=(-0.6, len(names) - 0.4))
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set_xticks(range(len(names)), [wrap_label(n, 12) for n in names])
-    ax.set_xlabel("block of image ids")
-    legend_below(fig, [*(ax.collections[1::2] if splits != [None] else []), line], columns=3)
+    counts = blocks.groupby("block", sort=False)[["malignant", "images"]].sum()
+    shares = [f"{wrap_label(n, 14)}\n{counts.malignant[n]} of {counts.images[n]}" for n in names]
+    ax.set_xticks(range(len(names)), shares)
+    ax.set_xlabel("block of image ids, malignant of all images")
+    legend_below(fig, [*ax.collections[1::2], line], columns=3)
     return finish_figure(
         fig,
-        note=f"n = {blocks['images'].sum():,} images, {blocks['malignant'].sum():,} malignant; bars: intervals of the share",
+        note=f"n = {counts.images.sum():,} images; bars: intervals of the share",
         alt="Share of malignant images by block of ids: "
         + "; ".join(f"{b.block} {b.malignant} of {b.images}" for b in blocks.itertuples()),
     )

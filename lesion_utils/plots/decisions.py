@@ -40,13 +40,15 @@ def plot_confusion(matrices: Mapping[str, np.ndarray]) -> Plate:
     """
     across = min(len(matrices), 3)
     down = -(-len(matrices) // across)
-    fig, axes = new_figure(down, across, width=SINGLE if across == 1 else DOUBLE, height=62 * down)
+    fig, axes = new_figure(
+        down, across, width=SINGLE if across == 1 else DOUBLE, height=(62 if across == 1 else 58) * down
+    )
     for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=False):
         matrix = np.asarray(matrix)
         shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         ax.imshow(shares, cmap="Greys", vmin=0, vmax=1.25)
         for (r, c), count in np.ndenumerate(matrix):
-            ink = "white" if shares[r, c] > 0.6 else INK
+            ink = "white" if shares[r, c] > 0.75 else INK
             ax.text(c, r - 0.06, f"{count}", ha="center", va="center", fontsize=11, weight="bold", color=ink)
             ax.text(c, r + 0.2, f"{shares[r, c]:.1%}", ha="center", va="center", fontsize=7, color=ink)
         ax.set_xticks([0, 1], CLASS_NAMES)
@@ -55,13 +57,13 @@ def plot_confusion(matrices: Mapping[str, np.ndarray]) -> Plate:
         for label, name in zip([*ax.get_xticklabels(), *ax.get_yticklabels()], CLASS_NAMES * 2, strict=True):
             label.set_color(CLASS_COLOURS[name])
             label.set_weight("bold")
-        ax.set(title=wrap_label(title, 32), xlabel="called", ylabel="truth")
+        ax.set(title=wrap_label(title, 96 // max(across, 2)), xlabel="called", ylabel="truth")
         ax.spines[:].set_visible(False)
     for ax in axes.flat[len(matrices) :]:
         ax.set_axis_off()
     return finish_figure(
         fig,
-        note="counts, and shares of each row; above 0.5 is called malignant",
+        note="counts, and shares of their row; above 0.5: malignant",
         alt="Confusion matrices: "
         + "; ".join(
             f"{t}: {m[1][1]} of {m[1][0] + m[1][1]} malignant and {m[0][0]} of {m[0][0] + m[0][1]} benign right"
@@ -94,7 +96,7 @@ def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray
             )
         ax.axhline(0, color=INK, lw=0.6)
         ax.axvline(0.5, color=INK, lw=0.8, ls=(0, (4, 2)))
-        ax.set(xlim=(0, 1), title=wrap_label(name, 34))
+        ax.set(xlim=(0, 1), title=wrap_label(name, 96 // max(across, 2)))
     for ax in axes.flat[len(probs) :]:
         ax.set_axis_off()
     reach = max(abs(v) for v in axes[0, 0].get_ylim())
@@ -136,16 +138,17 @@ def plot_reliability(targets: np.ndarray, probs: Mapping[str, np.ndarray], *, bi
         height=82 * down,
         height_ratios=(4, 1) * down,
         sharex=True,
+        sharey="row",
     )
     for k, (name, scores) in enumerate(probs.items()):
         top, bottom = axes[2 * (k // across) : 2 * (k // across) + 2, k % across]
         _draw_reliability(top, np.asarray(targets), np.asarray(scores), bins)
-        top.set_title(wrap_label(name, 34))
+        top.set_title(wrap_label(name, 96 // max(across, 2)))
         bottom.hist(scores, bins=np.linspace(0, 1, 26), color=GREY, lw=0)
         bottom.set(xlabel="predicted probability of malignant", xlim=(0, 1))
     for ax in axes.flat:
         ax.set_visible(bool(ax.has_data()))
-    axes[0, 0].set_ylabel("observed share")
+    axes[0, 0].set_ylabel("observed share of malignant")
     axes[1, 0].set_ylabel("images")
     return finish_figure(
         fig,
@@ -166,7 +169,7 @@ def _draw_reliability(ax: Axes, targets: np.ndarray, scores: np.ndarray, bins: i
         low, high = seen.proportion_ci(method="wilson")
         ax.vlines(scores[inside].mean(), low, high, color=INK, lw=0.9)
         points.append((scores[inside].mean(), seen.statistic))
-    ax.plot(*np.transpose(points), marker="o", color=INK, lw=0.9, mec="white", mew=0.6)
+    ax.plot(*np.transpose(points), marker="o", color=INK, lw=0.9, mec="white", mew=0.6, clip_on=False)
     frame_unit_square(ax, "", "")
     ax.set_aspect("auto")
 
@@ -198,6 +201,6 @@ def plot_decision_curve(curves: pd.DataFrame) -> Plate:
     legend_below(fig, ax.get_legend_handles_labels()[0], columns=1 if len(models) > 2 else 2)
     return finish_figure(
         fig,
-        note="net benefit: true positives less false positives weighed by the odds of the threshold",
+        note="threshold: the probability from which one would act",
         alt=f"Decision curves of {', '.join(models)} between treating all and treating none.",
     )

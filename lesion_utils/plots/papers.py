@@ -7,10 +7,12 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from lesion_utils.plots.style import (
     CLASSIFIER_NAMES,
     DOUBLE,
+    INK,
     LIGHT,
     MODEL_NAMES,
     REGIME_NAMES,
@@ -25,6 +27,8 @@ from lesion_utils.plots.style import (
     wrap_label,
 )
 
+SHADE = "#8d7cc0"  # darkest cell of the heat map: dark type still reads on it
+
 
 @house_style
 def plot_classifier_heatmap(rows: pd.DataFrame, *, metric: str = "ap") -> Plate:
@@ -38,22 +42,26 @@ def plot_classifier_heatmap(rows: pd.DataFrame, *, metric: str = "ap") -> Plate:
     order = [c for c in CLASSIFIER_NAMES if c in table.index] + [c for c in table.index if c not in CLASSIFIER_NAMES]
     table = table.loc[order, list(dict.fromkeys(rows["backbone"]))]
     spans = rows.set_index(["classifier", "backbone"])
-    fig, ((ax,),) = new_figure(width=SINGLE if table.shape[1] < 4 else DOUBLE, height=24 + 8 * len(table))
+    fig, ((ax,),) = new_figure(width=SINGLE if table.shape[1] < 3 else DOUBLE, height=24 + 8 * len(table))
     cells = [[_write_cell(spans, c, b) for b in table.columns] for c in table.index]
     sns.heatmap(
-        table, annot=np.array(cells), fmt="", cmap="cividis", ax=ax, linewidths=1, annot_kws={"fontsize": 6.5},
-        cbar_kws={"label": name_metric(metric), "shrink": 0.8},
+        table, annot=np.array(cells), fmt="", cmap=sns.light_palette(SHADE, as_cmap=True), ax=ax, linewidths=1,
+        annot_kws={"fontsize": 6.5, "color": INK},
+        cbar_kws={"label": name_metric(metric), "shrink": 0.8, "ticks": MaxNLocator(5)},
     )  # fmt: skip
     ax.set_xticklabels([wrap_label(MODEL_NAMES.get(b, b), 16) for b in table.columns], rotation=0)
     ax.set_yticklabels([wrap_label(CLASSIFIER_NAMES.get(c, c), 20) for c in table.index], rotation=0)
     ax.set(xlabel="frozen features of", ylabel="")
     ax.tick_params(length=0)
     best = rows.loc[rows["value"].idxmax()]
+    winner = (
+        f"{CLASSIFIER_NAMES.get(best.classifier, best.classifier)} on {MODEL_NAMES.get(best.backbone, best.backbone)}"
+    )
     return finish_figure(
         fig,
         note=f"{name_metric(metric)} with its interval",
-        alt=f"{name_metric(metric)} of {len(table)} classifiers on frozen features of {table.shape[1]} networks; highest: "
-        f"{CLASSIFIER_NAMES.get(best.classifier, best.classifier)} on {MODEL_NAMES.get(best.backbone, best.backbone)}, {best.value:.3f}.",
+        alt=f"{name_metric(metric)} of {len(table)} classifiers on frozen features of {table.shape[1]} networks; "
+        f"highest: {winner}, {best.value:.3f}.",
     )
 
 
@@ -69,9 +77,9 @@ def plot_regimes(rows: pd.DataFrame) -> Plate:
     """The three regimes of Lopez et al. (2017): a panel per metric, own networks beside the published one.
 
     Args:
-        rows: one row per (regime, source, metric), with `regime` (scratch, features, finetune), `source` (such as "ResNet50"
-            or "VGG16, Lopez et al. 2017"), `balanced` (bool: measured on 75 + 75 images, not on the official test set),
-            `metric`, `value`, `low`, `high` (NaN without an interval).
+        rows: one row per (regime, source, balanced, metric), with `regime` (scratch, features, finetune), `source`
+            (such as "ResNet50" or "VGG16, Lopez et al. 2017"), `balanced` (bool: measured on 75 + 75 images, not on
+            the official test set), `metric`, `value`, `low`, `high` (NaN without an interval).
     """
     metrics, regimes = list(dict.fromkeys(rows["metric"])), [r for r in REGIME_NAMES if r in set(rows["regime"])]
     series = list(dict.fromkeys(zip(rows["source"], rows["balanced"], strict=True)))
@@ -95,19 +103,17 @@ def plot_regimes(rows: pd.DataFrame) -> Plate:
         for s, b in series
     ]  # fmt: skip
     legend_below(fig, handles, columns=2)
-    return finish_figure(
-        fig,
-        note="hollow: balanced subset of the test set, not comparable with the official one",
-        alt="Three training regimes: "
-        + "; ".join(
-            f"{r.source}{' on 75 + 75' if r.balanced else ''}, {REGIME_NAMES[r.regime]}, {name_metric(r.metric)} {r.value:.2f}"
-            for r in rows.itertuples()
-        ),
+    note = "hollow: balanced subset of the test set, not comparable with the official one"
+    told = (
+        f"{r.source}{' on 75 + 75' * r.balanced}, {REGIME_NAMES[r.regime]}, {name_metric(r.metric)} {r.value:.2f}"
+        for r in rows.itertuples()
     )
+    return finish_figure(fig, note=note, alt=f"Training regimes: {'; '.join(told)}.")
 
 
 def _frame_regimes(ax: Axes, label: str, regimes: int) -> None:
-    ax.set(xlabel=label, xlim=(0, 1), xticks=np.linspace(0, 1, 6))
+    ax.set(xlabel=label, xlim=(0, 1))
+    ax.set_xticks(np.linspace(0, 1, 5), ["0", "", "0.5", "", "1"])
     ax.grid(axis="x", color=LIGHT, lw=0.5)
     for edge in range(1, regimes):
         ax.axhline(edge - 0.5, color=LIGHT, lw=0.8)

@@ -14,19 +14,21 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 MM = 1 / 25.4
 SINGLE, DOUBLE = 89.0, 183.0  # widths of a journal's one and two columns, mm
-FOOTER = 4.5  # strip at the bottom of every figure: n on the left, the stamp on the right, mm
+FOOTER = 5.5  # strip at the bottom of every figure: n on the left, the stamp on the right, mm
+STAMP = 26.0  # of the footer, kept free for the stamp, mm
 DPI = 200
 SCREEN_SCALE = 1.4 * 96 / 25.4  # CSS px per mm in a notebook: 7 pt type reads as 13 px
 
 CLASS_NAMES = ("benign", "malignant")
 # Blue and vermilion after Okabe and Ito (2008), moved apart in lightness so that they also differ in greyscale.
-CLASS_COLOURS = {"benign": "#4393c9", "malignant": "#a83200"}
+CLASS_COLOURS = {"benign": "#2f7db5", "malignant": "#8f2b00"}
 MODEL_NAMES = {"resnet50": "ResNet50", "vgg19": "VGG19"}
-MODEL_COLOURS = {"resnet50": "#4b2a85", "vgg19": "#1a936f"}
+MODEL_COLOURS = {"resnet50": "#4b2a85", "vgg19": "#15835f"}
 MODEL_MARKERS = {"resnet50": "o", "vgg19": "s"}
 REGIME_NAMES = {"scratch": "from scratch", "features": "frozen features", "finetune": "fine-tuned"}
 REGIME_DASHES = {"scratch": (0, (1.2, 1.2)), "features": (0, (4, 1.6)), "finetune": "-"}
@@ -96,11 +98,15 @@ def finish_figure(fig: Plate, *, note: str, alt: str) -> Plate:
     """Write the footer, keep the text for screen readers, and fix the layout for good.
 
     Args:
-        note: what the figure is drawn from, with n; at most one line.
+        note: what the figure is drawn from, with n; two short lines at most, clear of the stamp.
         alt: what the figure shows, in words and numbers.
     """
     fig.alt = " ".join(alt.split())
-    fig.text(1 * MM / fig.get_figwidth(), _footer_y(fig), note, fontsize=6, color=GREY, va="center", gid="note")
+    room = int((fig.get_figwidth() / MM - STAMP) / 1.15)  # mm per letter at 6 pt
+    fig.text(
+        MM / fig.get_figwidth(), _footer_y(fig), wrap_label(note, room), fontsize=6, color=GREY, va="center",
+        linespacing=1.1, gid="note",
+    )  # fmt: skip
     fig.draw_without_rendering()
     fig.set_layout_engine("none")
     return fig
@@ -176,9 +182,12 @@ def name_metric(metric: str) -> str:
 
 
 def style_series(names: Sequence[str]) -> dict[str, dict[str, object]]:
-    """Line colour, dash and marker of each series: the network gives colour and marker, the regime the dash.
+    """Colour, dash and marker of each series: the network gives colour and marker, the regime the dash and the fill.
 
     Other names take the remaining colours in order, so the same list always looks the same.
+
+    Returns:
+        name -> keyword arguments of `Axes.plot`: color, linestyle, marker, markerfacecolor.
     """
     styles, others = {}, 0
     for name in names:
@@ -189,8 +198,14 @@ def style_series(names: Sequence[str]) -> dict[str, dict[str, object]]:
         else:
             colour = OTHER_COLOURS[others % len(OTHER_COLOURS)]
             marker, others = OTHER_MARKERS[others % len(OTHER_MARKERS)], others + 1
-        styles[name] = {"color": colour, "linestyle": REGIME_DASHES[regime], "marker": marker}
+        fill = {"finetune": colour, "features": "white", "scratch": blend_white(colour)}[regime]
+        styles[name] = {"color": colour, "linestyle": REGIME_DASHES[regime], "marker": marker, "markerfacecolor": fill}
     return styles
+
+
+def blend_white(colour: str, share: float = 0.55) -> str:
+    """A tint: the colour with a share of white."""
+    return to_hex((1 - share) * np.array(to_rgb(colour)) + share)
 
 
 def count_classes(targets: np.ndarray, what: str = "images") -> str:
@@ -200,8 +215,10 @@ def count_classes(targets: np.ndarray, what: str = "images") -> str:
 
 
 def wrap_label(text: str, width: int) -> str:
-    """Break a long name into lines, also where it has no spaces."""
-    return "\n".join(textwrap.wrap(str(text), width)) or str(text)
+    """Break a long name into lines, also where it has no spaces; lines that are already broken stay so."""
+    return "\n".join(
+        piece for line in str(text).split("\n") for piece in textwrap.wrap(line, width, break_on_hyphens=False)
+    )
 
 
 def legend_below(fig: Plate, handles: Sequence, *, columns: int) -> None:

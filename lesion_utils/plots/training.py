@@ -32,8 +32,8 @@ def plot_learning_curves(history: pd.DataFrame) -> Plate:
 
     Args:
         history: one row per (regime, seed, epoch), with `regime`, `seed`, `epoch` (from 1), `train_loss`, `val_loss`,
-            `val_ap`, `val_auc`, `selected` (bool: the epoch whose weights were kept) and `head_only` (bool: the backbone
-            was still frozen). Columns may hold NaN where a regime has no such number.
+            `val_ap`, `val_auc`, `selected` (bool: the epoch whose weights were kept) and `head_only` (bool: the
+            backbone was still frozen). NaN where a regime has no such number.
     """
     regimes = [r for r in REGIME_NAMES if r in set(history["regime"])]
     regimes += [r for r in dict.fromkeys(history["regime"]) if r not in regimes]
@@ -50,15 +50,14 @@ def plot_learning_curves(history: pd.DataFrame) -> Plate:
     axes[0, 0].set_ylabel("loss (cross-entropy)")
     axes[1, 0].set_ylabel("AP or AUC")
     axes[0, 0].set_ylim(0, min(axes[0, 0].get_ylim()[1], 2.5 * history["val_loss"].quantile(0.9)))
-    axes[1, 0].set_ylim(max(0, axes[1, 0].get_ylim()[0]), 1)
-    lines = [
-        Line2D([], [], color=c, label=label if key in SCORES else f"loss, {label}")
-        for key, (label, c) in (LOSSES | SCORES).items()
-    ]
+    axes[1, 0].set_ylim(0, 1)
+    named = {f"loss, {label}": c for label, c in LOSSES.values()} | dict(SCORES.values())
+    lines = [Line2D([], [], color=colour, label=label) for label, colour in named.items()]
     chosen = Line2D([], [], color=INK, marker="o", mfc="white", ls="", label="selected epoch")
     head = [Patch(color=LIGHT, label="head alone is trained")] if history["head_only"].any() else []
     legend_below(fig, [*lines, chosen, *head], columns=3 if wide else 2)
-    return finish_figure(fig, note="thin lines: seeds; thick lines: their mean", alt=_describe_curves(history, regimes))
+    note = "thin lines: seeds; thick lines: their mean" if history["seed"].nunique() > 1 else "one seed"
+    return finish_figure(fig, note=note, alt=_describe_curves(history, regimes))
 
 
 def _draw_curves(ax: Axes, part: pd.DataFrame, series: dict[str, tuple[str, str]]) -> None:
@@ -83,9 +82,9 @@ def _describe_curves(history: pd.DataFrame, regimes: list[str]) -> str:
     told = []
     for regime in regimes:
         best = chosen[chosen["regime"] == regime]
-        epochs = ", ".join(str(int(e)) for e in best["epoch"])
+        epochs = ", ".join(str(epoch) for epoch in best["epoch"])
         told.append(
-            f"{REGIME_NAMES.get(regime, regime)}: selected epoch {epochs}, validation AP {np.mean(best['val_ap']):.2f}, "
-            f"AUC {np.mean(best['val_auc']):.2f}"
+            f"{REGIME_NAMES.get(regime, regime)}: selected epoch {epochs}, "
+            f"validation AP {np.mean(best['val_ap']):.2f}, AUC {np.mean(best['val_auc']):.2f}"
         )
     return "Learning curves of loss and of validation AP and AUC over epochs. " + "; ".join(told) + "."

@@ -12,6 +12,7 @@ from timm.models import load_state_dict
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
+import lesion_utils.own_networks  # noqa: F401 - registers them with timm
 from lesion_utils.errors import ParamsError, WeightsError
 from lesion_utils.schema import Network, Regime
 from lesion_utils.weights import WeightsSource, find_weights

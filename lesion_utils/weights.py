@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 from lesion_utils.errors import WeightsError
 from lesion_utils.paths import weights_dir
@@ -21,6 +21,9 @@ from lesion_utils.schema import Network
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 HUB_FILE = "model.safetensors"
+
+#: Sizes of the downloads that the project's own studies need, MB.
+SIZES = {"resnet50.tv_in1k": 102, "vgg19.tv_in1k": 575}
 
 #: How long the hub may take to answer before it counts as out of reach, seconds.
 HUB_PATIENCE = 0.8
@@ -162,12 +165,16 @@ def _hub_answers() -> bool:
 
     huggingface_hub repeats a failed request for half a minute; and looking up a name can hang, hence the thread.
     """
-    address = urlsplit(getproxies().get("https") or _endpoint())
+    address = urlsplit(_endpoint())
+    proxy = None if proxy_bypass(address.hostname) else getproxies().get(address.scheme)
+    address = urlsplit(proxy or _endpoint())
     answered = threading.Event()
 
     def connect() -> None:
         try:
-            socket.create_connection((address.hostname, address.port or 443), timeout=HUB_PATIENCE).close()
+            socket.create_connection(
+                (address.hostname, address.port or (443 if address.scheme == "https" else 80)), timeout=HUB_PATIENCE
+            ).close()
             answered.set()
         except OSError:
             pass
@@ -180,10 +187,11 @@ def _hub_answers() -> bool:
 
 def _missing_tag(tag: str, reason: str) -> WeightsError:
     folder = weights_dir()
+    size = f" ({SIZES[tag]} MB)" if tag in SIZES else ""
     return WeightsError(
         f"its pretrained weights are not on this machine, and {reason}",
         where=tag,
-        expected=f"{tag}.safetensors{_size_of(tag)} in {folder or 'the folder that WEIGHTS_DIR names'}, or a network",
+        expected=f"{tag}.safetensors{size} in {folder or 'the folder that WEIGHTS_DIR names'}, or a network",
         do=f"fetch {hub_address(tag)}, save it there under that name"
         + ("" if folder else " and set WEIGHTS_DIR")
         + "; or train from scratch only (weights: none, regimes: scratch)",
@@ -199,18 +207,6 @@ def _missing_file(name: str) -> WeightsError:
         expected=f"one of {', '.join(there)} in {folder}" if there else "a file in the folder that WEIGHTS_DIR names",
         do="correct `weights`, or " + ("put the file there" if folder else "set WEIGHTS_DIR to its folder"),
     )
-
-
-def _size_of(tag: str) -> str:
-    """The download's size in words: the network's own, counted without making it; nothing for unknown names."""
-    import timm
-    import torch
-
-    if not timm.is_model(tag):
-        return ""
-    with torch.device("meta"):
-        state = timm.create_model(tag).state_dict()
-    return f" (about {sum(t.numel() * t.element_size() for t in state.values()) / 1e6:.0f} MB)"
 
 
 @lru_cache

@@ -1,9 +1,9 @@
 """Images that show the same photograph: the same bytes, the same pixels, or the same picture in another pose.
 
 Pictures are compared by a perceptual hash: the signs of the low frequencies of a small grey copy (Zauner 2010, the
-"pHash"), here 16 x 16 of them. Different photographs of the challenge differ in 44 bits and more of the 255, copies
-with another size, colour correction or compression in 12 at most. A crop or a second photograph of the same lesion
-escapes it.
+"pHash"), here 16 x 16 of them. Any two different photographs of the challenge differ in 44 bits or more of the 255, in
+every pose; its photographs and their own copies with another size, compression, contrast or colour differ in 24 at
+most, most of them in fewer than 10. A crop by more than 1 % of the sides and a second photograph of a lesion escape.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ POSES = tuple(
 
 THUMBNAIL, FREQUENCIES = 32, 16
 #: Two pictures are near duplicates if at most so many of their 255 bits differ.
-NEAR_BITS = 24
+NEAR_BITS = 32
 _BLOCK = 256
 
 

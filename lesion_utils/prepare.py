@@ -116,7 +116,7 @@ def load_prepared(study: paths.Study) -> PreparedData:
 
 
 def read_label_changes() -> pd.DataFrame:
-    """The challenge's images whose label is another today: `image_id`, `split`, `label_2016`, `label_today`, `seen_in`."""
+    """The images whose label is another today: `image_id`, `split`, `label_2016`, `label_today`, `seen_in`."""
     with files("lesion_utils").joinpath("label_changes.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)
 

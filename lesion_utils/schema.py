@@ -60,6 +60,12 @@ class Data(Section):
             raise ValueError("synthetic: give it when source is synthetic, and null otherwise")
         return self
 
+    @model_validator(mode="after")
+    def _starting_project_has_its_share(self):
+        if self.split == "starting_project" and self.validation_fraction != 0.2:
+            raise ValueError("validation_fraction: the starting project's split holds out 0.2")
+        return self
+
 
 class Augmentation(Section):
     """augmentation.yaml: random changes of the training images, drawn anew each epoch."""

@@ -1,0 +1,97 @@
+"""A real HTTP server on loopback that can misbehave like the worst of lines, and counts what it was asked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class Site:
+    """What the server serves, and how badly.
+
+    Attributes:
+        files: name to content.
+        status: names that are answered with a status alone; a list is used up, one status per request.
+        drop_after: bytes of a body after which the connection is cut, per request; used up from the front.
+        trickle: bytes/s at which bodies are sent; 0 sends them at once.
+        ranges: whether parts of files are served.
+        version: the ETag; None sends none.
+    """
+
+    files: dict[str, bytes]
+    status: dict[str, list[int]] = field(default_factory=dict)
+    drop_after: list[int] = field(default_factory=list)
+    trickle: int = 0
+    ranges: bool = True
+    version: str | None = '"one"'
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+    sent: int = 0
+    address: str = ""
+
+
+@contextmanager
+def serve(site: Site):
+    """Run the server while the block lasts; yields the site with its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            name = self.path.rpartition("/")[2]
+            site.asked.append((name, self.headers.get("Range")))
+            if site.status.get(name):
+                return self.refuse(site.status[name].pop(0))
+            if name not in site.files:
+                return self.refuse(404)
+            body, start = site.files[name], 0
+            wanted = self.headers.get("Range")
+            if wanted and site.ranges and self.headers.get("If-Range") in (None, site.version):
+                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+                if start >= len(body):
+                    return self.refuse(416)
+            self.send_response(206 if start else 200)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            if site.version:
+                self.send_header("ETag", site.version)
+            self.send_header("Content-Length", str(len(body) - start))
+            self.end_headers()
+            return self.send_body(body[start:])
+
+        def send_body(self, body):
+            cut = site.drop_after.pop(0) if site.drop_after else None
+            body = body if cut is None else body[:cut]
+            step = max(1, site.trickle // 20) if site.trickle else max(1, len(body))
+            for at in range(0, len(body), step):
+                try:
+                    self.wfile.write(body[at : at + step])
+                    self.wfile.flush()
+                except OSError:
+                    break
+                site.sent += len(body[at : at + step])
+                if site.trickle:
+                    time.sleep(0.05)
+            if cut is not None:
+                self.close_connection = True
+
+        def refuse(self, status):
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    site.address = f"http://127.0.0.1:{server.server_port}/"
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        server.server_close()

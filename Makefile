@@ -1,0 +1,117 @@
+# The study as a graph. `make` alone prints what there is to do.
+#
+# Each step depends on the file of its key (reports/<study>/keys/<step>.json): its parameters and the code that it
+# reaches. That file's time changes only when its content does, so `make` runs what a change concerns, and nothing else.
+
+STUDY  ?= demo
+VENV   ?= .venv
+PYTHON ?= python3
+# Settings of this machine that you don't want to type again, such as `export DATA_DIR = /path/to/ISIC2016`.
+-include local.mk
+
+BIN   := $(VENV)/bin
+ENV   := $(VENV)/.installed-$(word 1,$(shell cksum < requirements.lock))
+REPORT := $(or $(REPORTS_DIR),reports)/$(STUDY)
+LESION := $(BIN)/python -m lesion_utils
+NOTEBOOKS := 01_eda 02_augmentation_preview 03_resnet50_finetune 04_vgg19_finetune 05_comparison
+STEPS     := data $(NOTEBOOKS) index
+
+.PHONY: help all test lint env lab data report $(NOTEBOOKS) why plan doctor verify compare diff-notebooks setup-git \
+        strip clean lock FORCE
+
+help:  ## this page
+	@echo "Usage: make <what> [STUDY=demo] [DATA_DIR=folder] [WEIGHTS_DIR=folder] [DEVICE=cpu|cuda|mps] [THREADS=n]"
+	@echo "Studies:" $(notdir $(patsubst %/data.yaml,%,$(wildcard params/*/data.yaml)))
+	@echo
+	@sed -n 's/^\([a-z][a-z-]*\):.*  ## \(.*\)/\1@\2/p' Makefile | while IFS=@ read what why; do \
+	  printf '  %-15s %s\n' "$$what" "$$why"; done
+	@printf '  %-15s %s\n' "<notebook>" "one notebook and what it needs: $(NOTEBOOKS)"
+
+# --- the graph --------------------------------------------------------------------------------------------------------
+
+all: $(REPORT)/index.html  ## the whole study: data, notebooks, report; only what changed runs
+data: $(REPORT)/data/manifest.json  ## fetch or draw the images, verify, split and decode them
+report: all  ## the same as all: the index page needs every step
+$(NOTEBOOKS): %: $(REPORT)/notebooks/%.ipynb
+
+# One call writes every key. A pattern with several targets is one rule, in every release of make.
+$(foreach step,$(STEPS),%/keys/$(step).json): FORCE | $(ENV)
+	@$(LESION) keys $(STUDY)
+
+MANIFEST := $(REPORT)/data/manifest.json
+EXECUTED := $(NOTEBOOKS:%=$(REPORT)/notebooks/%.ipynb)
+
+$(MANIFEST): $(REPORT)/keys/data.json
+	@$(LESION) run data $(STUDY)
+
+$(EXECUTED): $(REPORT)/notebooks/%.ipynb: $(REPORT)/keys/%.json $(MANIFEST)
+	@$(LESION) run $* $(STUDY)
+
+$(REPORT)/notebooks/05_comparison.ipynb: $(filter %01_eda.ipynb %_finetune.ipynb,$(EXECUTED))
+
+$(REPORT)/index.html: $(REPORT)/keys/index.json $(EXECUTED)
+	@$(LESION) run index $(STUDY)
+
+# --- questions and checks ---------------------------------------------------------------------------------------------
+
+why: | $(ENV)  ## a sentence per step: would it run, and why
+	@$(LESION) why $(STUDY)
+
+plan: | $(ENV)  ## time and memory of each step, from earlier runs
+	@$(LESION) plan $(STUDY)
+
+doctor: | $(ENV)  ## what is missing, and what to do about it
+	@$(LESION) doctor $(STUDY)
+
+verify: | $(ENV)  ## every file of the report against its record; runs nothing again
+	@$(LESION) verify $(STUDY)
+
+compare: | $(ENV)  ## two reports, number by number: A=reports/x B=reports/y [OUTPUTS=1]
+	@$(if $(and $(A),$(B)),,echo "say which: make compare A=reports/x B=reports/y" >&2; exit 2)
+	@$(LESION) compare $(A) $(B) $(if $(OUTPUTS),--outputs)
+
+# --- working on it ----------------------------------------------------------------------------------------------------
+
+test: | $(ENV)  ## the tests, the same that continuous integration runs
+	@$(BIN)/python -m pytest
+
+lint: | $(ENV)  ## style of the code
+	@$(BIN)/ruff check
+
+lab: | $(ENV)  ## JupyterLab on the notebooks
+	@$(BIN)/jupyter lab --notebook-dir=. notebooks
+
+strip: | $(ENV)  ## outputs out of the notebooks, before a commit
+	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
+
+diff-notebooks: | $(ENV)  ## changes of the notebooks since REV (default HEAD); in the browser with WEB=1
+	@$(LESION) diff-notebooks $(REV) $(if $(WEB),--web)
+
+setup-git: | $(ENV)  ## readable diffs of notebooks, and no outputs committed, in this clone
+	@$(LESION) setup-git
+
+clean:  ## remove what STUDY generated; keeps downloads and whatever is under version control
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m lesion_utils clean $(STUDY)
+
+# --- the environment --------------------------------------------------------------------------------------------------
+
+env: $(ENV)  ## the environment in .venv, from requirements.lock; every target above sees to it by itself
+
+# Named after the lock's content: another lock is another file. A lock that is installed already costs a second.
+$(ENV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed: sudo apt-get install python3 (or: brew install python)," >&2; \
+	  echo "or name one that you have: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || test -x $(BIN)/uv || { \
+	  echo "Python's venv is missing: sudo apt-get install python3-venv" >&2; exit 1; }
+	@echo "building the environment in $(VENV) (the first time: some minutes, about 6 GB)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install -q $$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)
+	@test -t 2 || quiet=-q; UV_HTTP_TIMEOUT=300 $(BIN)/uv pip install $$quiet --python $(BIN)/python -r requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m ipykernel install --sys-prefix --name lesion-utils --display-name "lesion-utils" >/dev/null
+	@rm -f $(VENV)/.installed-* && touch $@
+
+lock: | $(ENV)  ## requirements.lock from pyproject.toml
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev pyproject.toml -o requirements.lock \
+	  --custom-compile-command "make lock"

@@ -1,0 +1,137 @@
+"""`python -m lesion_utils <verb>`: what the Makefile calls. Thin: a verb's work, and its imports, are elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lesion_utils.errors import LesionError
+from lesion_utils.paths import Study, reports_root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns:
+        exit status: 0, or 1 where something is wrong, or 130 after Ctrl-C.
+    """
+    options = _parse(arguments)
+    try:
+        return options.act(options) or 0
+    except LesionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        what = getattr(options, "step", options.verb)
+        again = f"go on with: make all STUDY={options.study}" if options.verb == "run" else "nothing was lost"
+        print(f"\n{what} was interrupted; {again}", file=sys.stderr)
+        return 130
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m lesion_utils", description="The study's verbs; `make` lists them.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
+
+    def add(name: str, act, what: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=what, description=what)
+        verb.set_defaults(act=act)
+        return verb
+
+    step = add("run", run, "run one step, unless it is up to date")
+    step.add_argument("step")
+    for verb in (
+        add("keys", write_keys, "write what each step depends on, for make"),
+        step,
+        add("why", tell_why, "say what would run, and why"),
+        add("plan", tell_plan, "say how long it takes"),
+        add("doctor", examine, "say what is missing"),
+        add("verify", verify, "check every file of the report against its record"),
+        add("clean", clean, "remove what was generated"),
+    ):
+        verb.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
+    both = add("compare", compare, "compare two reports, number by number")
+    both.add_argument("a", type=Path, help="folder of a report")
+    both.add_argument("b", type=Path, help="folder of another")
+    both.add_argument("--outputs", action="store_true", help="compare the notebooks' outputs as well")
+    diff = add("diff-notebooks", diff_notebooks, "show what changed in the notebooks")
+    diff.add_argument("revision", nargs="?", default="HEAD", help="since which commit (default: HEAD)")
+    diff.add_argument("--web", action="store_true", help="in the browser")
+    add("setup-git", setup_git, "readable diffs of notebooks in this clone")
+    return parser.parse_args(arguments)
+
+
+def write_keys(options: argparse.Namespace) -> None:
+    from lesion_utils import graph
+    from lesion_utils.params import load_study
+
+    study = Study(options.study)
+    graph.write_keys(study, load_study(study.params_dir))
+
+
+def run(options: argparse.Namespace) -> None:
+    from lesion_utils.execute import run_step
+    from lesion_utils.watch import Console
+
+    run_step(options.step, options.study, console=Console())
+
+
+def tell_why(options: argparse.Namespace) -> None:
+    from lesion_utils import forecast
+    from lesion_utils.params import load_study
+
+    study = Study(options.study)
+    print(forecast.tell_why(study, load_study(study.params_dir)))
+
+
+def tell_plan(options: argparse.Namespace) -> None:
+    from lesion_utils import forecast
+    from lesion_utils.params import load_study
+
+    study = Study(options.study)
+    print(forecast.tell_plan(study, load_study(study.params_dir)))
+
+
+def examine(options: argparse.Namespace) -> int:
+    from lesion_utils.doctor import examine_study
+
+    findings = examine_study(Study(options.study))
+    print("\n".join(map(str, findings)))
+    return int(any(finding.state == "wrong" for finding in findings))
+
+
+def verify(options: argparse.Namespace) -> int:
+    from lesion_utils import verify
+
+    findings = verify.verify_study(Study(options.study))
+    print(verify.describe_findings(findings, study=options.study))
+    return int(not all(finding.is_clean for finding in findings))
+
+
+def compare(options: argparse.Namespace) -> None:
+    from lesion_utils import compare, compare_views
+
+    comparison = compare.compare_reports(options.a, options.b)
+    print(compare_views.describe_comparison(comparison, outputs=options.outputs))
+    page = reports_root() / f"compare_{options.a.name}_{options.b.name}.html"
+    print(f"page  {compare_views.write_comparison(comparison, page, outputs=options.outputs)}")
+
+
+def diff_notebooks(options: argparse.Namespace) -> int:
+    from lesion_utils import gitsetup
+
+    return gitsetup.diff_notebooks(options.revision, web=options.web)
+
+
+def setup_git(options: argparse.Namespace) -> None:
+    from lesion_utils import gitsetup
+
+    print("\n".join(gitsetup.setup_git()))
+
+
+def clean(options: argparse.Namespace) -> None:
+    from lesion_utils.cleaning import clean_study
+
+    for folder in clean_study(Study(options.study)):
+        print(f"removed {folder}")

@@ -18,7 +18,8 @@ from lesion_utils.checkpoint import load_checkpoint, save_checkpoint
 from lesion_utils.device import Compute
 from lesion_utils.errors import TrainingError
 from lesion_utils.files import write_atomic
-from lesion_utils.inputs import FeatureInputs, PixelInputs, prefetch
+from lesion_utils.inference import prefetch
+from lesion_utils.inputs import FeatureInputs, PixelInputs
 from lesion_utils.losses import class_weights, mix, sample_losses, soften
 from lesion_utils.models import build_network, freeze_backbone, head_of, set_train_mode
 from lesion_utils.optimiser import make_optimizer, set_learning_rates
@@ -142,6 +143,8 @@ class Run:
         `best.pt` says itself what was selected. It may be ahead of `last.pt`, if a kill came between the two: the
         epochs in between are trained again, reach the same score, and do not replace it.
         """
+        for leftover in self.folder.glob(".*"):  # of a kill while a file was being written
+            leftover.unlink()
         if (self.folder / "best.pt").is_file():
             self.best = load_checkpoint(self.folder / "best.pt", identity=self.identity)["selected"]
         if not (self.folder / "last.pt").is_file():
@@ -244,8 +247,8 @@ class Run:
                 self._best_state = {name: tensor.detach().clone() for name, tensor in self._live().items()}
 
     def _has_stalled(self) -> bool:
-        patience = self.task.settings.early_stopping
-        return bool(patience and self.best and len(self.history) - self.best["epoch"] >= patience)
+        patience, scores = self.task.settings.early_stopping, [h["val_ap"] for h in self.history]
+        return bool(patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
 
     def _seconds_left(self) -> float:
         spent = [h["seconds"] + h["seconds_validation"] for h in self.history]

@@ -15,7 +15,7 @@ from lesion_utils.checkpoint import load_checkpoint
 from lesion_utils.device import Compute, choose_compute, computing
 from lesion_utils.errors import DataError
 from lesion_utils.images import ImageError, decode_square
-from lesion_utils.inputs import predict_logits
+from lesion_utils.inference import predict_logits
 from lesion_utils.models import build_network
 from lesion_utils.schema import Network
 

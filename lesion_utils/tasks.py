@@ -14,7 +14,8 @@ import timm
 from lesion_utils.device import Compute
 from lesion_utils.errors import TrainingError, WeightsError
 from lesion_utils.fingerprint import fingerprint_modules
-from lesion_utils.inputs import Images, hash_array
+from lesion_utils.inference import hash_array
+from lesion_utils.inputs import Images
 from lesion_utils.schema import PRETRAINED_REGIMES, Network, Regime, RegimeParams, StudyParams
 from lesion_utils.weights import WeightsSource, find_weights
 

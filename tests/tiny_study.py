@@ -1,0 +1,80 @@
+"""A study small enough to train in a second: random images whose malignant ones have a red square."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lesion_utils.schema import StudyParams
+
+AUGMENTATION = {
+    "rotation": 90.0, "horizontal_flip": 0.5, "vertical_flip": 0.5, "scale": [0.9, 1.1], "translation": 0.05,
+    "shear": 0.0, "brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.01, "fill": "reflect",
+}  # fmt: skip
+NO_AUGMENTATION = AUGMENTATION | {
+    "rotation": 0.0, "horizontal_flip": 0.0, "vertical_flip": 0.0, "scale": [1.0, 1.0], "translation": 0.0,
+    "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0,
+}  # fmt: skip
+REGIME = {"epochs": 3, "lr": 1e-2, "head_epochs": 0, "layer_decay": 1.0, "batchnorm": "train"}
+NETWORK = {
+    "backbone": "small_cnn.untrained", "weights": "none", "without_weights": "stop", "image_size": 32,
+    "drop_rate": 0.0, "regimes": {"scratch": REGIME}, "seeds": [1], "batch_size": 8, "accumulation": 1,
+    "optim": {"name": "adamw", "momentum": 0.9, "weight_decay": 0.01, "clip_norm": 0.0, "warmup_epochs": 0.0,
+              "final_lr": 1.0},
+    "label_smoothing": 0.0, "mixup": 0.0, "imbalance": {"method": "none", "focal_gamma": 2.0},
+    "averaging": {"method": "none", "decay": 0.9, "swa_start": 0.5}, "early_stopping": 0, "tta": "none",
+    "classifiers": [], "determinism": "exact", "precision": "float32",
+}  # fmt: skip
+DATA = {
+    "title": "tiny", "source": "isic2016", "seed": 1, "synthetic": None, "stored_size": 40, "aspect": "squash",
+    "validation_fraction": 0.25, "split": "grouped", "drop_leaks": False,
+}  # fmt: skip
+COMPARISON = {
+    "primary": {"metric": "auc", "regime": "scratch", "alpha": 0.05}, "bootstrap_draws": 100, "seed": 1,
+    "confidence": 0.95, "sensitivity_target": 0.9, "power": 0.8, "balanced_subset": 4, "balanced_repeats": 10,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TinyImages:
+    """What training needs of a data set."""
+
+    images: np.ndarray
+    table: pd.DataFrame
+
+
+def make_params(augmentation: dict[str, Any] | None = None, **network: Any) -> StudyParams:
+    """A whole study; keyword arguments change the network's section, mappings key by key (but `regimes` as a whole)."""
+    section = dict(NETWORK)
+    for key, value in network.items():
+        merge = isinstance(value, dict) and key != "regimes"
+        section[key] = {**section[key], **value} if merge else value
+    return StudyParams.model_validate(
+        {
+            "data": DATA,
+            "augmentation": AUGMENTATION if augmentation is None else augmentation,
+            "resnet50": section,
+            "vgg19": section,
+            "comparison": COMPARISON,
+        }
+    )
+
+
+def regimes(name: str = "scratch", **changes: Any) -> dict[str, dict[str, Any]]:
+    """One regime, changed."""
+    return {name: REGIME | changes}
+
+
+def make_images(train: int = 30, val: int = 12, test: int = 12, *, seed: int = 0, size: int = 40) -> TinyImages:
+    """Noise; every third image is malignant and has a faint red square."""
+    rng = np.random.default_rng(seed)
+    count = train + val + test
+    targets = (np.arange(count) % 3 == 0).astype(int)
+    images = rng.integers(0, 200, (count, size, size, 3), dtype=np.uint8)
+    images[targets == 1, 10:26, 10:26, 0] += 40
+    subset = ["train"] * train + ["val"] * val + ["test"] * test
+    ids = [f"ISIC_{i:07d}" for i in range(count)]
+    return TinyImages(images, pd.DataFrame({"image_id": ids, "target": targets, "subset": subset}))

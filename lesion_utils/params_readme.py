@@ -26,7 +26,7 @@ def render_readme() -> str:
     """The page as Markdown: a table per file and per nested section."""
     parts = [INTRODUCTION]
     seen: set[str] = set()
-    for name, model in FILES.items():
+    for model in FILES.values():
         if model.__name__ not in seen:
             names = [n for n, m in FILES.items() if m is model]
             heading = " and ".join(f"{n}.yaml" for n in names)

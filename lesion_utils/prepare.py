@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lesion_utils import paths
@@ -54,6 +55,20 @@ class PreparedData:
     def cache(self) -> ImageCache:
         """The decoded images in the table's order; opened when first asked for, decoded again if they were deleted."""
         return _open_images(self.table, self.manifest["stored_size"], self.manifest["aspect"])
+
+    @property
+    def images(self) -> np.ndarray:
+        """(N, S, S, 3) uint8, RGB, in the table's order; a read-only memory map."""
+        return self.cache.images
+
+    def rows_of(self, image_ids: Iterable[str]) -> np.ndarray:
+        """Where images stand in the table: (K,) int64."""
+        places = {image_id: row for row, image_id in enumerate(self.table["image_id"])}
+        return np.array([places[image_id] for image_id in image_ids], dtype=np.int64)
+
+    def images_of(self, image_ids: Iterable[str]) -> np.ndarray:
+        """The decoded images of these ids, (K, S, S, 3) uint8."""
+        return self.images[self.rows_of(image_ids)]
 
     @property
     def summary(self) -> str:

@@ -59,6 +59,11 @@ class OpenStudy:
         """Parameters of `resnet50` or `vgg19`."""
         return getattr(self.params, name)
 
+    @property
+    def training_folder(self) -> Path:
+        """Where this step keeps its checkpoints: one folder per regime and seed."""
+        return self.paths.runs / self.step
+
     def open_data(self) -> PreparedData:
         """The images, labels and splits that the step `data` prepared.
 

@@ -1,0 +1,128 @@
+"""Turning templates into pages: escaping, the small formats they share, and images inside the page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from PIL import Image
+
+TEMPLATES = Path(__file__).resolve().parent / "templates"
+
+#: Figures are drawn for print with 7 pt type; enlarged by this, it reads as 13 px.
+SCREEN_SCALE = 1.4
+
+#: The one script there is: opens every code cell of a notebook's page, on request or when the address ends in #code.
+SCRIPT = """
+const cells = document.querySelectorAll("details.code"), button = document.getElementById("show-code");
+const show = (open) => { cells.forEach((c) => { c.open = open; }); button.setAttribute("aria-pressed", open); };
+button.hidden = cells.length === 0;
+button.addEventListener("click", () => show(button.getAttribute("aria-pressed") !== "true"));
+if (location.hash === "#code") show(true);
+"""
+
+
+def render_page(template: str, *, script: str | None = None, **content: Any) -> str:
+    """Fill a template. Whatever `content` holds is escaped, and the page's policy forbids every request.
+
+    Args:
+        template: file name under `lesion_utils/templates`.
+        script: the page's one script, if it has one; the policy allows this text and no other.
+        content: what the template asks for.
+    """
+    digest = base64.b64encode(hashlib.sha256((script or "").encode()).digest()).decode()
+    source = f"'sha256-{digest}'" if script else "'none'"
+    page = _environment().get_template(template)
+    return page.render(script=Markup(script or ""), script_source=source, **content)
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    formats = (format_duration, format_bytes, format_date, format_number, embed_image, describe_value)
+    environment.filters |= {f.__name__.split("_")[-1]: f for f in formats}
+    environment.globals["draw_interval"] = draw_interval
+    return environment
+
+
+def format_duration(seconds: float | None) -> str:
+    """Seconds in words: "42 s", "3 min 05 s", "2 h 10 min"."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_bytes(count: float | None) -> str:
+    """Bytes in decimal units: "1.5 GB"."""
+    if count is None:
+        return "unknown"
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
+def format_date(moment: str | None) -> str:
+    """An ISO date and time in UTC, to the minute."""
+    if not moment:
+        return "unknown"
+    return datetime.fromisoformat(moment).strftime("%-d %B %Y, %H:%M UTC")
+
+
+def format_number(value: float | None, digits: int = 3) -> str:
+    """A number with a fixed number of decimals and a true minus sign."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def describe_value(value: Any) -> str:
+    """A recorded value as a person reads it: mappings as "key: value", lists with commas."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {describe_value(v)}" for k, v in value.items() if v not in (None, "", [], {})) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(describe_value(v) for v in value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
+
+
+def embed_image(path: Path) -> dict[str, str | int]:
+    """A PNG file as a data address, so that the page needs no second file, with its size on the page in CSS px."""
+    with Image.open(path) as image:
+        dots_per_inch = image.info.get("dpi", (200, 200))[0]
+        width, height = (round(side / dots_per_inch * 96 * SCREEN_SCALE) for side in image.size)
+    source = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+    return {"source": source, "width": width, "height": height}
+
+
+def draw_interval(item: dict[str, Any], items: list[dict[str, Any]]) -> dict[str, float] | None:
+    """Where a headline's value and interval lie on its axis, in per cent of the width.
+
+    The axis is 0 to 1. For differences, known by `difference: true` or by an interval that goes below zero, it is as
+    far to either side of zero as the widest of them needs. None where there is no interval.
+    """
+    if None in (item["value"], item["low"], item["high"]):
+        return None
+    signed = [i for i in items if i["low"] is not None and (i.get("difference") or i["low"] < 0)]
+    reach = 1.1 * max((max(abs(i["low"]), abs(i["high"])) for i in signed), default=1)
+    start, width = (-reach, 2 * reach) if item in signed else (0.0, 1.0)
+    return {key: round(min(max(100 * (item[key] - start) / width, 0), 100), 2) for key in ("low", "value", "high")}

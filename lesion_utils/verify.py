@@ -1,0 +1,179 @@
+"""Is a report what its records say? Every file against its recorded hash, every step against its present inputs.
+
+Nothing runs again. A record (`run.json`) is sealed with a hash of itself, and lists the hash of every file of its step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lesion_utils import graph
+from lesion_utils.files import dump_json
+from lesion_utils.fingerprint import digest_bytes, digest_file
+from lesion_utils.graph import STEPS, Step
+from lesion_utils.params import load_study
+from lesion_utils.paths import Study
+from lesion_utils.schema import StudyParams
+
+#: What can be said of a file, best first; the first two are clean.
+STATES = ("reproduced", "left out", "stale", "not recorded", "missing", "failed", "changed by hand")
+CLEAN = STATES[:2]
+
+#: Files of a report that steps write and that no one else should.
+_WATCHED = ("data/*", "figures/*", "metrics/*", "predictions/*", "notebooks/*", "html/*", "*.html", "*.json")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What verification says of one file: its path in the report, its step, one of `STATES`, and why."""
+
+    path: str
+    step: str
+    state: str
+    detail: str = ""
+
+    @property
+    def is_clean(self) -> bool:
+        return self.state in CLEAN
+
+
+def verify_study(study: Study, *, skip: Collection[str] = ()) -> list[Finding]:
+    """Check every file of a study's report; takes as long as reading the files.
+
+    Args:
+        study: whose report is checked.
+        skip: names of steps to leave out; the index page leaves itself out while it is made.
+
+    Returns:
+        one finding per file, clean ones included, in the order of the steps.
+
+    Raises:
+        ParamsError: the study's parameters are wrong, so nothing can be said about what depends on them.
+    """
+    params = load_study(study.params_dir)
+    checked = [step for step in STEPS.values() if step.name not in skip]
+    findings = [finding for step in checked for finding in _verify_step(study, step, params)]
+    known = {finding.path for finding in findings}
+    strays = _find_strays(study, known, skip)
+    return findings + [Finding(path, "", "not recorded", "no step made it") for path in strays]
+
+
+def seal_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with a hash of all its other fields, so that a changed one shows."""
+    rest = {key: value for key, value in record.items() if key != "seal"}
+    return {**rest, "seal": digest_bytes(dump_json(rest).encode())}
+
+
+def describe_verdict(findings: Collection[Finding]) -> dict[str, str]:
+    """The verdict in words: `headline`, `files`, `counts`, `sentence`, and `tone` ("good", "warn" or "bad")."""
+    tally = Counter(finding.state for finding in findings)
+    counts = ", ".join(f"{tally[state]} {state}" for state in STATES if tally[state]) or "nothing to check"
+    worst = max((STATES.index(state) for state in tally), default=STATES.index("missing"))
+    if worst < len(CLEAN):
+        headline, tone = "reproduced", "good"
+        sentence = f"Every file is the one its record describes, and every step's inputs are unchanged ({counts})."
+    else:
+        headline, tone = STATES[worst], "warn" if STATES[worst] == "stale" else "bad"
+        sentence = f"Not everything here agrees with its record and with its inputs as they are now ({counts})."
+    files = f"{sum(finding.is_clean for finding in findings)} of {len(findings)} files"
+    return {"headline": headline, "tone": tone, "files": files, "counts": counts, "sentence": sentence}
+
+
+def describe_findings(findings: Collection[Finding], *, study: str) -> str:
+    """What is not clean, one line per file or per step, and the verdict, for a terminal."""
+    lines = [f"  {state:<16} {what:<44} {why}".rstrip() for state, what, why in _group(findings)]
+    verdict = describe_verdict(findings)
+    if lines:
+        lines.append(f"  do next          make why STUDY={study}, then make all STUDY={study}")
+    return "\n".join([f"reports/{study}: {verdict['headline']} ({verdict['counts']})", *lines])
+
+
+def _group(findings: Collection[Finding]) -> list[tuple[str, str, str]]:
+    """(state, what, why) of what is not clean, the worst first; a step whose files share a reason takes one line."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for finding in findings:
+        if not finding.is_clean:
+            groups.setdefault((finding.state, finding.step, finding.detail), []).append(finding.path)
+    rows = []
+    for (state, step, why), paths in sorted(groups.items(), key=lambda group: -STATES.index(group[0][0])):
+        whole = state == "stale" and len(paths) > 1
+        rows += [(state, f"{step}, {len(paths)} files", why)] if whole else [(state, path, why) for path in paths]
+    return rows
+
+
+def _verify_step(study: Study, step: Step, params: StudyParams) -> Iterator[Finding]:
+    path = f"runs/{step.name}/run.json"
+    record, problem = _read_record(study.report_dir / path)
+    if record is None:
+        missing = not (study.report_dir / path).is_file()
+        yield Finding(path, step.name, "missing" if missing else "changed by hand", problem)
+        return
+    if problem:
+        yield Finding(path, step.name, "changed by hand", problem)
+    elif record["status"] != "ok":
+        yield Finding(path, step.name, "failed", f"its last run ended as {record['status']!r}")
+    reasons = "; ".join(_list_reasons(study, step, params, record))
+    if not problem and record["status"] == "ok":
+        yield Finding(path, step.name, "stale" if reasons else "reproduced", reasons)
+    for output in record["outputs"]:
+        yield _verify_output(study, step, output, reasons)
+
+
+def _read_record(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """A record, and what is wrong with it; None where it cannot be used."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        record = json.loads(text)
+        intact = dump_json(seal_record(record)) == text
+        _ = record["status"], record["params"], record["code"], [(o["path"], o["sha256"]) for o in record["outputs"]]
+    except FileNotFoundError:
+        return None, "the step has not run"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None, "the record cannot be read"
+    return record, "" if intact else "the record is not as it was written"
+
+
+def _verify_output(study: Study, step: Step, output: Mapping[str, Any], reasons: str) -> Finding:
+    path = study.report_dir / output["path"]
+    if not path.is_file():
+        if _is_left_out(study, step, path):
+            return Finding(output["path"], step.name, "left out", "it shows patients' images")
+        return Finding(output["path"], step.name, "missing", "recorded, but not there")
+    if digest_file(path) != output["sha256"]:
+        return Finding(output["path"], step.name, "changed by hand", "its content is not the one recorded")
+    return Finding(output["path"], step.name, "stale" if reasons else "reproduced", reasons)
+
+
+def _is_left_out(study: Study, step: Step, path: Path) -> bool:
+    """Whether a file may be absent from a published copy: it shows photographs, or holds a figure that does."""
+    own = [path.with_suffix(".json")] if path.parent == study.figures else []
+    if path.parent in (study.notebooks, study.html):
+        own = sorted(study.figures.glob(f"{step.name}_*.json"))
+    sidecars = [graph.read_json(sidecar) or {} for sidecar in own if sidecar != path]
+    return any(s.get("shows_images") and not s.get("synthetic") for s in sidecars)
+
+
+def _list_reasons(study: Study, step: Step, params: StudyParams, record: Mapping[str, Any]) -> list[str]:
+    """Which inputs of a step are other than they were.
+
+    What is known of files outside the report (images, weights) holds for one machine: it counts where the step ran.
+    """
+    key, inputs = graph.compute_key(step, params), graph.hash_inputs(study, step)
+    done = graph.load_done(study, step)
+    if done is None:
+        done = {**record, "data": None, "weights": None}
+        key = {**key, "data": None, "weights": None}
+    return [*graph._explain_key(done, key), *graph._explain_inputs(done["inputs"], inputs)]
+
+
+def _find_strays(study: Study, known: Collection[str], skip: Collection[str]) -> list[str]:
+    """Files that lie among the artefacts and that no record names."""
+    found = {path for pattern in _WATCHED for path in study.report_dir.glob(pattern) if path.is_file()}
+    names = sorted(path.relative_to(study.report_dir).as_posix() for path in found if ".partial." not in path.name)
+    skipped = [STEPS[name] for name in skip]
+    return [name for name in names if name not in known and not any(step.may_make(name) for step in skipped)]

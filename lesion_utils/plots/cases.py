@@ -131,10 +131,9 @@ def plot_gradcam_grid(
 
 
 def _add_heat_key(fig: Plate) -> None:
-    """A small colour bar in the footer, from none to most."""
+    """A small colour bar in the corner above the rows' names."""
     width, height = fig.get_size_inches() / MM
-    right = width - 42  # leaves the corner to the stamp
-    key = fig.add_axes((right / width, 1.6 / height, 14 / width, 1.4 / height))
+    key = fig.add_axes((6 / width, 1 - 6 / height, 12 / width, 1.6 / height))
     fig.colorbar(ScalarMappable(cmap=matplotlib.colormaps[HEAT]), cax=key, orientation="horizontal", ticks=[])
-    for x, text, side in ((-0.06, "weight 0", "right"), (1.06, "1", "left")):
-        key.text(x, 0.4, text, transform=key.transAxes, ha=side, va="center", fontsize=6, color=GREY)
+    for x, y, text in ((-0.12, 0.5, "0"), (1.12, 0.5, "1"), (0.5, 2.1, "weight")):
+        key.text(x, y, text, transform=key.transAxes, ha="center", va="center", fontsize=6, color=GREY)

@@ -45,14 +45,16 @@ def plot_forest(rows: pd.DataFrame, *, metrics: Sequence[str] = ("ap", "auc")) -
     """
     groups = [g for g in GROUPS if g in set(rows["group"])]
     ordered = pd.concat([rows[rows["group"] == g] for g in groups], ignore_index=True)
-    y = np.arange(len(ordered)) + 1.6 * np.array([groups.index(g) for g in ordered["group"]])
+    labels = [wrap_label(name, 46) for name in ordered["name"]]
+    steps = np.array([max(1, 0.7 * (label.count("\n") + 1)) for label in labels])  # longer names take more room
+    y = np.cumsum(steps) - steps / 2 + 1.6 * np.array([groups.index(g) for g in ordered["group"]])
     fig, axes = new_figure(1, len(metrics), width=DOUBLE, height=16 + 4.3 * (y[-1] + 2), sharey=True)
     for ax, metric in zip(axes[0], metrics, strict=True):
         _draw_forest(ax, ordered, y, metric)
-    axes[0, 0].set_yticks(y, [wrap_label(n, 46) for n in ordered["name"]])
-    axes[0, 0].set_ylim(y[-1] + 0.8, -1.7)
+    axes[0, 0].set_yticks(y, labels)
+    axes[0, 0].set_ylim(y[-1] + 0.8, -1.2)
     for group in groups:
-        top = y[(ordered["group"] == group).to_numpy()][0] - 1
+        top = (y - steps / 2)[(ordered["group"] == group).to_numpy()][0] - 0.5
         axes[0, 0].annotate(
             group, (0, top), xycoords=axes[0, 0].get_yaxis_transform(), xytext=(-4, 0), textcoords="offset points",
             ha="right", va="center", weight="bold",

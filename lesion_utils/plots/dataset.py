@@ -25,11 +25,13 @@ from lesion_utils.plots.style import (
     house_style,
     legend_below,
     new_figure,
+    new_panels,
     wrap_label,
 )
 
 SUBSET_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
 SIZES = [round(64 * 2 ** (k / 2) / 32) * 32 for k in range(14)]  # ticks, px: 64, 96, 128, ...
+MEDIAN = {"linewidth": 1, "linestyle": (0, (3, 2))}
 ASPECTS = {"4:3": 4 / 3, "3:2": 3 / 2, "1:1": 1.0}
 
 
@@ -109,9 +111,7 @@ def plot_colour_statistics(table: pd.DataFrame, *, columns: Mapping[str, str]) -
         table: one row per image, with `target` and the numeric columns named.
         columns: column -> label of its axis, such as {"red_mean": "mean of red (0 to 255)"}; at most three in a row.
     """
-    across = min(3, len(columns))
-    down = -(-len(columns) // across)
-    fig, axes = new_figure(down, across, width=DOUBLE, height=42 * down)
+    fig, axes = new_panels(len(columns), height=42)
     palette = [CLASS_COLOURS[name] for name in CLASS_NAMES]
     for ax, (column, label) in zip(axes.flat, columns.items(), strict=False):
         bins = np.histogram_bin_edges(table[column].dropna(), bins=18)
@@ -119,15 +119,11 @@ def plot_colour_statistics(table: pd.DataFrame, *, columns: Mapping[str, str]) -
             table, x=column, hue="target", hue_order=[0, 1], palette=palette, bins=bins, stat="density",
             common_norm=False, element="step", alpha=0.25, lw=1.1, legend=False, ax=ax,
         )  # fmt: skip
-        for target, name in enumerate(CLASS_NAMES):
-            ax.axvline(
-                table.loc[table["target"] == target, column].median(), color=CLASS_COLOURS[name], lw=1, ls=(0, (3, 2))
-            )
+        for target, values in table.groupby("target")[column]:
+            ax.axvline(values.median(), color=palette[target], **MEDIAN)
         ax.set(xlabel=label, ylabel="", yticks=[])
         ax.spines["left"].set_visible(False)
-    for ax in axes.flat[len(columns) :]:
-        ax.set_axis_off()
-    medians = Line2D([], [], color=GREY, lw=1, ls=(0, (3, 2)), label="median of the class")
+    medians = Line2D([], [], color=GREY, **MEDIAN, label="median of the class")
     legend_below(fig, [*list_class_patches(), medians], columns=3)
     middle = table.groupby("target")[list(columns)].median()
     shown = "; ".join(f"{label} {' and '.join(f'{v:.3g}' for v in middle[c])}" for c, label in columns.items())
@@ -171,5 +167,7 @@ def plot_prevalence_by_block(blocks: pd.DataFrame) -> Plate:
         fig,
         note=f"n = {counts.images.sum():,} images; bars: intervals of the share",
         alt="Share of malignant images by block of ids: "
-        + "; ".join(f"{b.block} {b.malignant} of {b.images}" for b in blocks.itertuples()),
+        + "; ".join(
+            f"{b.block}, {SUBSET_NAMES.get(b.split, b.split)} {b.malignant} of {b.images}" for b in blocks.itertuples()
+        ),
     )

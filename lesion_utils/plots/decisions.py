@@ -26,7 +26,9 @@ from lesion_utils.plots.style import (
     house_style,
     legend_below,
     new_figure,
+    new_panels,
     style_series,
+    title_panel,
     wrap_label,
 )
 
@@ -38,11 +40,7 @@ def plot_confusion(matrices: Mapping[str, np.ndarray]) -> Plate:
     Args:
         matrices: title -> (2, 2) int, rows the true class, columns the called class, in the order benign, malignant.
     """
-    across = min(len(matrices), 3)
-    down = -(-len(matrices) // across)
-    fig, axes = new_figure(
-        down, across, width=SINGLE if across == 1 else DOUBLE, height=(62 if across == 1 else 58) * down
-    )
+    fig, axes = new_panels(len(matrices), height=62 if len(matrices) == 1 else 58)
     for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=False):
         matrix = np.asarray(matrix)
         shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -57,10 +55,9 @@ def plot_confusion(matrices: Mapping[str, np.ndarray]) -> Plate:
         for label, name in zip([*ax.get_xticklabels(), *ax.get_yticklabels()], CLASS_NAMES * 2, strict=True):
             label.set_color(CLASS_COLOURS[name])
             label.set_weight("bold")
-        ax.set(title=wrap_label(title, 96 // max(across, 2)), xlabel="called", ylabel="truth")
+        ax.set(xlabel="called", ylabel="truth")
+        title_panel(ax, title)
         ax.spines[:].set_visible(False)
-    for ax in axes.flat[len(matrices) :]:
-        ax.set_axis_off()
     return finish_figure(
         fig,
         note="counts, and shares of their row; above 0.5: malignant",
@@ -81,11 +78,7 @@ def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray
         probs: name of the series -> (N,) float in [0, 1].
         bins: of equal width, from 0 to 1.
     """
-    across = min(len(probs), 3)
-    down = -(-len(probs) // across)
-    fig, axes = new_figure(
-        down, across, width=SINGLE if across == 1 else DOUBLE, height=46 * down, sharex=True, sharey=True
-    )
+    fig, axes = new_panels(len(probs), height=46, sharex=True, sharey=True)
     edges, targets = np.linspace(0, 1, bins + 1), np.asarray(targets)
     for ax, (name, scores) in zip(axes.flat, probs.items(), strict=False):
         for target, sign in ((0, 1), (1, -1)):
@@ -96,9 +89,8 @@ def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray
             )
         ax.axhline(0, color=INK, lw=0.6)
         ax.axvline(0.5, color=INK, lw=0.8, ls=(0, (4, 2)))
-        ax.set(xlim=(0, 1), title=wrap_label(name, 96 // max(across, 2)))
-    for ax in axes.flat[len(probs) :]:
-        ax.set_axis_off()
+        ax.set_xlim(0, 1)
+        title_panel(ax, name)
     reach = max(abs(v) for v in axes[0, 0].get_ylim())
     axes[0, 0].set_ylim(-reach, reach)
     axes[0, 0].yaxis.set_major_formatter(lambda value, _: f"{abs(value):.0%}")
@@ -107,9 +99,8 @@ def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray
     for ax in axes[-1]:
         ax.set_xlabel("probability of malignant")
     line = Line2D([], [], color=INK, lw=0.8, ls=(0, (4, 2)), label="0.5: above is called malignant")
-    legend_below(
-        fig, [*(Patch(color=CLASS_COLOURS[n], label=n) for n in CLASS_NAMES), line], columns=3 if across > 1 else 2
-    )
+    patches = [Patch(color=CLASS_COLOURS[name], label=name) for name in CLASS_NAMES]
+    legend_below(fig, [*patches, line], columns=3 if len(probs) > 1 else 2)
     return finish_figure(
         fig,
         note=count_classes(targets),
@@ -126,28 +117,17 @@ def plot_reliability(targets: np.ndarray, probs: Mapping[str, np.ndarray], *, bi
 
     Args:
         targets: (N,) int, 0 benign, 1 malignant.
-        probs: panel title -> (N,) float in [0, 1], such as {"before": ..., "after temperature scaling": ...}.
+        probs: panel title -> (N,) float in [0, 1], such as {"before": ..., "after temperature scaling": ...}; at most
+            three.
         bins: of equal count; ties stay together, so there may be fewer. Bars are 95 % Wilson intervals.
     """
-    across = min(len(probs), 3)
-    down = -(-len(probs) // across)
-    fig, axes = new_figure(
-        2 * down,
-        across,
-        width=SINGLE if across == 1 else DOUBLE,
-        height=82 * down,
-        height_ratios=(4, 1) * down,
-        sharex=True,
-        sharey="row",
-    )
-    for k, (name, scores) in enumerate(probs.items()):
-        top, bottom = axes[2 * (k // across) : 2 * (k // across) + 2, k % across]
+    width = SINGLE if len(probs) == 1 else DOUBLE
+    fig, axes = new_figure(2, len(probs), width=width, height=82, height_ratios=(4, 1), sharex=True, sharey="row")
+    for (top, bottom), (name, scores) in zip(axes.T, probs.items(), strict=True):
         _draw_reliability(top, np.asarray(targets), np.asarray(scores), bins)
-        top.set_title(wrap_label(name, 96 // max(across, 2)))
+        title_panel(top, name)
         bottom.hist(scores, bins=np.linspace(0, 1, 26), color=GREY, lw=0)
         bottom.set(xlabel="predicted probability of malignant", xlim=(0, 1))
-    for ax in axes.flat:
-        ax.set_visible(bool(ax.has_data()))
     axes[0, 0].set_ylabel("observed share of malignant")
     axes[1, 0].set_ylabel("images")
     return finish_figure(
@@ -182,23 +162,18 @@ def plot_decision_curve(curves: pd.DataFrame) -> Plate:
         curves: one row per (name, threshold), with `name`, `threshold` (float in (0, 1)) and `net_benefit`. The names
             "treat all" and "treat none" are drawn as references.
     """
-    fig, ((ax,),) = new_figure(width=SINGLE, height=66)
     references = {"treat all": (0, (4, 2)), "treat none": (0, (1, 2))}
     models = [n for n in dict.fromkeys(curves["name"]) if n not in references]
+    fig, ((ax,),) = new_figure(width=SINGLE, height=56 + 3.5 * (len(models) + 2))
     styles = style_series(models) | {n: {"color": GREY, "linestyle": ls} for n, ls in references.items()}
     for name, part in curves.groupby("name", sort=False):
-        ax.plot(
-            part["threshold"],
-            part["net_benefit"],
-            color=styles[name]["color"],
-            ls=styles[name]["linestyle"],
-            label=name,
-        )
+        look = {key: styles[name][key] for key in ("color", "linestyle")}
+        ax.plot(part["threshold"], part["net_benefit"], **look, label=wrap_label(name, 60))
     top = curves["net_benefit"].max()
     ax.set(xlim=(0, curves["threshold"].max()), ylim=(-0.25 * top, 1.08 * top))
     ax.set(xlabel="threshold probability", ylabel="net benefit (per image)")
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    legend_below(fig, ax.get_legend_handles_labels()[0], columns=1 if len(models) > 2 else 2)
+    legend_below(fig, ax.get_legend_handles_labels()[0], columns=1)
     return finish_figure(
         fig,
         note="threshold: the probability from which one would act",

@@ -27,7 +27,7 @@ from lesion_utils.plots.style import (
     wrap_label,
 )
 
-SHADE = "#8d7cc0"  # darkest cell of the heat map: dark type still reads on it
+SHADE = "#9383c5"  # darkest cell of the heat map: dark type still reads on it
 
 
 @house_style

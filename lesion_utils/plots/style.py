@@ -26,7 +26,7 @@ SCREEN_SCALE = 1.4 * 96 / 25.4  # CSS px per mm in a notebook: 7 pt type reads a
 
 CLASS_NAMES = ("benign", "malignant")
 # Blue and vermilion after Okabe and Ito (2008), moved apart in lightness so that they also differ in greyscale.
-CLASS_COLOURS = {"benign": "#2f7db5", "malignant": "#8f2b00"}
+CLASS_COLOURS = {"benign": "#2d7ab1", "malignant": "#8f2b00"}
 MODEL_NAMES = {"resnet50": "ResNet50", "vgg19": "VGG19"}
 MODEL_COLOURS = {"resnet50": "#4b2a85", "vgg19": "#15835f"}
 MODEL_MARKERS = {"resnet50": "o", "vgg19": "s"}
@@ -38,7 +38,7 @@ CLASSIFIER_NAMES = {
     "gradient_boosting": "gradient boosting",
 }  # fmt: skip
 METRIC_NAMES = {"ap": "average precision", "auc": "AUC", "balanced_accuracy": "balanced accuracy"}
-OTHER_COLOURS = ("#c2571a", "#2f6db5", "#b0568f", "#7a6a00")
+OTHER_COLOURS = ("#bb5217", "#2f6db5", "#b0568f", "#7a6a00")
 OTHER_MARKERS = ("D", "^", "v", "P")
 INK, GREY, LIGHT = "#222222", "#6b6b6b", "#d9d9d9"
 
@@ -94,6 +94,21 @@ def new_figure(rows: int = 1, columns: int = 1, *, width: float, height: float, 
     return fig, body.subplots(rows, columns, squeeze=False, **subplots)
 
 
+def new_panels(count: int, *, height: float, **subplots) -> tuple[Plate, np.ndarray]:
+    """A figure with `count` panels of one kind, at most three in a row; what is left of the last row stays empty.
+
+    Returns:
+        The figure and its axes (rows, columns), of which the first `count` are in use.
+    """
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    width = SINGLE if columns == 1 else DOUBLE
+    fig, axes = new_figure(rows, columns, width=width, height=height * rows, **subplots)
+    for ax in axes.flat[count:]:
+        ax.set_axis_off()
+    return fig, axes
+
+
 def finish_figure(fig: Plate, *, note: str, alt: str) -> Plate:
     """Write the footer, keep the text for screen readers, and fix the layout for good.
 
@@ -101,14 +116,15 @@ def finish_figure(fig: Plate, *, note: str, alt: str) -> Plate:
         note: what the figure is drawn from, with n; two short lines at most, clear of the stamp.
         alt: what the figure shows, in words and numbers.
     """
-    fig.alt = " ".join(alt.split())
+    fig.alt = " ".join(alt.split()).rstrip(".") + "."
     room = int((fig.get_figwidth() / MM - STAMP) / 1.15)  # mm per letter at 6 pt
     fig.text(
         MM / fig.get_figwidth(), _footer_y(fig), wrap_label(note, room), fontsize=6, color=GREY, va="center",
         linespacing=1.1, gid="note",
     )  # fmt: skip
-    fig.draw_without_rendering()
-    fig.set_layout_engine("none")
+    if (engine := fig.get_layout_engine()) is not None:
+        engine.execute(fig)
+        fig.set_layout_engine("none")
     return fig
 
 
@@ -219,6 +235,12 @@ def wrap_label(text: str, width: int) -> str:
     return "\n".join(
         piece for line in str(text).split("\n") for piece in textwrap.wrap(line, width, break_on_hyphens=False)
     )
+
+
+def title_panel(ax: Axes, title: str) -> None:
+    """A panel's title, broken where the panel ends."""
+    width = ax.get_subplotspec().get_gridspec().ncols
+    ax.set_title(wrap_label(title, {1: 46, 2: 48, 3: 32}[width]))
 
 
 def legend_below(fig: Plate, handles: Sequence, *, columns: int) -> None:

@@ -1,0 +1,218 @@
+"""Inputs of every figure, ordinary and awkward: `FIGURES` maps a name to a call that draws it."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+
+from lesion_utils import plots
+
+LONG = "ResNet50 features, gradient boosting with a name that somebody made far too long for any legend"
+NETWORKS = ("ResNet50, fine-tuned", "VGG19, fine-tuned", "ResNet50, from scratch", "VGG19, frozen features")
+
+
+def draw_scores(n=120, names=NETWORKS[:2], seed=0):
+    random = np.random.default_rng(seed)
+    targets = np.r_[0, 1, random.random(n - 2) < 0.2].astype(int)
+    return targets, {name: 1 / (1 + np.exp(1.5 - targets - random.normal(size=n))) for name in names}
+
+
+def draw_images(n, size=24, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+def name_ids(n):
+    return [f"ISIC_{k:07d}" for k in range(n)]
+
+
+def draw_table(n=80, sizes=((1022, 767), (4288, 2848), (600, 450)), subsets=("train", "val", "test", "left_out")):
+    random = np.random.default_rng(1)
+    frame = pd.DataFrame({"image_id": name_ids(n), "target": np.r_[0, 1, random.random(n - 2) < 0.3].astype(int)})
+    frame["subset"] = random.choice(subsets, n)
+    frame[["width", "height"]] = [sizes[k] for k in random.integers(0, len(sizes), n)]
+    return frame.assign(red_mean=random.normal(180, 20, n), blue_std=random.gamma(3, 9, n), constant=7.0)
+
+
+def draw_blocks(names):
+    rows = [(b, s, 50 + 9 * k, 7 * k, 0.1 * k, 0.1 * k + 0.2) for k, b in enumerate(names) for s in ("train", "test")]
+    return pd.DataFrame(rows, columns=["block", "split", "images", "malignant", "low", "high"])
+
+
+def draw_history(regimes, seeds, epochs):
+    rows = []
+    for regime, seed, epoch in itertools.product(regimes, range(seeds), range(1, epochs + 1)):
+        loss, score = 0.7 / epoch + 0.01 * seed, 0.8 - 0.3 / epoch
+        rows.append(
+            (
+                regime,
+                seed,
+                epoch,
+                loss,
+                loss + 0.1,
+                score - 0.2,
+                score,
+                epoch == epochs,
+                regime == "finetune" and epoch < 3,
+            )
+        )
+    columns = ["regime", "seed", "epoch", "train_loss", "val_loss", "val_ap", "val_auc", "selected", "head_only"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def draw_pairs(n):
+    pair = {
+        "image_id_a": "ISIC_0000280",
+        "split_a": "train",
+        "target_a": 1,
+        "image_id_b": "ISIC_0000279",
+        "split_b": "test",
+    }
+    match = {"target_b": 1, "kind": "near", "pose": "mirrored, turned 270°", "distance": 12}
+    return pd.DataFrame([pair | match] * n)
+
+
+def draw_forest(own):
+    rows = [(name, "this study", 0.6, 0.5, 0.7, 0.8, 0.75, 0.85) for name in own]
+    rows += [("always benign", "controls", 0.2, np.nan, np.nan, 0.5, np.nan, np.nan)]
+    rows += [
+        (f"Somebody et al. {y}", "published", 0.6, np.nan, np.nan, np.nan, np.nan, np.nan) for y in range(2016, 2020)
+    ]
+    rows += [("Eight dermatologists", "not comparable", np.nan, np.nan, np.nan, 0.71, np.nan, np.nan)]
+    return pd.DataFrame(rows, columns=["name", "group", "ap", "ap_low", "ap_high", "auc", "auc_low", "auc_high"])
+
+
+def draw_differences(names):
+    rows = [(n, m, 0.03, -0.02, 0.08, p, p > 0) for n in names for m, p in (("auc", 0.21), ("ap", np.nan))]
+    return pd.DataFrame(rows, columns=["name", "metric", "difference", "low", "high", "p", "primary"])
+
+
+def draw_block_scores(blocks, names, value=0.8):
+    rows = [(b, n, 50, 9, value if k else np.nan, 0.7, 0.9) for k, b in enumerate(blocks) for n in names]
+    return pd.DataFrame(rows, columns=["block", "name", "images", "malignant", "value", "low", "high"])
+
+
+def draw_heat(backbones, classifiers):
+    rows = [(b, c, 0.5 + 0.03 * k, 0.4, 0.7) for k, (b, c) in enumerate(itertools.product(backbones, classifiers))]
+    return pd.DataFrame(rows, columns=["backbone", "classifier", "value", "low", "high"])
+
+
+def draw_regimes(metrics, regimes):
+    sources = (("ResNet50", False), ("VGG19", False), ("ResNet50", True), ("VGG16, Lopez et al. 2017", True))
+    rows = [
+        (r, s, b, m, 0.7, *((np.nan, np.nan) if "et al" in s else (0.6, 0.8)))
+        for m, r, (s, b) in itertools.product(metrics, regimes, sources)
+    ]
+    return pd.DataFrame(rows, columns=["regime", "source", "balanced", "metric", "value", "low", "high"])
+
+
+def draw_decision(names):
+    grid = np.linspace(0.05, 0.5, 10)
+    rows = [(n, t, 0.2 - 0.3 * t) for n in (*names, "treat all", "treat none") for t in grid]
+    return pd.DataFrame(rows, columns=["name", "threshold", "net_benefit"])
+
+
+GRID = np.linspace(0, 1, 21)
+BAND = (GRID, GRID**0.9, GRID**0.3)
+TARGETS, PROBS = draw_scores()
+FEW, FEW_PROBS = draw_scores(n=4, names=NETWORKS[:1])
+CONSTANT = {"always benign": np.zeros(120), LONG: np.full(120, 0.5)}
+MATRIX = np.array([[292, 12], [47, 28]])
+MANY = [f"block {k}" for k in range(8)]
+MAPS = np.random.default_rng(0).random((3, 7, 7))
+
+FIGURES = {
+    "class balance": lambda: plots.plot_class_balance(draw_table()),
+    "class balance, one part, one class": lambda: plots.plot_class_balance(
+        draw_table(subsets=["train"]).query("target == 0")
+    ),
+    "class balance, by another column": lambda: plots.plot_class_balance(
+        draw_table(subsets=["a clinic far away in the hills", "b"])
+    ),
+    "image sizes": lambda: plots.plot_image_sizes(draw_table()),
+    "image sizes, one size": lambda: plots.plot_image_sizes(draw_table(sizes=[(256, 192)])),
+    "image sizes, small": lambda: plots.plot_image_sizes(draw_table(n=2, sizes=[(64, 48)])),
+    "colour": lambda: plots.plot_colour_statistics(
+        draw_table(), columns={"red_mean": "mean of red (0 to 255)", "blue_std": "sd"}
+    ),
+    "colour, tiny": lambda: plots.plot_colour_statistics(
+        draw_table(n=2), columns=dict.fromkeys(["red_mean", "blue_std", "constant", "width"], "x")
+    ),
+    "blocks": lambda: plots.plot_prevalence_by_block(
+        draw_blocks(["0000000 to 0000999", "0001000 to 0009859", "0009860 to 0011402"])
+    ),
+    "blocks, many": lambda: plots.plot_prevalence_by_block(draw_blocks(MANY)),
+    "samples": lambda: plots.plot_sample_grid(draw_images(8), name_ids(8), np.arange(8) % 2),
+    "samples, one": lambda: plots.plot_sample_grid(draw_images(1), name_ids(1), np.array([1])),
+    "duplicates": lambda: plots.plot_duplicate_pairs(draw_images(3), draw_images(3), draw_pairs(3)),
+    "duplicates, one": lambda: plots.plot_duplicate_pairs(draw_images(1), draw_images(1), draw_pairs(1)),
+    "strips": lambda: plots.plot_augmentation_strips(
+        {
+            "rotation": ([f"{a}°" for a in range(7)], draw_images(7)),
+            "horizontal_flip": (["as it is", "flipped"], draw_images(2)),
+            "hue": (["+0.000 turns"], draw_images(1)),
+        }
+    ),
+    "augmented": lambda: plots.plot_augmented_samples(
+        draw_images(3),
+        np.random.default_rng(0).random((3, 5, 24, 24, 3)),
+        image_ids=name_ids(3),
+        targets=np.array([0, 1, 0]),
+    ),
+    "learning curves": lambda: plots.plot_learning_curves(draw_history(["scratch", "features", "finetune"], 3, 8)),
+    "learning curves, one seed, one epoch": lambda: plots.plot_learning_curves(draw_history(["scratch"], 1, 1)),
+    "learning curves, no numbers": lambda: plots.plot_learning_curves(
+        draw_history(["features"], 1, 3).assign(val_loss=np.nan, train_loss=np.nan)
+    ),
+    "confusion": lambda: plots.plot_confusion({"ResNet50": MATRIX}),
+    "confusion, five": lambda: plots.plot_confusion(dict.fromkeys((*NETWORKS, LONG), MATRIX)),
+    "confusion, an empty row": lambda: plots.plot_confusion({"nothing malignant": np.array([[5, 0], [0, 0]])}),
+    "roc": lambda: plots.plot_roc(
+        TARGETS, PROBS, bands={NETWORKS[0]: BAND}, summaries={NETWORKS[0]: "AUC 0.82 (0.77–0.87)"}
+    ),
+    "roc, constant and long": lambda: plots.plot_roc(TARGETS, CONSTANT),
+    "roc, four images": lambda: plots.plot_roc(FEW, FEW_PROBS),
+    "precision recall": lambda: plots.plot_precision_recall(TARGETS, PROBS, bands={NETWORKS[0]: BAND}),
+    "precision recall, constant and long": lambda: plots.plot_precision_recall(
+        TARGETS, CONSTANT, summaries={LONG: "AP 0.2"}
+    ),
+    "precision recall, four images": lambda: plots.plot_precision_recall(FEW, FEW_PROBS),
+    "scores": lambda: plots.plot_score_distributions(TARGETS, draw_scores(names=NETWORKS)[1]),
+    "scores, constant": lambda: plots.plot_score_distributions(TARGETS, CONSTANT),
+    "reliability": lambda: plots.plot_reliability(
+        TARGETS, {"before": PROBS[NETWORKS[0]], "after temperature scaling": PROBS[NETWORKS[1]]}
+    ),
+    "reliability, constant": lambda: plots.plot_reliability(TARGETS, CONSTANT),
+    "reliability, one panel": lambda: plots.plot_reliability(FEW, FEW_PROBS),
+    "decision": lambda: plots.plot_decision_curve(draw_decision(NETWORKS)),
+    "decision, one": lambda: plots.plot_decision_curve(draw_decision([LONG])),
+    "predictions": lambda: plots.plot_prediction_grid(draw_images(120), name_ids(120), TARGETS, PROBS[NETWORKS[0]]),
+    "predictions, nothing malignant called": lambda: plots.plot_prediction_grid(
+        draw_images(120), name_ids(120), TARGETS, np.zeros(120)
+    ),
+    "gradcam": lambda: plots.plot_gradcam_grid(
+        draw_images(3),
+        {"ResNet50": MAPS, "ResNet50, weights randomised": MAPS},
+        labels=["TP\nISIC_0000001\np = 0.91"] * 3,
+        targets=np.array([1, 0, 1]),
+    ),
+    "gradcam, flat": lambda: plots.plot_gradcam_grid(
+        draw_images(1), {"VGG19": np.zeros((1, 7, 7))}, labels=["x"], targets=np.array([1])
+    ),
+    "forest": lambda: plots.plot_forest(draw_forest(NETWORKS)),
+    "forest, long names": lambda: plots.plot_forest(draw_forest([LONG]), metrics=["auc"]),
+    "differences": lambda: plots.plot_paired_differences(draw_differences(["ResNet50 − VGG19, fine-tuned", LONG])),
+    "differences, one": lambda: plots.plot_paired_differences(draw_differences(["a − b"]).iloc[:1]),
+    "by block": lambda: plots.plot_scores_by_block(draw_block_scores(MANY[:3], NETWORKS)),
+    "by block, many, AP": lambda: plots.plot_scores_by_block(draw_block_scores(MANY, NETWORKS[:1]), metric="ap"),
+    "heat map": lambda: plots.plot_classifier_heatmap(draw_heat(["resnet50", "vgg19"], ["svm_rbf", "knn", "logistic"])),
+    "heat map, gaps": lambda: plots.plot_classifier_heatmap(
+        draw_heat(["resnet50", "vgg19", "mobilenetv2_100"], ["knn", LONG]).iloc[:-1]
+    ),
+    "heat map, one cell": lambda: plots.plot_classifier_heatmap(draw_heat(["vgg19"], ["knn"])),
+    "regimes": lambda: plots.plot_regimes(
+        draw_regimes(["accuracy", "sensitivity", "auc"], ["scratch", "features", "finetune"])
+    ),
+    "regimes, one": lambda: plots.plot_regimes(draw_regimes(["auc"], ["scratch"])),
+}

@@ -1,0 +1,219 @@
+"""The pages in a real browser: nothing asked of the network, nothing broken, readable on a phone and on a wide screen.
+
+Needs Chromium (Debian's package `chromium`, or CHROMIUM=/path/to/it); skipped, visibly, where there is none.
+"""
+
+from __future__ import annotations
+
+import http.server
+import itertools
+import json
+import os
+import shutil
+import threading
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+from fake_report import copy_fake_project
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from lesion_utils.compare import compare_reports
+from lesion_utils.compare_views import write_comparison
+from lesion_utils.notebook_pages import write_notebook_page
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+WIDTHS = (360, 1400)
+CONTRAST = """
+() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => [r, g, b].map((v) => linear(v / 255))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = parse(getComputedStyle(node).backgroundColor);
+      if (colour.length === 3 || colour[3] > 0) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  for (const node of document.querySelectorAll("body *")) {
+    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+    if (!own || !node.checkVisibility()) continue;
+    const [a, b] = [light(parse(getComputedStyle(node).color)), light(behind(node))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    const what = `${node.tagName} ${node.className} "${node.textContent.trim().slice(0, 30)}"`;
+    if (ratio < 4.5) poor.push(`${what}: ${ratio.toFixed(2)}`);
+  }
+  return poor;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        pytest.skip("needs a browser: apt-get install chromium, or set CHROMIUM")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: make env")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory) -> Path:
+    """`reports/` with two studies and the page that compares them."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        folder = copy_fake_project(tmp_path_factory.mktemp("browser"), monkeypatch) / "reports"
+        write_comparison(compare_reports(folder / "demo", folder / "other"), folder / "compare.html")
+        yield folder
+
+
+PAGES = ("demo/index.html", "demo/html/03_resnet50_finetune.html", "compare.html")
+
+
+class Visit:
+    """A page, and what it said and asked for while it opened."""
+
+    def __init__(self, chromium, path: Path, *, anchor: str = "", **settings):
+        self.page = chromium.new_page(**settings)
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri() + anchor)
+        self.page.wait_for_load_state("networkidle")
+
+    def outside(self) -> list[str]:
+        return [url for url in self.requests if urlsplit(url).scheme not in ("file", "data")]
+
+    def __enter__(self) -> Visit:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.page.close()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", PAGES)
+def test_it_opens_without_complaint_or_request_and_fits_the_screen(chromium, reports, name, width):
+    with Visit(chromium, reports / name, viewport={"width": width, "height": 800}) as visit:
+        assert visit.complaints == []
+        assert visit.outside() == []
+        assert visit.requests == [(reports / name).as_uri(), *[u for u in visit.requests if u.startswith("data:")]]
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width, "it scrolls sideways"
+        broken = "[...document.images].filter((i) => !i.complete || !i.naturalWidth).map((i) => i.alt)"
+        assert visit.page.evaluate(broken) == []
+        assert visit.page.locator("img").count() > 0
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_somewhere(chromium, reports, name):
+    with Visit(chromium, reports / name) as visit:
+        addresses = visit.page.evaluate("[...document.querySelectorAll('a[href]')].map((a) => a.href)")
+        assert addresses
+        for address in addresses:
+            parts = urlsplit(address)
+            target = Path(unquote(parts.path))
+            assert parts.scheme == "file", f"{address} leaves the report"
+            assert target.is_file(), address
+            if parts.fragment and target == reports / name:
+                assert visit.page.locator(f"[id='{parts.fragment}']").count() == 1, address
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_it_can_be_read_by_keyboard_and_screen_reader(chromium, reports, name):
+    with Visit(chromium, reports / name) as visit:
+        page = visit.page
+        assert page.locator("html").get_attribute("lang") == "en"
+        assert page.locator("main").count() == page.locator("header").count() == page.locator("h1").count() == 1
+        levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map((h) => +h.tagName[1])")
+        assert levels[0] == 1
+        assert all(after - before <= 1 for before, after in itertools.pairwise(levels)), levels
+        assert all(image.get_attribute("alt").strip() for image in page.locator("img").all())
+        names = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
+        assert sorted(names) == sorted(set(names))
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+        assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0, "the link shows when focused"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_text_stands_out_from_its_background(chromium, reports, name, scheme):
+    """WCAG 2.2, 1.4.3: a contrast of at least 4.5 to 1."""
+    with Visit(chromium, reports / name, color_scheme=scheme) as visit:
+        visit.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+        assert visit.page.evaluate(CONTRAST) == []
+
+
+def test_code_shows_on_request_and_at_the_address_with_code(chromium, reports):
+    path = reports / PAGES[1]
+    shown = "document.querySelectorAll('details.code[open]').length"
+    with Visit(chromium, path) as visit:
+        assert visit.page.evaluate(shown) == 0
+        visit.page.get_by_role("button", name="Show code").click()
+        assert visit.page.evaluate(shown) == 2
+        visit.page.get_by_role("button", name="Show code").click()
+        assert visit.page.evaluate(shown) == 0
+    with Visit(chromium, path, anchor="#code") as visit:
+        assert visit.page.evaluate(shown) == 2
+        assert visit.complaints == []
+
+
+def test_a_hostile_output_reaches_nobody(chromium, tmp_path):
+    """Whatever a notebook printed, its page runs no script of it, and a server that it names hears nothing."""
+    heard = []
+
+    class Listener(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            heard.append(self.path)
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Listener)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    html = "".join(
+        (
+            "<script>alert(1)</script>",
+            f"<img src='{address}/image' alt='x' onerror='alert(2)'><iframe src='{address}/frame'></iframe>",
+            f"<link rel='stylesheet' href='{address}/style'><style>@import '{address}/import';</style>",
+        )
+    )
+    output = new_output("display_data", {"text/html": html})
+    cells = [new_markdown_cell("# T <img src=x alt=x onerror=alert(3)>"), new_code_cell("show()", outputs=[output])]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "x.ipynb")
+    page = write_notebook_page(tmp_path / "x.ipynb", tmp_path / "x.html", study="demo", synthetic=True)
+    with Visit(chromium, page) as visit:
+        assert not {"1", "2", "3"} & set(visit.complaints), "a script ran"
+    server.shutdown()
+    server.server_close()
+    assert heard == []
+
+
+def test_printed_it_is_paper(chromium, reports):
+    with Visit(chromium, reports / PAGES[0], color_scheme="dark") as visit:
+        visit.page.emulate_media(media="print")
+        assert not visit.page.locator("nav").is_visible()
+        assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert visit.page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+        assert visit.page.evaluate(CONTRAST) == []
+        assert len(visit.page.pdf(format="A4")) > 10_000
+
+
+def test_a_very_long_word_does_not_widen_the_page(chromium, reports):
+    study = reports / "other"
+    sidecar = study / "figures" / "01_eda_curve.json"
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"caption": "x" * 300}))
+    page = write_comparison(compare_reports(reports / "demo", study), reports / "long.html")
+    with Visit(chromium, page, viewport={"width": 360, "height": 800}) as visit:
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -79,12 +79,14 @@ def draw_forest(own):
     rows += [
         (f"Somebody et al. {y}", "published", 0.6, np.nan, np.nan, np.nan, np.nan, np.nan) for y in range(2016, 2020)
     ]
+    rows += [("neither metric", "published", *[np.nan] * 6)]
     rows += [("Eight dermatologists", "not comparable", np.nan, np.nan, np.nan, 0.71, np.nan, np.nan)]
     return pd.DataFrame(rows, columns=["name", "group", "ap", "ap_low", "ap_high", "auc", "auc_low", "auc_high"])
 
 
 def draw_differences(names):
-    rows = [(n, m, 0.03, -0.02, 0.08, p, p > 0) for n in names for m, p in (("auc", 0.21), ("ap", np.nan))]
+    tests = (("auc", -0.02, 0.08, 0.21), ("ap", -0.05, 0.15, np.nan), ("accuracy", np.nan, np.nan, 0.0002))
+    rows = [(n, metric, 0.03, low, high, p, metric == "auc") for n in names for metric, low, high, p in tests]
     return pd.DataFrame(rows, columns=["name", "metric", "difference", "low", "high", "p", "primary"])
 
 
@@ -101,7 +103,7 @@ def draw_heat(backbones, classifiers):
 def draw_regimes(metrics, regimes):
     sources = (("ResNet50", False), ("VGG19", False), ("ResNet50", True), ("VGG16, Lopez et al. 2017", True))
     rows = [
-        (r, s, b, m, 0.7, *((np.nan, np.nan) if "et al" in s else (0.6, 0.8)))
+        (r, s, b, m, 1.03 if m == "log_loss" else 0.7, *((np.nan, np.nan) if "et al" in s else (0.6, 0.8)))
         for m, r, (s, b) in itertools.product(metrics, regimes, sources)
     ]
     return pd.DataFrame(rows, columns=["regime", "source", "balanced", "metric", "value", "low", "high"])
@@ -212,7 +214,9 @@ FIGURES = {
     ),
     "heat map, one cell": lambda: plots.plot_classifier_heatmap(draw_heat(["vgg19"], ["knn"])),
     "regimes": lambda: plots.plot_regimes(
-        draw_regimes(["accuracy", "sensitivity", "auc"], ["scratch", "features", "finetune"])
+        draw_regimes(
+            ["accuracy", "sensitivity", "specificity", "precision", "log_loss"], ["scratch", "features", "finetune"]
+        )
     ),
     "regimes, one": lambda: plots.plot_regimes(draw_regimes(["auc"], ["scratch"])),
 }

@@ -97,9 +97,9 @@ def test_the_operating_point_is_strictly_above_one_half():
 def test_reliability_bins_hold_every_image_once():
     targets, probs = draw_scores(n=200, names=NETWORKS[:1])
     scores = np.round(probs[NETWORKS[0]], 2)
-    fig = plots.plot_reliability(targets, {"x": scores}, bins=7)
+    fig = plots.plot_reliability(targets, {"x": scores})
     (line,) = [line for line in fig.axes[0].lines if line.get_marker() == "o"]
-    edges = np.unique(np.quantile(scores, np.linspace(0, 1, 8)))
+    edges = np.unique(np.quantile(scores, np.linspace(0, 1, 11)))
     expected = pd.Series(targets).groupby(pd.cut(scores, edges, include_lowest=True)).mean()
     np.testing.assert_allclose(line.get_ydata(), expected.dropna().to_numpy())
 

@@ -4,6 +4,7 @@ A figure is shown by being the last value of a notebook's cell, and written by `
 same everywhere; widths are those of one or two columns of a journal's page.
 """
 
+from lesion_utils.names import name_series
 from lesion_utils.plots.cases import plot_gradcam_grid, plot_prediction_grid, select_outcomes
 from lesion_utils.plots.comparison import plot_forest, plot_paired_differences, plot_scores_by_block
 from lesion_utils.plots.curves import plot_precision_recall, plot_roc
@@ -20,7 +21,7 @@ from lesion_utils.plots.decisions import (
     plot_score_distributions,
 )
 from lesion_utils.plots.papers import plot_classifier_heatmap, plot_regimes
-from lesion_utils.plots.style import SCREEN_SCALE, name_series, save, stamp
+from lesion_utils.plots.style import SCREEN_SCALE, save, stamp
 from lesion_utils.plots.tiles import (
     plot_augmentation_strips,
     plot_augmented_samples,

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from lesion_utils.evaluation import label_metric
 from lesion_utils.plots.style import (
     DOUBLE,
     GREY,
@@ -19,7 +20,6 @@ from lesion_utils.plots.style import (
     finish_figure,
     house_style,
     legend_below,
-    name_metric,
     new_figure,
     style_series,
     wrap_label,
@@ -40,9 +40,11 @@ def plot_forest(rows: pd.DataFrame, *, metrics: Sequence[str] = ("ap", "auc")) -
 
     Args:
         rows: one row per model, with `name`, `group` (a key of `GROUPS`), and for each metric `<metric>`,
-            `<metric>_low`, `<metric>_high`; NaN where there is none. Order within a group is kept.
+            `<metric>_low`, `<metric>_high`; NaN where there is none. Order within a group is kept; a row without
+            any of the metrics is left out.
         metrics: columns to draw, a panel each.
     """
+    rows = rows.dropna(subset=list(metrics), how="all")
     groups = [g for g in GROUPS if g in set(rows["group"])]
     ordered = pd.concat([rows[rows["group"] == g] for g in groups], ignore_index=True)
     labels = [wrap_label(name, 46) for name in ordered["name"]]
@@ -65,7 +67,7 @@ def plot_forest(rows: pd.DataFrame, *, metrics: Sequence[str] = ("ap", "auc")) -
         note="bars: intervals of this study and its controls; published rows give none",
         alt=f"Forest plot of {len(rows)} models. "
         + "; ".join(
-            f"{r['name']}: " + ", ".join(f"{name_metric(m)} {r[m]:.3f}" for m in metrics) for _, r in own.iterrows()
+            f"{r['name']}: " + ", ".join(f"{label_metric(m)} {r[m]:.3f}" for m in metrics) for _, r in own.iterrows()
         ),
     )
 
@@ -83,7 +85,7 @@ def _draw_forest(ax: Axes, rows: pd.DataFrame, y: np.ndarray, metric: str) -> No
     apart = (rows["group"] == "not comparable").to_numpy()
     if apart.any():
         ax.axhspan(y[apart][0] - 1.6, y[-1] + 0.8, color=LIGHT, alpha=0.35, lw=0, zorder=0)
-    _frame_rows(ax, name_metric(metric))
+    _frame_rows(ax, label_metric(metric))
 
 
 def _write_beside(ax: Axes, height: float, text: str) -> None:
@@ -106,26 +108,28 @@ def plot_paired_differences(rows: pd.DataFrame) -> Plate:
 
     Args:
         rows: one row per comparison, with `name` (such as "ResNet50 − VGG19, fine-tuned"), `metric`, `difference`,
-            `low`, `high`, `p` (NaN where untested) and `primary` (bool: the one comparison declared beforehand).
+            `low`, `high` (NaN without an interval), `p` (NaN where untested) and `primary` (bool: the one comparison
+            declared beforehand).
     """
     metrics, names = list(dict.fromkeys(rows["metric"])), list(dict.fromkeys(rows["name"]))
     fig, axes = new_figure(1, len(metrics), width=DOUBLE, height=14 + 8 * len(names), sharey=True)
-    reach = 1.1 * rows[["low", "high"]].abs().max().max()
+    reach = 1.1 * rows[["difference", "low", "high"]].abs().max().max()
     for ax, metric in zip(axes[0], metrics, strict=True):
         ax.axvline(0, color=INK, lw=0.8)
         for row in rows[rows["metric"] == metric].itertuples():
             y, colour = names.index(row.name), MODEL_COLOURS["resnet50"] if row.primary else GREY
             ax.plot([row.low, row.high], [y, y], color=colour, lw=2 if row.primary else 1.1)
             ax.plot(row.difference, y, "o", color=colour, ms=5 if row.primary else 4)
-            tested = "" if np.isnan(row.p) else f"\np = {row.p:.3f}" if row.p >= 0.001 else "\np < 0.001"
-            span = f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})".replace("-", "−")
-            _write_beside(ax, y, f"{span}{tested}")
+            tested = "" if np.isnan(row.p) else f", p = {row.p:.3f}" if row.p >= 0.001 else ", p < 0.001"
+            span = "" if np.isnan(row.low) else f"\n({row.low:+.3f} to {row.high:+.3f})"
+            _write_beside(ax, y, f"{row.difference:+.3f}{tested}{span}".replace("-", "−"))
         ax.set_xlim(-reach, reach)
-        _frame_rows(ax, f"difference in {name_metric(metric)}")
+        _frame_rows(ax, f"difference in {label_metric(metric)}")
     axes[0, 0].set_yticks(range(len(names)), [wrap_label(n, 30) for n in names])
     axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
     told = (
-        f"{r.name}, {name_metric(r.metric)} {r.difference:+.3f} ({r.low:+.3f} to {r.high:+.3f})"
+        f"{r.name}, {label_metric(r.metric)} {r.difference:+.3f}"
+        + ("" if np.isnan(r.low) else f" ({r.low:+.3f} to {r.high:+.3f})")
         for r in rows.itertuples()
     )
     return finish_figure(
@@ -171,7 +175,7 @@ def plot_scores_by_block(rows: pd.DataFrame, *, metric: str = "auc") -> Plate:
     ax.set(
         ylim=(0, 1),
         xlim=(-0.5, len(blocks) - 0.5),
-        ylabel=name_metric(metric),
+        ylabel=label_metric(metric),
         xlabel="block of image ids, malignant of all images",
     )
     handles = [Line2D([], [], **style | {"linestyle": ""}, label=name) for name, style in styles.items()]
@@ -179,7 +183,7 @@ def plot_scores_by_block(rows: pd.DataFrame, *, metric: str = "auc") -> Plate:
     legend_below(fig, [*handles, chance], columns=min(4, len(handles) + 1))
     return finish_figure(
         fig,
-        note=f"n = {counts.images.sum():,} images; no mark: the block holds one class only",
-        alt=f"{name_metric(metric)} within blocks of ids: "
+        note="no mark: the block holds too few images of a class",
+        alt=f"{label_metric(metric)} within blocks of ids: "
         + "; ".join(f"{r.name} in {r.block} {r.value:.2f}" for r in rows.itertuples() if not np.isnan(r.value)),
     )

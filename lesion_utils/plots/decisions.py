@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
-from scipy.stats import binomtest
 
+from lesion_utils.calibration import measure_reliability
 from lesion_utils.plots.style import (
     CLASS_COLOURS,
     CLASS_NAMES,
@@ -112,19 +112,18 @@ def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray
 
 
 @house_style
-def plot_reliability(targets: np.ndarray, probs: Mapping[str, np.ndarray], *, bins: int = 10) -> Plate:
+def plot_reliability(targets: np.ndarray, probs: Mapping[str, np.ndarray]) -> Plate:
     """Observed share of malignant against the predicted probability, in bins of equal count, a panel per series.
 
     Args:
         targets: (N,) int, 0 benign, 1 malignant.
         probs: panel title -> (N,) float in [0, 1], such as {"before": ..., "after temperature scaling": ...}; at most
             three.
-        bins: of equal count; ties stay together, so there may be fewer. Bars are 95 % Wilson intervals.
     """
     width = SINGLE if len(probs) == 1 else DOUBLE
     fig, axes = new_figure(2, len(probs), width=width, height=82, height_ratios=(4, 1), sharex=True, sharey="row")
     for (top, bottom), (name, scores) in zip(axes.T, probs.items(), strict=True):
-        _draw_reliability(top, np.asarray(targets), np.asarray(scores), bins)
+        _draw_reliability(top, measure_reliability(targets, scores, confidence=0.95))
         title_panel(top, name)
         bottom.hist(scores, bins=np.linspace(0, 1, 26), color=GREY, lw=0)
         bottom.set(xlabel="predicted probability of malignant", xlim=(0, 1))
@@ -138,18 +137,10 @@ def plot_reliability(targets: np.ndarray, probs: Mapping[str, np.ndarray], *, bi
     )
 
 
-def _draw_reliability(ax: Axes, targets: np.ndarray, scores: np.ndarray, bins: int) -> None:
-    edges = np.unique(np.quantile(scores, np.linspace(0, 1, bins + 1)))
-    which = np.clip(np.searchsorted(edges, scores, side="left") - 1, 0, None)
+def _draw_reliability(ax: Axes, curve: pd.DataFrame) -> None:
     ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=(0, (1, 2)))
-    points = []
-    for b in np.unique(which):
-        inside = which == b
-        seen = binomtest(int(targets[inside].sum()), int(inside.sum()))
-        low, high = seen.proportion_ci(method="wilson")
-        ax.vlines(scores[inside].mean(), low, high, color=INK, lw=0.9)
-        points.append((scores[inside].mean(), seen.statistic))
-    ax.plot(*np.transpose(points), marker="o", color=INK, lw=0.9, mec="white", mew=0.6, clip_on=False)
+    ax.vlines(curve["predicted"], curve["low"], curve["high"], color=INK, lw=0.9)
+    ax.plot(curve["predicted"], curve["observed"], "o-", color=INK, lw=0.9, mec="white", mew=0.6, clip_on=False)
     frame_unit_square(ax, "", "")
     ax.set_aspect("auto")
 

@@ -9,19 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from lesion_utils.evaluation import label_metric
+from lesion_utils.names import CLASSIFIER_NAMES, MODEL_NAMES, REGIME_NAMES
 from lesion_utils.plots.style import (
-    CLASSIFIER_NAMES,
     DOUBLE,
     INK,
     LIGHT,
-    MODEL_NAMES,
-    REGIME_NAMES,
     SINGLE,
     Plate,
     finish_figure,
     house_style,
     legend_below,
-    name_metric,
     new_figure,
     style_series,
     wrap_label,
@@ -36,8 +34,10 @@ def plot_classifier_heatmap(rows: pd.DataFrame, *, metric: str = "ap") -> Plate:
 
     Args:
         rows: one row per cell, with `backbone`, `classifier`, `value`, `low`, `high`.
-        metric: what `value` is.
+        metric: what `value` is. Without a row, the figure says so.
     """
+    if rows.empty:
+        return _state_absence("no classical classifiers in this study: they need pretrained features")
     table = rows.pivot(index="classifier", columns="backbone", values="value")
     order = [c for c in CLASSIFIER_NAMES if c in table.index] + [c for c in table.index if c not in CLASSIFIER_NAMES]
     table = table.loc[order, list(dict.fromkeys(rows["backbone"]))]
@@ -47,7 +47,7 @@ def plot_classifier_heatmap(rows: pd.DataFrame, *, metric: str = "ap") -> Plate:
     sns.heatmap(
         table, annot=np.array(cells), fmt="", cmap=sns.light_palette(SHADE, as_cmap=True), ax=ax, linewidths=1,
         annot_kws={"fontsize": 6.5, "color": INK},
-        cbar_kws={"label": name_metric(metric), "shrink": 0.8, "ticks": MaxNLocator(5)},
+        cbar_kws={"label": label_metric(metric), "shrink": 0.8, "ticks": MaxNLocator(5)},
     )  # fmt: skip
     ax.set_xticklabels([wrap_label(MODEL_NAMES.get(b, b), 16) for b in table.columns], rotation=0)
     ax.set_yticklabels([wrap_label(CLASSIFIER_NAMES.get(c, c), 20) for c in table.index], rotation=0)
@@ -59,10 +59,18 @@ def plot_classifier_heatmap(rows: pd.DataFrame, *, metric: str = "ap") -> Plate:
     )
     return finish_figure(
         fig,
-        note=f"{name_metric(metric)} with its interval",
-        alt=f"{name_metric(metric)} of {len(table)} classifiers on frozen features of {table.shape[1]} networks; "
+        note=f"{label_metric(metric)} with its interval",
+        alt=f"{label_metric(metric)} of {len(table)} classifiers on frozen features of {table.shape[1]} networks; "
         f"highest: {winner}, {best.value:.3f}.",
     )
+
+
+def _state_absence(text: str) -> Plate:
+    """A figure that says why there is nothing to draw."""
+    fig, ((ax,),) = new_figure(width=SINGLE, height=16)
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, wrap_label(text, 44), ha="center", va="center")
+    return finish_figure(fig, note="n = 0", alt=text)
 
 
 def _write_cell(spans: pd.DataFrame, classifier: str, backbone: str) -> str:
@@ -94,7 +102,7 @@ def plot_regimes(rows: pd.DataFrame) -> Plate:
             colour, marker = styles[source]["color"], styles[source]["marker"]
             ax.hlines(y, part["low"], part["high"], color=colour, lw=1.1)
             ax.plot(part["value"], y, ls="", ms=4.5, color=colour, marker=marker, mfc="white" if balanced else colour)
-        _frame_regimes(ax, name_metric(metric), len(regimes))
+        _frame_regimes(ax, metric, len(regimes))
     axes[0, 0].set_yticks(range(len(regimes)), [REGIME_NAMES[r] for r in regimes])
     axes[0, 0].set_ylim(len(regimes) - 0.5, -0.5)
     handles = [
@@ -105,15 +113,20 @@ def plot_regimes(rows: pd.DataFrame) -> Plate:
     legend_below(fig, handles, columns=2)
     note = "hollow: balanced subset of the test set, not comparable with the official one"
     told = (
-        f"{r.source}{' on 75 + 75' * r.balanced}, {REGIME_NAMES[r.regime]}, {name_metric(r.metric)} {r.value:.2f}"
+        f"{r.source}{' on 75 + 75' * r.balanced}, {REGIME_NAMES[r.regime]}, {label_metric(r.metric)} {r.value:.2f}"
         for r in rows.itertuples()
     )
     return finish_figure(fig, note=note, alt=f"Training regimes: {'; '.join(told)}.")
 
 
-def _frame_regimes(ax: Axes, label: str, regimes: int) -> None:
-    ax.set(xlabel=label, xlim=(0, 1))
-    ax.set_xticks(np.linspace(0, 1, 5), ["0", "", "0.5", "", "1"])
+def _frame_regimes(ax: Axes, metric: str, regimes: int) -> None:
+    ax.set_xlabel(label_metric(metric))
+    if ax.dataLim.x1 <= 1:
+        ax.set_xlim(0, 1)
+        ax.set_xticks(np.linspace(0, 1, 5), ["0", "", "0.5", "", "1"])
+    else:  # a loss has no upper end
+        ax.set_xlim(0, 1.05 * ax.dataLim.x1)
+        ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.grid(axis="x", color=LIGHT, lw=0.5)
     for edge in range(1, regimes):
         ax.axhline(edge - 0.5, color=LIGHT, lw=0.8)

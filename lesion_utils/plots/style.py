@@ -17,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from lesion_utils.names import MODEL_NAMES, REGIME_NAMES, name_series  # noqa: F401  (tables import it from here)
+
 MM = 1 / 25.4
 SINGLE, DOUBLE = 89.0, 183.0  # widths of a journal's one and two columns, mm
 FOOTER = 5.5  # strip at the bottom of every figure: n on the left, the stamp on the right, mm
@@ -27,17 +29,9 @@ SCREEN_SCALE = 1.4 * 96 / 25.4  # CSS px per mm in a notebook: 7 pt type reads a
 CLASS_NAMES = ("benign", "malignant")
 # Blue and vermilion after Okabe and Ito (2008), moved apart in lightness so that they also differ in greyscale.
 CLASS_COLOURS = {"benign": "#2d7ab1", "malignant": "#8f2b00"}
-MODEL_NAMES = {"resnet50": "ResNet50", "vgg19": "VGG19"}
 MODEL_COLOURS = {"resnet50": "#4b2a85", "vgg19": "#15835f"}
 MODEL_MARKERS = {"resnet50": "o", "vgg19": "s"}
-REGIME_NAMES = {"scratch": "from scratch", "features": "frozen features", "finetune": "fine-tuned"}
 REGIME_DASHES = {"scratch": (0, (1.2, 1.2)), "features": (0, (4, 1.6)), "finetune": "-"}
-CLASSIFIER_NAMES = {
-    "logistic": "logistic regression", "knn": "k nearest neighbours", "svm_linear": "linear SVM",
-    "svm_rbf": "RBF SVM", "svm_cubic": "cubic SVM", "random_forest": "random forest",
-    "gradient_boosting": "gradient boosting",
-}  # fmt: skip
-METRIC_NAMES = {"ap": "average precision", "auc": "AUC", "balanced_accuracy": "balanced accuracy"}
 OTHER_COLOURS = ("#bb5217", "#2f6db5", "#b0568f", "#7a6a00")
 OTHER_MARKERS = ("D", "^", "v", "P")
 INK, GREY, LIGHT = "#222222", "#6b6b6b", "#d9d9d9"
@@ -179,24 +173,6 @@ def save(fig: Figure, path_stem: Path | str, *, metadata: Mapping[str, str]) -> 
     return paths[0], paths[1]
 
 
-def name_series(model: str, regime: str) -> str:
-    """How a (model, regime) of `predictions.csv` is written everywhere.
-
-    >>> name_series("resnet50", "finetune"), name_series("vgg19", "features:svm_rbf")
-    ('ResNet50, fine-tuned', 'VGG19 features, RBF SVM')
-    """
-    network = MODEL_NAMES.get(model, model)
-    stage, _, classifier = regime.partition(":")
-    if classifier:
-        return f"{network} features, {CLASSIFIER_NAMES.get(classifier, classifier)}"
-    return f"{network}, {REGIME_NAMES.get(stage, stage)}"
-
-
-def name_metric(metric: str) -> str:
-    """How a metric's key is written on an axis."""
-    return METRIC_NAMES.get(metric, metric.replace("_", " "))
-
-
 def style_series(names: Sequence[str]) -> dict[str, dict[str, object]]:
     """Colour, dash and marker of each series: the network gives colour and marker, the regime the dash and the fill.
 
@@ -240,7 +216,7 @@ def wrap_label(text: str, width: int) -> str:
 def title_panel(ax: Axes, title: str) -> None:
     """A panel's title, broken where the panel ends."""
     width = ax.get_subplotspec().get_gridspec().ncols
-    ax.set_title(wrap_label(title, {1: 46, 2: 48, 3: 32}[width]))
+    ax.set_title(wrap_label(title, {1: 46, 2: 48}.get(width, 96 // width)))
 
 
 def legend_below(fig: Plate, handles: Sequence, *, columns: int) -> None:

@@ -9,11 +9,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from lesion_utils.names import REGIME_NAMES
 from lesion_utils.plots.style import (
     DOUBLE,
     INK,
     LIGHT,
-    REGIME_NAMES,
     SINGLE,
     Plate,
     finish_figure,

@@ -107,7 +107,7 @@ $(ENV):
 	@echo "building the environment in $(VENV) (the first time: some minutes, about 6 GB)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install -q $$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)
-	@test -t 2 || quiet=-q; UV_HTTP_TIMEOUT=300 $(BIN)/uv pip install $$quiet --python $(BIN)/python -r requirements.lock
+	@test -t 2 || quiet=-q; UV_HTTP_TIMEOUT=300 $(BIN)/uv pip install --compile-bytecode $$quiet --python $(BIN)/python -r requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m ipykernel install --sys-prefix --name lesion-utils --display-name "lesion-utils" >/dev/null
 	@rm -f $(VENV)/.installed-* && touch $@

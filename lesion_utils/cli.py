@@ -23,6 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LesionError as error:
         print(error, file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("lesion_utils"):
+            raise
+        print(f"the package {error.name!r} is not installed\n  do next   make env", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         what = getattr(options, "step", options.verb)
         again = f"go on with: make all STUDY={options.study}" if options.verb == "run" else "nothing was lost"

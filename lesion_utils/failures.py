@@ -24,7 +24,7 @@ def explain_failure(error: BaseException, study: Study, step: Step, params: Stud
         seconds: that the step had run.
     """
     partial = study.notebooks / f"{step.name}.partial.ipynb"
-    cell = _describe_cell(error, partial) if step.is_notebook else ""
+    cell = _describe_cell(partial) if step.is_notebook else ""
     lines = [f"{step.name} failed{cell} after {format_clock(seconds)}"]
     lines += [f"  {line}" for line in [*_read_last_lines(error), *_suggest(error, study, step, params)]]
     log = study.runs / step.name / "train.jsonl"
@@ -38,22 +38,21 @@ def is_dead_kernel(error: BaseException) -> bool:
     return type(error).__name__ == "DeadKernelError"
 
 
-def _describe_cell(error: BaseException, partial: Path) -> str:
+def _describe_cell(partial: Path) -> str:
     """` in cell 7 "Train"`: the number that the notebook shows, and the heading above the cell."""
-    heading, found = "", None
+    heading, number, found = "", 0, ""
     for cell in (read_json(partial) or {"cells": []})["cells"]:
         if cell["cell_type"] == "markdown":
             titles = re.findall(r"^#+\s+(.+)$", "".join(cell["source"]), re.MULTILINE)
             heading = titles[-1].strip() if titles else heading
+            continue
+        number += 1  # as In [number] shows it: a dead kernel has left none
         state = cell["metadata"].get("papermill", {})
-        if cell["cell_type"] == "code" and state.get("start_time"):
-            found = cell.get("execution_count"), heading
+        if state.get("start_time"):
+            found = f' in cell {number} "{heading}"'
         if state.get("exception"):
             break
-    if found is None:
-        return ""
-    number = f" in cell {found[0]}" if found[0] else " in the cell under"
-    return f'{number} "{found[1]}"'
+    return found
 
 
 def _read_last_lines(error: BaseException) -> list[str]:

@@ -1,0 +1,110 @@
+"""A copy of the project whose steps take a second: the real Makefile, graph and runner, with work that is written here.
+
+The notebooks write small files where the real ones draw figures and train networks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("01_eda", "02_augmentation_preview", "03_resnet50_finetune", "04_vgg19_finetune", "05_comparison")
+
+PREPARE = '''
+"""Counts instead of images."""
+from lesion_utils.files import dump_json, write_if_changed
+
+def prepare_study(study, params, *, on_progress=None):
+    on_progress("drawing", 1, 1)
+    facts = {"content_hash": f"{params.data.seed:064x}", "summary": "no images", "source": params.data.source}
+    write_if_changed(study.data / "manifest.json", dump_json(facts))
+'''
+REPORT = '''
+"""The steps' names instead of a report."""
+def build_site(study, params):
+    names = sorted(path.parent.name for path in study.runs.glob("*/run.json"))
+    (study.report_dir / "index.html").write_text(" ".join(names))
+'''
+PAGES = '''
+"""The notebook's size instead of a page."""
+def write_notebook_page(notebook, page, *, study, synthetic):
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(f"{study} {synthetic}")
+'''
+SETUP = """import json, os, sys, time
+from lesion_utils.paths import Study
+folder = Study(params["study"]).report_dir
+def save(name, text):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)"""
+
+
+def make_project(folder: Path) -> Path:
+    """Copy the project into `folder` with small steps; returns the folder."""
+    unwanted = shutil.ignore_patterns("__pycache__")
+    for name in ("lesion_utils", "params"):
+        shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
+    for name in ("Makefile", "pyproject.toml", "requirements.lock", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    for name, source in {"prepare": PREPARE, "report": REPORT, "notebook_pages": PAGES}.items():
+        (folder / "lesion_utils" / f"{name}.py").write_text(source)
+    (folder / "notebooks").mkdir()
+    for name in NAMES:
+        write_notebook(folder, name, f'save("figures/{name}_a.png", os.environ["LESION_RUN_ID"])')
+    write_notebook(folder, "01_eda", 'save("metrics/01_eda.json", "{}")\nprint(os.getcwd(), "ran")')
+    write_notebook(folder, "03_resnet50_finetune", train("resnet50"))
+    write_notebook(folder, "04_vgg19_finetune", train("vgg19"))
+    return folder
+
+
+def train(network: str) -> str:
+    """Code of a training notebook: a log, and predictions that follow the momentum."""
+    event = {"regime": "scratch", "seed": 1, "epoch": 2, "epochs": 3, "loss": 0.5, "images_per_s": 9, "seconds_left": 7}
+    log = "03_resnet50_finetune" if network == "resnet50" else "04_vgg19_finetune"
+    return (
+        f'save("runs/{log}/train.jsonl", json.dumps({event}) + "\\n")\n'
+        f'save("predictions/{network}.csv", str(params["{network}"]["optim"]["momentum"]))'
+    )
+
+
+def write_notebook(folder: Path, name: str, code: str, *, heading: str = "Work") -> Path:
+    """Write a notebook with the house's first cells and one code cell of its own."""
+    cells = [
+        new_markdown_cell(f"# The notebook {name}", id="title"),
+        new_code_cell('params = "../params/demo"', metadata={"tags": ["parameters"]}, id="params"),
+        new_code_cell(SETUP, id="setup"),
+        new_markdown_cell(f"## {heading}", id="heading"),
+        new_code_cell(code, id="work"),
+    ]
+    kernel = {"kernelspec": {"name": "lesion-utils", "display_name": "lesion-utils", "language": "python"}}
+    path = folder / "notebooks" / f"{name}.ipynb"
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
+    return path
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment of a person who set nothing, with one thread."""
+    dropped = {"DATA_DIR", "WEIGHTS_DIR", "LESION_CACHE", "REPORTS_DIR", "STUDY", "MAKEFLAGS", "MAKELEVEL", "DEVICE"}
+    return {k: v for k, v in os.environ.items() if k not in dropped} | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+
+
+def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Call `make` in a project with the environment that runs these tests."""
+    venv = Path(sys.prefix)
+    # The environment counts as built: its file is named after the lock, which the copy shares.
+    command = ["make", f"VENV={venv}", *arguments]
+    return subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False)
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Call `python -m lesion_utils` in a project."""
+    command = [sys.executable, "-m", "lesion_utils", *arguments]
+    return subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False)

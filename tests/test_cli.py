@@ -1,0 +1,72 @@
+"""`python -m lesion_utils`: quick, and its errors are sentences."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from lesion_utils import cli
+from lesion_utils.errors import DataError
+from lesion_utils.paths import project_root
+
+HEAVY = {"torch", "torchvision", "pandas", "matplotlib", "sklearn", "scipy", "timm", "papermill", "IPython", "numpy"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import lesion_utils",
+        "import lesion_utils.cli, lesion_utils.graph, lesion_utils.params, lesion_utils.paths",
+        "import lesion_utils.cli as c; c.main(['keys', 'demo'])",
+        "import lesion_utils.cli as c; c.main(['why', 'demo'])",
+    ],
+)
+def test_what_make_asks_at_every_turn_loads_nothing_heavy(code, tmp_path, monkeypatch):
+    monkeypatch.setenv("REPORTS_DIR", str(tmp_path))
+    command = [sys.executable, "-c", f"{code}\nimport sys; print('loaded', *sys.modules)"]
+    done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.partition("loaded ")[2].split())
+    assert "lesion_utils" in loaded
+    assert not HEAVY & loaded
+
+
+def test_a_wrong_study_is_one_message(capsys):
+    assert cli.main(["keys", "nowhere"]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith("STUDY=nowhere: there is no study 'nowhere'")
+    assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (DataError("a", do="b"), 1, "a\n  do next   b\n"),
+        (ModuleNotFoundError("x", name="timm"), 1, "the package 'timm' is not installed\n  do next   make env\n"),
+        (KeyboardInterrupt(), 130, "\n01_eda was interrupted; go on with: make all STUDY=demo\n"),
+    ],
+)
+def test_how_a_verb_ends(monkeypatch, capsys, error, status, message):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("lesion_utils.execute.run_step", fail)
+    assert cli.main(["run", "01_eda"]) == status
+    assert capsys.readouterr().err == message
+
+
+def test_a_mistake_in_the_package_keeps_its_traceback(monkeypatch):
+    def fail(*arguments, **options):
+        raise ModuleNotFoundError("x", name="lesion_utils.nothing")
+
+    monkeypatch.setattr("lesion_utils.execute.run_step", fail)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["run", "01_eda"])
+
+
+def test_an_unknown_verb_lists_the_known(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["dance"])
+    assert stopped.value.code == 2
+    assert "keys" in capsys.readouterr().err

@@ -1,0 +1,141 @@
+"""The environment: one lock for everyone, every dependency explained, torch and torchvision a pair, and the doctor."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from ruamel.yaml import YAML
+
+from lesion_utils import doctor
+from lesion_utils.doctor import Finding, explain_torch, list_differences
+from lesion_utils.params import load_study
+from lesion_utils.paths import Study, project_root
+
+ROOT = project_root()
+LOCK = (ROOT / "requirements.lock").read_text()
+
+
+def read_lock() -> list[Requirement]:
+    return [Requirement(line) for line in LOCK.splitlines() if line and not line.startswith(("#", " "))]
+
+
+def read_dependencies() -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+
+
+def test_conda_installs_the_same_lock():
+    environment = YAML(typ="safe").load(ROOT / "environment.yml")
+    *conda, pip = environment["dependencies"]
+    assert [package.split("=")[0] for package in conda] == ["python", "pip"]
+    assert pip == {"pip": ["-r requirements.lock", "-e ."]}
+    python = next(package for package in conda if package.startswith("python="))
+    assert python.split("=")[1] in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+
+
+def test_every_dependency_says_what_it_is_for():
+    text = (ROOT / "pyproject.toml").read_text()
+    bare = [name for name in read_dependencies() if not re.search(rf'"{re.escape(name)}", +# \w.{{5,}}', text)]
+    assert not bare
+
+
+def test_the_lock_is_exact_and_holds_every_dependency():
+    locked = {canonicalize_name(r.name): r for r in read_lock()}
+    assert all(str(r.specifier).startswith("==") for r in read_lock())
+    for dependency in map(Requirement, read_dependencies()):
+        pin = locked[canonicalize_name(dependency.name)]
+        version = str(pin.specifier).removeprefix("==")
+        assert dependency.specifier.contains(version, prereleases=True), f"make lock: {pin} is not {dependency}"
+
+
+def test_the_lock_has_what_installs_the_package_and_names_no_machine():
+    names = {r.name for r in read_lock()}
+    assert {"uv", "setuptools"} <= names
+    assert "://" not in LOCK, "no index's address"
+
+
+def test_torch_and_torchvision_are_a_pair():
+    """Released together: torchvision 0.N goes with torch 2.(N - 15)."""
+    versions = {r.name: str(r.specifier).removeprefix("==").split(".") for r in read_lock()}
+    assert int(versions["torchvision"][1]) - int(versions["torch"][1]) == 15
+
+
+def test_the_environment_of_these_tests_is_the_lock():
+    assert list(list_differences(LOCK)) == []
+
+
+def test_differences_from_a_lock_are_named():
+    lock = "numpy==1.0\n    # via x\nno-such-package==2.0 ; python_version >= '3'\nother==1 ; python_version < '3'\n"
+    first, second = list_differences(lock)
+    assert re.fullmatch(r"numpy [\d.]+ \(lock: 1\.0\)", first)
+    assert second == "no-such-package missing (lock: 2.0)"
+
+
+@pytest.mark.parametrize(
+    ("stderr", "what", "do"),
+    [
+        ("RuntimeError: operator torchvision::nms does not exist", "are not a pair", "rm -rf .venv && make env"),
+        ("ModuleNotFoundError: No module named 'torch'", "No module named 'torch'", "make env"),
+        ("ImportError: libcudart.so.12: cannot open", "cannot be loaded", "rm -rf .venv && make env"),
+    ],
+)
+def test_the_doctor_explains_a_broken_torch(stderr, what, do):
+    finding = explain_torch(f"Traceback\n{stderr}\n")
+    assert finding.state == "wrong"
+    assert what in finding.what
+    assert finding.do.startswith(do)
+
+
+def test_the_doctor_says_what_to_do_wherever_something_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setattr(doctor, "DISK_NEEDED", 2**60)
+    monkeypatch.setattr(doctor, "MEMORY_NEEDED", 2**60)
+    params = load_study(Study("isic2016").params_dir)
+    findings = [doctor.check_data(params, Study("isic2016")), *doctor.check_weights(params)]
+    findings += [doctor.check_disk(), doctor.check_memory()]
+    assert [f.topic for f in findings] == ["data", "weights", "weights", "disk", "memory"]
+    assert all(f.state == "note" and f.do for f in findings), findings
+    assert "make data STUDY=isic2016" in findings[0].do
+    assert "WEIGHTS_DIR" in findings[1].do
+
+
+def test_the_doctor_is_content_with_the_demo():
+    params = load_study(Study("demo").params_dir)
+    assert {f.state for f in (doctor.check_data(params, Study("demo")), *doctor.check_weights(params))} == {"ok"}
+
+
+def test_a_finding_is_one_line_and_its_remedy_another():
+    assert str(Finding("ok", "git", "there")) == "ok     git          there"
+    assert str(Finding("note", "disk", "full", "free some")).splitlines()[1].strip() == "-> free some"
+
+
+def test_the_kernel_belongs_to_this_environment():
+    assert doctor.check_kernel().state == "ok", str(doctor.check_kernel())
+
+
+def test_continuous_integration_runs_the_readmes_command():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert script.startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in script
+    assert "\nmake test" in script
+    assert "bash .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert "make test" in (ROOT / "README.md").read_text()
+
+
+def test_the_licence_and_the_citation_agree_with_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = YAML(typ="safe").load(ROOT / "CITATION.cff")
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert (ROOT / "LICENSE").read_text().startswith(f"{project['license']} License")
+
+
+def test_no_tracked_file_of_the_environment_names_a_machine():
+    for name in ("Makefile", "environment.yml", ".ci/run", ".github/workflows/ci.yml", ".pre-commit-config.yaml"):
+        assert not re.search(r"/(home|root|Users|work)/", Path(ROOT / name).read_text()), name

@@ -1,0 +1,210 @@
+"""The Makefile's promises, on a copy of the project with small notebooks and this environment."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from small_project import NAMES, ROOT, clean_environment, make, make_project, write_notebook
+
+from lesion_utils.graph import STEPS, list_upstream
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> tuple[Path, str]:
+    """A project after its first `make all`, with jobs in parallel, and what that printed."""
+    folder = make_project(tmp_path_factory.mktemp("project"))
+    write_notebook(folder, "02_augmentation_preview", "import lesion_utils.watch")
+    done = make(folder, "-j4", "all")
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+@pytest.fixture
+def project(built) -> Path:
+    """The built project; a test that edits a file puts it back."""
+    return built[0]
+
+
+@pytest.fixture
+def edit(project):
+    """Replace text in a file of the project, until the test ends."""
+    before: dict[Path, str] = {}
+
+    def replace(name: str, old: str, new: str) -> None:
+        path = project / name
+        before.setdefault(path, path.read_text())
+        assert old in path.read_text(), f"{name} has no {old!r}"
+        path.write_text(path.read_text().replace(old, new, 1))
+
+    yield replace
+    for path, text in before.items():
+        path.write_text(text)
+
+
+def ran(output: str) -> list[str]:
+    """Steps that a `make` reports to have run."""
+    return re.findall(r"^(\S+) +ok +", output, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_the_first_run_prints_one_line_per_step(built):
+    folder, output = built
+    assert sorted(ran(output)) == sorted(STEPS)
+    assert len(output.splitlines()) == len(STEPS), output
+    assert output.splitlines()[-1].endswith("reports/demo/index.html")
+    assert not list(folder.rglob("*.partial.ipynb"))
+
+
+@pytest.mark.slow
+def test_a_second_run_does_nothing(project):
+    done = make(project, "all")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_comments_docstrings_and_prose_run_nothing(project, edit):
+    edit("params/demo/vgg19.yaml", "momentum:", "# a comment\n  momentum:")
+    edit("lesion_utils/watch.py", '"""What the terminal', '"""All that the terminal')
+    edit("notebooks/03_resnet50_finetune.ipynb", "## Work", "## Other words")
+    assert make(project, "all").stdout == ""
+
+
+@pytest.mark.slow
+def test_code_reruns_what_reaches_it(project, edit):
+    edit("lesion_utils/watch.py", "FILE_INTERVAL = 1.0, 60.0", "FILE_INTERVAL = 1.0, 61.0")
+    why = make(project, "why").stdout
+    assert "02_augmentation_preview runs because code changed in lesion_utils/watch.py" in why
+    assert "01_eda is up to date" in why
+    assert "03_resnet50_finetune is up to date" in why
+
+
+@pytest.mark.slow
+def test_an_edit_that_is_taken_back_runs_nothing(project, edit):
+    make(project, "all")
+    edit("params/demo/resnet50.yaml", "momentum: 0.9", "momentum: 0.8")
+    assert make(project, "reports/demo/keys/data.json").returncode == 0  # the keys follow the edit ...
+    edit("params/demo/resnet50.yaml", "momentum: 0.8", "momentum: 0.9")  # ... which is taken back
+    done = make(project, "all")
+    assert ran(done.stdout) == []
+    assert "03_resnet50_finetune     up to date" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_deleted_figure_is_made_again(project):
+    make(project, "all")
+    figure = project / "reports/demo/figures/05_comparison_a.png"
+    figure.unlink()
+    assert ran(make(project, "all").stdout) == ["05_comparison", "index"]
+    assert figure.is_file()
+
+
+def test_a_wrong_parameter_stops_before_anything_runs(project, edit):
+    edit("params/demo/vgg19.yaml", "momentum:", "momentun:")
+    done = make(project, "all")
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert re.search(r"params/demo/vgg19\.yaml:\d+: optim\.momentun: .*did you mean 'momentum'", done.stderr)
+
+
+def test_an_unknown_study_is_named(project):
+    done = make(project, "all", "STUDY=mine")
+    assert done.returncode != 0
+    assert "there is no study 'mine'" in done.stderr
+    assert "demo, isic2016, isic2016_quick" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_value_in_vgg19_runs_04_05_and_the_index_only(project, edit):
+    make(project, "all")
+    edit("params/demo/vgg19.yaml", "momentum: 0.9", "momentum: 0.95")
+    why = make(project, "why").stdout.splitlines()
+    assert "04_vgg19_finetune runs because params vgg19.optim.momentum 0.9 -> 0.95" in why
+    assert "05_comparison follows, since 04_vgg19_finetune runs" in why
+    assert [line.split()[0] for line in why if line.endswith("is up to date")] == ["data", *NAMES[:3]]
+    plan = make(project, "plan").stdout
+    assert re.search(r"^04_vgg19_finetune +runs +\d+ s +0\.\d GiB$", plan, re.MULTILINE), plan
+    assert ran(make(project, "all").stdout) == ["04_vgg19_finetune", "05_comparison", "index"]
+    assert (project / "reports/demo/predictions/vgg19.csv").read_text() == "0.95"
+
+
+def test_help_is_the_default_and_lists_every_target():
+    page = make(ROOT).stdout
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*?)\n\n", makefile, re.MULTILINE | re.DOTALL)[1].replace("\\\n", " ").split()
+    listed = {line.split()[0] for line in page.splitlines() if line.startswith("  ")}
+    missing = set(phony) - listed - {"FORCE", "$(NOTEBOOKS)"}
+    assert not missing, f"no help for {missing}"
+    assert all(name in page for name in ("demo isic2016", *NAMES))
+
+
+def test_make_and_the_graph_agree():
+    """The Makefile's edges are those of `graph.STEPS`, up to what follows from others."""
+    command = ["make", "-pnq", "VENV=/nowhere", "all"]
+    asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=clean_environment())
+    step_of = {f"reports/demo/{step.target}": name for name, step in STEPS.items()}
+    for name, step in STEPS.items():
+        line = re.search(rf"^reports/demo/{re.escape(step.target)}: (.*)$", asked.stdout, re.MULTILINE)
+        direct = {step_of[path] for path in line[1].split() if path in step_of}
+        implied = direct | {above for below in direct for above in list_upstream(STEPS[below])}
+        assert implied == set(list_upstream(step)), name
+        assert f"reports/demo/keys/{name}.json" in line[1].split()
+
+
+def test_the_makefile_is_for_old_makes_too():
+    makefile = (ROOT / "Makefile").read_text()
+    assert "&:" not in makefile, "macOS ships make 3.81, which has no grouped targets"
+    assert not re.search(r"\.ONESHELL|\$\(file |!=|::=", makefile), "newer than make 3.81"
+
+
+@pytest.mark.parametrize(
+    ("script", "named"),
+    [
+        ("#!/bin/sh\nexit 1\n", "Python 3.11 or newer is needed: sudo apt-get install"),
+        ('#!/bin/sh\ncase "$*" in *ensurepip*) exit 1;; esac\n', "sudo apt-get install python3-venv"),
+    ],
+)
+def test_what_a_fresh_machine_lacks_is_named(tmp_path, script, named):
+    python = tmp_path / "python3"
+    python.write_text(script)
+    python.chmod(0o755)
+    command = ["make", "env", f"PYTHON={python}", f"VENV={tmp_path / 'venv'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=clean_environment())
+    assert done.returncode != 0
+    assert named in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize("git", [True, False])
+def test_clean_removes_only_what_was_generated(tmp_path, git):
+    folder = tmp_path
+    shutil.copytree(ROOT / "lesion_utils", folder / "lesion_utils", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Makefile", folder)
+    shutil.copy(ROOT / "requirements.lock", folder)
+    kept = ["data/isic2016/photo.jpg", "params/demo/data.yaml", "reports/other/index.html"]
+    generated = ["data/cache/a.npy", "data/synthetic/b", "reports/demo/keys/data.json", "reports/demo/figures/a.png"]
+    tracked = "reports/demo/index.html"
+    for name in (*kept, *generated, tracked):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    if git:
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+        subprocess.run(["git", "add", tracked], cwd=folder, check=True)
+    assert make(folder, "clean").returncode == 0
+    assert all((folder / name).is_file() for name in kept)
+    assert not any((folder / name).exists() for name in generated)
+    assert (folder / tracked).is_file() == git
+
+
+def test_clean_leaves_a_report_that_came_with_the_project(tmp_path):
+    """Without git and without keys, nothing says that the report was made here."""
+    shutil.copytree(ROOT / "lesion_utils", tmp_path / "lesion_utils", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Makefile", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "reports" / "demo").mkdir(parents=True)
+    (tmp_path / "reports" / "demo" / "index.html").write_text("x")
+    assert make(tmp_path, "clean").stdout == ""
+    assert (tmp_path / "reports" / "demo" / "index.html").is_file()

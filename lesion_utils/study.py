@@ -15,7 +15,7 @@ import math
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,20 +126,26 @@ class OpenStudy:
         write_if_changed(self.paths.metrics / f"{self.step}_{name}.csv", text)
         return frame
 
-    def load_metrics(self, step: str) -> dict[str, Any]:
-        """What an earlier step saved.
+    def load_table(self, step: str, name: str) -> pd.DataFrame:
+        """A table that an earlier step saved.
 
         Raises:
             RunError: it has not been run.
         """
-        path = self.paths.metrics / f"{step}.json"
+        return pd.read_csv(self._require(self.paths.metrics / f"{step}_{name}.csv", step))
+
+    def _require(self, path: Path, step: str) -> Path:
         if not path.is_file():
             raise RunError(
-                f"{self.step} needs the numbers of {step}",
-                where=path.name,
+                f"{self.step} needs what {step} saves",
+                where=f"metrics/{path.name}",
                 do=f"run: make all STUDY={self.paths.name}",
             )
-        return json.loads(path.read_text(encoding="utf-8"))
+        return path
+
+    def say_list(self, sentences: Sequence[str]) -> Markdown:
+        """Sentences that were written from saved numbers, one below the other."""
+        return Markdown("\n".join(f"- {sentence}" for sentence in sentences))
 
     def say(self, template: str, numbers: Mapping[str, Any]) -> Markdown:
         """A sentence whose numbers come from saved metrics: `study.say("AUC {auc:.3f}", metrics)`."""

@@ -39,8 +39,13 @@ def draw_weights(targets: ArrayLike, *, draws: int, seed: int) -> NDArray[np.uin
 
     Returns:
         (draws, N) counts; in every row those of each class sum to the size of the class.
+
+    Raises:
+        MetricError: a class is missing.
     """
     labels = np.asarray(targets).astype(bool)
+    if labels.all() or not labels.any():
+        raise MetricError("labels of one class cannot be drawn by class", expected="at least one image of each class")
     rng = np.random.default_rng(seed)
     weights = np.empty((draws, labels.size), dtype=np.uint16)
     for member in (~labels, labels):

@@ -100,7 +100,7 @@ def read_predictions(paths: Path | Iterable[Path]) -> pd.DataFrame:
         if not path.is_file():
             raise DataError("no predictions here", where=path, do="run the training notebook of that network first")
     types = {"image_id": str, "split": str, "model": str, "regime": str, "seed": int, "target": int}
-    tables = [pd.read_csv(path, dtype=types, float_precision="round_trip") for path in paths]
+    tables = [pd.read_csv(path, dtype=types) for path in paths]
     return check_predictions(pd.concat(tables, ignore_index=True), where=", ".join(p.name for p in paths))
 
 

@@ -47,9 +47,9 @@ def tabulate_blocks(predictions: pd.DataFrame, params: Comparison) -> pd.DataFra
         run = {"model": model, "regime": regime, "name": name_series(model, regime)}
         blocks = dict(iter(test.groupby(test["image_id"].map(id_block), sort=True)))
         for label, part in ({ALL: test} | blocks).items():
-            if label not in weights:  # every run scores the same images in the same order
+            if label not in weights and _is_rankable(part):  # every run scores the same images in the same order
                 weights[label] = draw_weights(part["target"], draws=params.bootstrap_draws, seed=params.seed)
-            rows += [run | row for row in _evaluate_block(part, label, weights[label], params.confidence)]
+            rows += [run | row for row in _evaluate_block(part, label, weights.get(label), params.confidence)]
         rows.append(run | _evaluate_within(list(blocks.values()), params.confidence))
     return pd.DataFrame(rows)
 
@@ -58,10 +58,12 @@ def _is_rankable(part: pd.DataFrame) -> bool:
     return min(part["target"].sum(), (1 - part["target"]).sum()) >= 2
 
 
-def _evaluate_block(part: pd.DataFrame, label: str, weights: NDArray, confidence: float) -> list[dict[str, object]]:
+def _evaluate_block(
+    part: pd.DataFrame, label: str, weights: NDArray | None, confidence: float
+) -> list[dict[str, object]]:
     targets, probs = part["target"], part["probability"]
     counts = {"block": label, "images": len(part), "malignant": int(targets.sum())}
-    if not _is_rankable(part):
+    if weights is None:
         return [counts | {"metric": m, "value": np.nan, "low": np.nan, "high": np.nan} for m in ("auc", "ap")]
     draws = map_draws(lambda w: {"ap": rank_scores(targets, probs, weights=w).average_precision()}, weights)
     auc = delong_interval(targets, probs, confidence=confidence)

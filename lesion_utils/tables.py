@@ -150,22 +150,28 @@ def tabulate_leaderboard(
 
     Returns:
         `name`, `group` ("this study", "controls", "published", "not comparable"), each of `LEADERBOARD_METRICS` with
-        `_low` and `_high` (NaN in published rows), `mark` ("secondary source" or why not comparable) and `citation`.
+        `_low` and `_high` (NaN in published rows), and `citation`. Names of published rows say in brackets why a row is
+        not comparable and where a figure comes from a secondary source.
     """
     own = results[(results["seed"] == ENSEMBLE) & ~results["regime"].str.contains(":")]
     tables = [_spread_columns(own, "this study"), _spread_columns(controls, "controls")]
     comparable = published["comparable"] & official
-    marks = published["certainty"].map({"secondary": SECONDARY_MARK}).fillna("")
-    marks = [", ".join(filter(None, pair)) for pair in zip(published["why_not"], marks, strict=True)]
-    rows = published.rename(columns={"work": "name"}).assign(
-        group=comparable.map({True: "published", False: "not comparable"}), mark=marks
+    rows = published.assign(
+        name=_mark_names(published), group=comparable.map({True: "published", False: "not comparable"})
     )
     tables += [part.sort_values("ap", ascending=False) for _, part in rows.groupby("group", sort=False)]
     columns = [f"{metric}{end}" for metric in LEADERBOARD_METRICS for end in ("", "_low", "_high")]
-    board = pd.concat(tables, ignore_index=True).reindex(columns=["name", "group", *columns, "mark", "citation"])
+    board = pd.concat(tables, ignore_index=True).reindex(columns=["name", "group", *columns, "citation"])
     order = {"this study": 0, "controls": 1, "published": 2, "not comparable": 3}
     board = board.sort_values("group", key=lambda g: g.map(order), kind="stable", ignore_index=True)
-    return board.fillna({"mark": "", "citation": ""})
+    return board.fillna({"citation": ""})
+
+
+def _mark_names(published: pd.DataFrame) -> list[str]:
+    """A work's name with what a reader must know beside it: why it cannot be compared, that the source is secondary."""
+    secondary = published["certainty"].map({"secondary": SECONDARY_MARK}).fillna("")
+    marks = (", ".join(filter(None, pair)) for pair in zip(published["why_not"], secondary, strict=True))
+    return [f"{work} [{mark}]" if mark else work for work, mark in zip(published["work"], marks, strict=True)]
 
 
 def _spread_columns(rows: pd.DataFrame, group: str) -> pd.DataFrame:

@@ -1,0 +1,66 @@
+"""Predictions drawn for tests: two networks, several regimes and seeds, the same images in each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from lesion_utils.schema import Comparison
+
+#: How far each model and regime separates the classes, in standard deviations of its logits.
+SKILL = {
+    ("resnet50", "scratch"): 0.6,
+    ("resnet50", "features"): 1.0,
+    ("resnet50", "finetune"): 1.6,
+    ("vgg19", "scratch"): 0.5,
+    ("vgg19", "features"): 0.9,
+    ("vgg19", "finetune"): 1.5,
+}
+
+COMPARISON = Comparison(
+    primary={"metric": "auc", "regime": "finetune", "alpha": 0.05},
+    bootstrap_draws=200,
+    seed=2016,
+    confidence=0.95,
+    sensitivity_target=0.9,
+    power=0.8,
+    balanced_subset=75,
+    balanced_repeats=50,
+)
+
+
+def draw_predictions(
+    *,
+    images: int = 120,
+    validation: int = 60,
+    prevalence: float = 0.2,
+    seeds: int = 2,
+    skill: Mapping[tuple[str, str], float] = SKILL,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """A table as `read_predictions` returns it; ids run through all three blocks of the challenge."""
+    rng = np.random.default_rng(seed)
+    total = images + validation
+    targets = np.zeros(total, dtype=int)
+    for members in (slice(0, images), slice(images, total)):
+        size = len(range(total)[members])
+        targets[members] = rng.permutation(np.arange(size) < round(prevalence * size))
+    numbers = np.concatenate([np.linspace(0, 11402, images), np.linspace(1, 11401, validation)]).astype(int)
+    numbers[images:] += 20_000  # validation images are other images
+    base = pd.DataFrame(
+        {
+            "image_id": [f"ISIC_{number:07d}" for number in numbers],
+            "split": np.repeat(["test", "val"], [images, validation]),
+            "target": targets,
+        }
+    )
+    shared, parts = rng.normal(size=total), []
+    for (model, regime), separation in skill.items():
+        for run in range(seeds):
+            logits = np.round(shared + 0.7 * rng.normal(size=total) + separation * targets - 1.4, 6)
+            scores = {"model": model, "regime": regime, "seed": run, "logit": logits, "probability": expit(logits)}
+            parts.append(base.assign(**scores))
+    return pd.concat(parts, ignore_index=True)

@@ -28,13 +28,14 @@ class Section(BaseModel):
 class Synthetic(Section):
     """The embedded data set that `lesion_utils.synthetic` draws."""
 
-    train_images: int = Field(ge=40, le=10_000, description="training images to draw")
-    test_images: int = Field(ge=20, le=10_000, description="test images to draw")
+    train_images: int = Field(ge=40, le=900, description="training images to draw, at most as many as ISIC 2016 has")
+    test_images: int = Field(ge=20, le=379, description="test images to draw, at most as many as ISIC 2016 has")
     prevalence: Fraction = Field(description="share of malignant images in each split")
     overlap: float = Field(
         ge=0,
         le=3,
-        description="noise between latent malignancy and label; 0 makes the classes separable",
+        description="standard deviation of the latent malignancy within a class, the class means being 2 apart; "
+        "0 makes the classes separable",
     )
     image_width: int = Field(ge=64, le=2048, description="width of the drawn photographs, px")
 

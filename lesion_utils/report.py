@@ -13,6 +13,8 @@ from lesion_utils.site_content import Report
 from lesion_utils.site_pages import describe_value, format_bytes, format_date, format_duration, render_page
 from lesion_utils.verify import describe_verdict, verify_study
 
+#: The step whose figures and tables stand with the results.
+COMPARISON = "05_comparison"
 PROMISES = {
     "exact": "On a processor of the same model and with the same lock, predictions and metrics come out byte for byte.",
     "device": "On a GPU of the same model and with the same lock, predictions come out the same, but for the "
@@ -51,6 +53,7 @@ def _collect(report: Report, params: StudyParams, findings: list) -> dict[str, A
     runs = {step: run for step, run in report.runs.items() if step != "index"}
     verdict = describe_verdict(findings)
     commit, dirty = _name_commit(runs)
+    parts = [_collect_step(report, step) for step in STEPS if step != COMPARISON]
     title = params.data.title
     date = max((run.get("ended") or "" for run in runs.values()), default="")
     citation = f"{title}. Report of the study “{report.study}”, commit {commit[:10]}{dirty}, {format_date(date)}."
@@ -61,9 +64,8 @@ def _collect(report: Report, params: StudyParams, findings: list) -> dict[str, A
         "headline": report.headline,
         "sentences": report.sentences,
         "facts": _list_facts(report, runs, verdict, date),
-        "figures": report.figures,
-        "titles": {step: run.get("title") or step for step, run in runs.items()},
-        "tables": _list_tables(report),
+        "comparison": _collect_step(report, COMPARISON),
+        "parts": [part for part in parts if part["figures"] or part["tables"]],
         "steps": [_describe_step(report, step, run) for step, run in runs.items()],
         "data": _list_data(report),
         "environment": _list_environment(runs),
@@ -143,18 +145,22 @@ def _name_warned(determinism: dict) -> str:
     return f"not deterministic: {', '.join(warned)}" if warned else "no operation warned"
 
 
-def _list_tables(report: Report) -> list[dict[str, Any]]:
-    return [
+def _collect_step(report: Report, step: str) -> dict[str, Any]:
+    """A step's figures and tables."""
+    tables = [
         {
-            "name": table.name,
-            "label": f"{table.step}, {table.name.replace('_', ' ')}" if table.step else table.name,
+            "label": table.name.replace("_", " "),
             "header": table.header,
             "rows": table.rows,
             "total": table.total,
             "link": table.path.relative_to(report.folder).as_posix(),
         }
         for table in report.tables
+        if table.step == step
     ]
+    title = report.runs.get(step, {}).get("title") or step
+    figures = [figure for figure in report.figures if figure.step == step]
+    return {"step": step, "title": title, "figures": figures, "tables": tables}
 
 
 def _describe_step(report: Report, step: str, run: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_utils.errors import RunError
+from lesion_utils.graph import STEPS
 
 #: Rows of a table that a page shows; the rest is in the CSV file.
 SHOWN_ROWS = 60
@@ -108,8 +109,7 @@ class Report:
         return sorted(paths, key=rank)
 
     def _owner(self, path: Path) -> str:
-        owners = [step for step in self.runs if path.stem.startswith(step + "_")]
-        return max(owners, key=len, default="")
+        return next((step for step in STEPS if path.stem.startswith(f"{step}_")), "")
 
 
 def read_json(path: Path) -> Any:

@@ -178,6 +178,7 @@ def test_a_hostile_output_reaches_nobody(chromium, tmp_path):
     class Listener(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             heard.append(self.path)
+            self.send_error(404)
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Listener)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -185,6 +185,7 @@ FIGURES = {
     "reliability": lambda: plots.plot_reliability(
         TARGETS, {"before": PROBS[NETWORKS[0]], "after temperature scaling": PROBS[NETWORKS[1]]}
     ),
+    "reliability, four panels": lambda: plots.plot_reliability(TARGETS, draw_scores(names=NETWORKS)[1]),
     "reliability, constant": lambda: plots.plot_reliability(TARGETS, CONSTANT),
     "reliability, one panel": lambda: plots.plot_reliability(FEW, FEW_PROBS),
     "decision": lambda: plots.plot_decision_curve(draw_decision(NETWORKS)),
@@ -205,6 +206,9 @@ FIGURES = {
     "forest": lambda: plots.plot_forest(draw_forest(NETWORKS)),
     "forest, long names": lambda: plots.plot_forest(draw_forest([LONG]), metrics=["auc"]),
     "differences": lambda: plots.plot_paired_differences(draw_differences(["ResNet50 − VGG19, fine-tuned", LONG])),
+    "differences, small": lambda: plots.plot_paired_differences(
+        draw_differences(["ResNet50 − VGG19, from scratch"]).assign(difference=0.001, low=-0.018, high=0.02)
+    ),
     "differences, one": lambda: plots.plot_paired_differences(draw_differences(["a − b"]).iloc[:1]),
     "by block": lambda: plots.plot_scores_by_block(draw_block_scores(MANY[:3], NETWORKS)),
     "by block, many, AP": lambda: plots.plot_scores_by_block(draw_block_scores(MANY, NETWORKS[:1]), metric="ap"),
@@ -212,6 +216,7 @@ FIGURES = {
     "heat map, gaps": lambda: plots.plot_classifier_heatmap(
         draw_heat(["resnet50", "vgg19", "mobilenetv2_100"], ["knn", LONG]).iloc[:-1]
     ),
+    "heat map, none": lambda: plots.plot_classifier_heatmap(draw_heat([], [])),
     "heat map, one cell": lambda: plots.plot_classifier_heatmap(draw_heat(["vgg19"], ["knn"])),
     "regimes": lambda: plots.plot_regimes(
         draw_regimes(

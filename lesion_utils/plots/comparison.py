@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from lesion_utils.evaluation import label_metric
 from lesion_utils.plots.style import (
@@ -124,6 +125,7 @@ def plot_paired_differences(rows: pd.DataFrame) -> Plate:
             span = "" if np.isnan(row.low) else f"\n({row.low:+.3f} to {row.high:+.3f})"
             _write_beside(ax, y, f"{row.difference:+.3f}{tested}{span}".replace("-", "−"))
         ax.set_xlim(-reach, reach)
+        ax.xaxis.set_major_locator(MaxNLocator(2 if len(metrics) > 2 else 4, symmetric=True))
         _frame_rows(ax, f"difference in {label_metric(metric)}")
     axes[0, 0].set_yticks(range(len(names)), [wrap_label(n, 30) for n in names])
     axes[0, 0].set_ylim(len(names) - 0.5, -0.5)

@@ -18,11 +18,12 @@ from lesion_utils.plots.style import (
     DOUBLE,
     GREY,
     INK,
+    SHARE_LABELS,
+    SHARES,
     SINGLE,
     Plate,
     count_classes,
     finish_figure,
-    frame_unit_square,
     house_style,
     legend_below,
     new_figure,
@@ -118,7 +119,7 @@ def plot_reliability(targets: np.ndarray, probs: Mapping[str, np.ndarray]) -> Pl
     Args:
         targets: (N,) int, 0 benign, 1 malignant.
         probs: panel title -> (N,) float in [0, 1], such as {"before": ..., "after temperature scaling": ...}; at most
-            three.
+            four.
     """
     width = SINGLE if len(probs) == 1 else DOUBLE
     fig, axes = new_figure(2, len(probs), width=width, height=82, height_ratios=(4, 1), sharex=True, sharey="row")
@@ -141,8 +142,9 @@ def _draw_reliability(ax: Axes, curve: pd.DataFrame) -> None:
     ax.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=(0, (1, 2)))
     ax.vlines(curve["predicted"], curve["low"], curve["high"], color=INK, lw=0.9)
     ax.plot(curve["predicted"], curve["observed"], "o-", color=INK, lw=0.9, mec="white", mew=0.6, clip_on=False)
-    frame_unit_square(ax, "", "")
-    ax.set_aspect("auto")
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_ticks(SHARES, SHARE_LABELS)
 
 
 @house_style

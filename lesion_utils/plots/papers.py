@@ -15,6 +15,8 @@ from lesion_utils.plots.style import (
     DOUBLE,
     INK,
     LIGHT,
+    SHARE_LABELS,
+    SHARES,
     SINGLE,
     Plate,
     finish_figure,
@@ -101,7 +103,16 @@ def plot_regimes(rows: pd.DataFrame) -> Plate:
             y = np.array([regimes.index(r) for r in part["regime"]]) + (k - (len(series) - 1) / 2) * 0.75 / len(series)
             colour, marker = styles[source]["color"], styles[source]["marker"]
             ax.hlines(y, part["low"], part["high"], color=colour, lw=1.1)
-            ax.plot(part["value"], y, ls="", ms=4.5, color=colour, marker=marker, mfc="white" if balanced else colour)
+            ax.plot(
+                part["value"],
+                y,
+                ls="",
+                ms=4.5,
+                color=colour,
+                marker=marker,
+                mfc="white" if balanced else colour,
+                clip_on=False,
+            )
         _frame_regimes(ax, metric, len(regimes))
     axes[0, 0].set_yticks(range(len(regimes)), [REGIME_NAMES[r] for r in regimes])
     axes[0, 0].set_ylim(len(regimes) - 0.5, -0.5)
@@ -123,7 +134,7 @@ def _frame_regimes(ax: Axes, metric: str, regimes: int) -> None:
     ax.set_xlabel(label_metric(metric))
     if ax.dataLim.x1 <= 1:
         ax.set_xlim(0, 1)
-        ax.set_xticks(np.linspace(0, 1, 5), ["0", "", "0.5", "", "1"])
+        ax.set_xticks(SHARES, SHARE_LABELS)
     else:  # a loss has no upper end
         ax.set_xlim(0, 1.05 * ax.dataLim.x1)
         ax.xaxis.set_major_locator(MaxNLocator(3))

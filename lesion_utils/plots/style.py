@@ -34,6 +34,7 @@ MODEL_MARKERS = {"resnet50": "o", "vgg19": "s"}
 REGIME_DASHES = {"scratch": (0, (1.2, 1.2)), "features": (0, (4, 1.6)), "finetune": "-"}
 OTHER_COLOURS = ("#bb5217", "#2f6db5", "#b0568f", "#7a6a00")
 OTHER_MARKERS = ("D", "^", "v", "P")
+SHARES, SHARE_LABELS = np.linspace(0, 1, 5), ["0", "", "0.5", "", "1"]  # ticks of neighbours never meet
 INK, GREY, LIGHT = "#222222", "#6b6b6b", "#d9d9d9"
 
 HOUSE = {
@@ -215,8 +216,8 @@ def wrap_label(text: str, width: int) -> str:
 
 def title_panel(ax: Axes, title: str) -> None:
     """A panel's title, broken where the panel ends."""
-    width = ax.get_subplotspec().get_gridspec().ncols
-    ax.set_title(wrap_label(title, {1: 46, 2: 48}.get(width, 96 // width)))
+    columns = ax.get_subplotspec().get_gridspec().ncols
+    ax.set_title(wrap_label(title, 46 if columns == 1 else 96 // columns))
 
 
 def legend_below(fig: Plate, handles: Sequence, *, columns: int) -> None:
@@ -227,8 +228,7 @@ def legend_below(fig: Plate, handles: Sequence, *, columns: int) -> None:
 def frame_unit_square(ax: Axes, xlabel: str, ylabel: str) -> None:
     """Axes of two shares, both from 0 to 1, drawn square."""
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel=xlabel, ylabel=ylabel, aspect="equal")
-    ticks = np.linspace(0, 1, 6)
-    ax.set_xticks(ticks)
-    ax.set_yticks(ticks)
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_ticks(np.linspace(0, 1, 6))
     for artist in ax.spines.values():
         artist.set_zorder(0.5)  # curves that run along an edge stay visible

@@ -11,6 +11,7 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -203,7 +204,9 @@ def scrub_paths(text: str) -> str:
     inside = {name: p for name, p in named.items() if p and p != Path("/") and not _is_own(name, p)}
     for name, path in sorted(inside.items(), key=lambda item: -len(str(item[1]))):
         text = re.sub(re.escape(str(path)) + r"(?![\w.-])", name, text)
-    return re.sub(r"[^\s\"']*/ipykernel_\d+/\d+\.py", "<cell>", text).replace("./lesion_utils/", "lesion_utils/")
+    # Each pattern begins with fixed text: an executed notebook is megabytes of images in one line.
+    cells = re.escape(tempfile.gettempdir()) + r"/ipykernel_\d+/\d+\.py"
+    return re.sub(cells, "<cell>", text).replace("./lesion_utils/", "lesion_utils/")
 
 
 def _is_own(name: str, path: Path) -> bool:

@@ -60,7 +60,9 @@ def verify_study(study: Study, *, skip: Collection[str] = ()) -> list[Finding]:
     findings = [finding for step in checked for finding in _verify_step(study, step, params)]
     known = {finding.path for finding in findings}
     strays = _find_strays(study, known, skip)
-    return findings + [Finding(path, "", "not recorded", "no step made it") for path in strays]
+    return findings + [
+        Finding(path, _find_owner(path), "not recorded", "no run that ended well made it") for path in strays
+    ]
 
 
 def seal_record(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def _group(findings: Collection[Finding]) -> list[tuple[str, str, str]]:
             groups.setdefault((finding.state, finding.step, finding.detail), []).append(finding.path)
     rows = []
     for (state, step, why), paths in sorted(groups.items(), key=lambda group: -STATES.index(group[0][0])):
-        whole = state == "stale" and len(paths) > 1
+        whole = step and state in ("stale", "not recorded") and len(paths) > 1
         rows += [(state, f"{step}, {len(paths)} files", why)] if whole else [(state, path, why) for path in paths]
     return rows
 
@@ -169,6 +171,10 @@ def _list_reasons(study: Study, step: Step, params: StudyParams, record: Mapping
         done = {**record, "data": None, "weights": None}
         key = {**key, "data": None, "weights": None}
     return [*graph._explain_key(done, key), *graph._explain_inputs(done["inputs"], inputs)]
+
+
+def _find_owner(path: str) -> str:
+    return next((name for name, step in STEPS.items() if step.may_make(path)), "")
 
 
 def _find_strays(study: Study, known: Collection[str], skip: Collection[str]) -> list[str]:

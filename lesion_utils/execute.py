@@ -67,8 +67,7 @@ def _make_step(
     started, clock = datetime.now(UTC), time.monotonic()
     record = provenance.describe_run(study, step, params, key=key, inputs=inputs)
     graph.forget_done(study, step)
-    for left in ("facts.json", "train.jsonl"):
-        (study.runs / step.name / left).unlink(missing_ok=True)
+    (study.runs / step.name / "train.jsonl").unlink(missing_ok=True)
     provenance.finish_run(study, step, record, status="running", started=started)
     try:
         with set_aside(study, step), console.show_step(step.name, follow_log(study, step)):

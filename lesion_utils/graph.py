@@ -173,7 +173,7 @@ def list_reasons(study: Study, step: Step, key: Mapping[str, Any], inputs: Mappi
         record = load_record(study, step) or {}
         unfinished = {"failed": "it failed", "interrupted": "it was interrupted", "running": "it was killed"}
         return [unfinished.get(record.get("status", ""), "it has not run on this machine yet")]
-    changes = [*_explain_key(done, key), *(_explain_inputs(done["inputs"], inputs) if inputs is not None else ())]
+    changes = [*explain_key(done, key), *(explain_inputs(done["inputs"], inputs) if inputs is not None else ())]
     return [*changes, *(f"{path} is missing" for path in list_missing(study, step))]
 
 
@@ -205,7 +205,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 # --- a sentence for every change ------------------------------------------------------------------
 
 
-def _explain_key(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+def explain_key(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each difference of two keys: parameters, notebook, data, weights, code."""
     for key, before, after in _diff(old["params"], new["params"]):
         yield f"params {key} {before} -> {after}"
     if old["notebook"] != new["notebook"]:
@@ -219,7 +220,8 @@ def _explain_key(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str
         yield f"code changed in {', '.join(modules)}"
 
 
-def _explain_inputs(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+def explain_inputs(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    """A sentence for each file of earlier steps that changed, appeared or went."""
     for path in sorted(old.keys() | new.keys()):
         if old.get(path) != new.get(path):
             yield f"{path} {'changed' if path in old and path in new else 'is gone' if path in old else 'is new'}"

@@ -22,7 +22,7 @@ from typing import Any
 from lesion_utils import paths
 from lesion_utils.files import dump_json, write_atomic
 from lesion_utils.fingerprint import digest_bytes, digest_file
-from lesion_utils.graph import Step, find_step, load_record, read_json
+from lesion_utils.graph import Step, load_record, read_json
 from lesion_utils.paths import Study, project_root
 from lesion_utils.schema import StudyParams
 from lesion_utils.verify import seal_record
@@ -62,8 +62,6 @@ def finish_run(
 ) -> dict[str, Any]:
     """Complete a record and write it as `runs/<step>/run.json`.
 
-    What the step itself noted with `note_facts` (device, determinism, weights) is taken over.
-
     Args:
         status: "running", "ok", "failed" or "interrupted".
         started: UTC.
@@ -74,7 +72,7 @@ def finish_run(
         **record,
         "device": describe_device(),
         "determinism": {"level": None, "warned_ops": []},
-        **(read_json(_facts_path(study, step.name)) or {}),
+        **(describe_training(study, step) if status == "ok" else {}),
         "status": status,
         "started": _format_time(started),
         "ended": _format_time(ended),
@@ -86,19 +84,26 @@ def finish_run(
     return finished
 
 
-def note_facts(study: Study, step: str, facts: Mapping[str, Any]) -> None:
-    """Note what only the running step knows, such as the device, for its record.
-
-    Args:
-        facts: fields of `run.json`, for instance `device` (type, name, threads), `determinism` (level, warned_ops)
-            or `weights`; later notes of one run replace earlier ones of the same name.
-    """
-    path = _facts_path(study, step)
-    write_atomic(path, dump_json({**(read_json(path) or {}), **facts}))
-
-
-def _facts_path(study: Study, step: str) -> Path:
-    return study.runs / find_step(step).name / "facts.json"
+def describe_training(study: Study, step: Step) -> dict[str, Any]:
+    """What only training knows, from the numbers that its notebook saved: the device, determinism and weights."""
+    runs = (read_json(study.metrics / f"{step.name}.json") or {}).get("runs") if step.network else None
+    if not runs:
+        return {}
+    compute = runs[0]["compute"]
+    used = next((run["weights"] for run in runs if run["weights"]), {"name": "none"})
+    return {
+        "device": {
+            "type": compute["device"],
+            "name": compute["processor"],
+            "threads": compute["threads"],
+            "precision": compute["precision"],
+        },
+        "determinism": {
+            "level": compute["level"],
+            "warned_ops": sorted({name for run in runs for name in run["nondeterministic"]}),
+        },
+        "weights": {step.network: used},
+    }
 
 
 def read_title(step: Step) -> str:
@@ -140,7 +145,7 @@ def describe_data(study: Study, params: StudyParams) -> dict[str, Any]:
     synthetic = params.data.source == "synthetic"
     return {
         "source": params.data.source,
-        "content_hash": manifest.get("content_hash"),
+        "content_hash": manifest.get("content"),
         "synthetic": synthetic,
         "description": manifest.get("summary") or ("drawn images" if synthetic else "ISIC 2016 Part 3"),
     }

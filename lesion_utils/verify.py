@@ -170,7 +170,7 @@ def _list_reasons(study: Study, step: Step, params: StudyParams, record: Mapping
     if done is None:
         done = {**record, "data": None, "weights": None}
         key = {**key, "data": None, "weights": None}
-    return [*graph._explain_key(done, key), *graph._explain_inputs(done["inputs"], inputs)]
+    return [*graph.explain_key(done, key), *graph.explain_inputs(done["inputs"], inputs)]
 
 
 def _find_owner(path: str) -> str:

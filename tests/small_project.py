@@ -23,7 +23,7 @@ from lesion_utils.files import dump_json, write_if_changed
 
 def prepare_study(study, params, *, on_progress=None):
     on_progress("drawing", 1, 1)
-    facts = {"content_hash": f"{params.data.seed:064x}", "summary": "no images", "source": params.data.source}
+    facts = {"content": f"{params.data.seed:064x}", "summary": "no images", "source": params.data.source}
     write_if_changed(study.data / "manifest.json", dump_json(facts))
 '''
 REPORT = '''

@@ -59,12 +59,20 @@ def test_a_record_has_every_field_and_a_seal(study, record):
         assert word not in text, "nothing of this machine"
 
 
-def test_what_the_step_noted_is_in_its_record(study, record):
-    provenance.note_facts(study, STEP.name, {"device": {"type": "cuda", "name": "H", "threads": 1}})
-    provenance.note_facts(study, STEP.name, {"determinism": {"level": "device", "warned_ops": ["adaptive_avg_pool2d"]}})
+def test_a_training_steps_device_and_weights_are_those_of_its_runs(study, record):
+    compute = {"device": "cuda", "processor": "H", "precision": "float32", "threads": 1, "level": "device"}
+    runs = [
+        {"compute": compute, "nondeterministic": [], "weights": None},
+        {"compute": compute, "nondeterministic": ["adaptive_avg_pool2d"], "weights": {"name": "vgg19.tv_in1k"}},
+    ]
+    study.metrics.mkdir(parents=True)
+    (study.metrics / f"{STEP.name}.json").write_text(json.dumps({"runs": runs}))
     finished = provenance.finish_run(study, STEP, record, status="ok", started=datetime.now(UTC))
-    assert finished["device"]["type"] == "cuda"
-    assert finished["determinism"]["warned_ops"] == ["adaptive_avg_pool2d"]
+    assert finished["device"] == {"type": "cuda", "name": "H", "threads": 1, "precision": "float32"}
+    assert finished["determinism"] == {"level": "device", "warned_ops": ["adaptive_avg_pool2d"]}
+    assert finished["weights"] == {"vgg19": {"name": "vgg19.tv_in1k"}}
+    running = provenance.finish_run(study, STEP, record, status="running", started=datetime.now(UTC))
+    assert running["determinism"]["level"] is None, "earlier numbers say nothing about a run that has not ended"
 
 
 def test_a_runs_id_is_its_content(params):

@@ -135,7 +135,9 @@ def _may_not_download() -> str | None:
 
 def _explain(root: Path, missing: Sequence[RemoteFile], addresses: Sequence[str], reasons: Sequence[str]) -> DataError:
     """The page for someone who has to fetch the files by hand."""
-    listing = "\n".join(f"  - {file.name} ({file.size})" for file in missing)
+    listing = "\n".join(
+        f"  - {file.name} ({file.size})" + (f", SHA-256 {file.sha256}" if file.sha256 else "") for file in missing
+    )
     return DataError(
         f"files of ISIC 2016 Part 3 are missing:\n{listing}\n" + "\n".join(f"  {reason}" for reason in reasons),
         where=root,

@@ -21,7 +21,7 @@ MAX_FILES, MAX_FILE_BYTES, MAX_TOTAL_BYTES = 2_000, 64 << 20, 4 << 30
 def unpack_images(archive: Path, folder: Path) -> None:
     """Unpack the images of a zip archive into `folder`, which is complete as soon as it exists.
 
-    A single folder around the images is left out, as is what macOS adds.
+    Folders around the images are left out, as is what macOS adds.
 
     Raises:
         DataError: the archive is damaged, holds names that lead elsewhere, links, or more than the bounds above; the
@@ -55,7 +55,7 @@ def _list_members(source: zipfile.ZipFile, archive: Path) -> Iterator[tuple[zipf
         raise _refuse(archive, f"{total:,} bytes unpacked, at most {MAX_TOTAL_BYTES:,} are believed")
     for member in members:
         parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-        if ".." in parts or parts[0] == "/" or ":" in member.filename or len(parts) > 2:
+        if ".." in parts or parts[0] == "/" or ":" in member.filename:
             raise _refuse(archive, f"the name {member.filename!r} leads elsewhere")
         if stat.S_ISLNK(member.external_attr >> 16):
             raise _refuse(archive, f"{member.filename!r} is a link")

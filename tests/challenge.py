@@ -15,7 +15,7 @@ SMALL = {"train": (3, 2), "test": (2, 1)}
 
 
 def draw_picture(seed: int, *, width: int = 96, height: int = 64, mode: str = "RGB") -> Image.Image:
-    """A picture of soft blobs of all sizes, the large ones strongest as in photographs, unlike that of any other seed."""
+    """A picture of soft blobs of all sizes, the large ones strongest, as in photographs; each seed has its own."""
     rng = np.random.default_rng(seed)
     total = np.zeros((height, width, 3))
     for cells in (3, 6, 12, 24):

@@ -20,6 +20,7 @@ class Site:
         trickle: bytes/s at which bodies are sent; 0 sends them at once.
         ranges: whether parts of files are served.
         version: the ETag; None sends none.
+        shift: bytes by which a part begins too late.
     """
 
     files: dict[str, bytes]
@@ -28,6 +29,7 @@ class Site:
     trickle: int = 0
     ranges: bool = True
     version: str | None = '"one"'
+    shift: int = 0
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     sent: int = 0
     address: str = ""
@@ -53,7 +55,7 @@ def serve(site: Site):
             body, start = site.files[name], 0
             wanted = self.headers.get("Range")
             if wanted and site.ranges and self.headers.get("If-Range") in (None, site.version):
-                start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+                start = int(wanted.removeprefix("bytes=").removesuffix("-")) + site.shift
                 if start >= len(body):
                     return self.refuse(416)
             self.send_response(206 if start else 200)

@@ -40,13 +40,14 @@ def find(tmp_path, files: list[bytes], aspect="squash"):
     return find_duplicates(table, np.stack(squares), boxes=boxes, workers=1)
 
 
-def others(count=12):
-    return [encode_jpeg(draw_picture(100 + i, width=160, height=120)) for i in range(count)]
+def others(count=12, width=160):
+    return [encode_jpeg(draw_picture(100 + i, width=width, height=120)) for i in range(count)]
 
 
 @pytest.mark.parametrize("aspect", ["squash", "crop", "pad"])
 def test_different_pictures_are_no_duplicates(tmp_path, aspect):
     assert find(tmp_path, others(40), aspect).empty
+    assert find(tmp_path, others(40, width=470), aspect).empty  # black bars make up most of a padded square
 
 
 def test_the_three_kinds_are_told_apart(tmp_path):

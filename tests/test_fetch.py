@@ -92,6 +92,14 @@ def test_a_part_of_another_version_is_not_continued(tmp_path):
 def test_a_server_that_cannot_resume_is_asked_from_the_start(tmp_path, changes):
     with serve(Site({"labels.csv": BODY}, drop_after=[100_000], **changes)) as site:
         assert fetch(tmp_path, site) == BODY
+    if "version" in changes:  # without a strong tag nothing says that a part belongs to the same file
+        assert [wanted for _, wanted in site.asked] == [None, None]
+
+
+def test_a_part_that_begins_elsewhere_is_refused(tmp_path):
+    site = Site({"labels.csv": BODY}, drop_after=[100_000], shift=7)
+    with serve(site), pytest.raises(DataError, match="another range of bytes"):
+        fetch(tmp_path, site, file=file_of(BODY, known=False))
 
 
 def test_a_part_that_is_longer_than_the_file_is_thrown_away(tmp_path):

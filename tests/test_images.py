@@ -101,7 +101,7 @@ def test_what_is_no_photograph_is_refused(tmp_path, raw, words):
 def test_a_truncated_image_is_refused_with_and_without_draft(tmp_path, share):
     for width, height in ((96, 64), (2000, 1500)):
         raw = encode_jpeg(draw_picture(7, width=width, height=height))
-        with pytest.raises(ImageError, match="(?i)truncated"):
+        with pytest.raises(ImageError, match=r"(?i)truncated"):
             decode_square(write(tmp_path / "a.jpg", raw[: int(share * len(raw))]), size=64, aspect="squash")
 
 

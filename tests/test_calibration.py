@@ -8,6 +8,7 @@ import pytest
 from dcurves import dca
 from hypothesis import given, settings
 from scipy.special import expit
+from scored_labels import scored_labels
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from statsmodels.stats.proportion import proportion_confint
@@ -23,7 +24,6 @@ from lesion_utils.calibration import (
     trace_decision_curves,
 )
 from lesion_utils.errors import MetricError
-from tests.test_metrics import scored_labels
 
 
 def draw_scores(*, images: int, temperature: float = 1.0, seed: int = 0):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from MLstatkit import Delong_test
+from scored_labels import scored_labels
 from statsmodels.stats.proportion import proportion_confint
 
 from benchmarks.stats import draw_test_set, measure_coverage
@@ -23,7 +24,6 @@ from lesion_utils.intervals import (
     place_scores,
     wilson_interval,
 )
-from tests.test_metrics import scored_labels
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scored_labels import scored_labels
 from sklearn import metrics as sk
 
 from lesion_utils.errors import MetricError
@@ -18,17 +19,6 @@ from lesion_utils.metrics import average_precision, check_scores, choose_thresho
 
 ISIC = Path(__file__).parent / "oracles" / "isic"
 CASES = sorted(json.loads((ISIC / "scores.json").read_text()))
-
-#: Few distinct values make ties; the neighbours of 0.5 and the smallest numbers are where comparisons go wrong.
-AWKWARD = (0.0, 5e-324, 1e-300, 0.25, np.nextafter(0.5, 0), 0.5, np.nextafter(0.5, 1), 0.75, 1 - 2**-53, 1.0)
-
-
-@st.composite
-def scored_labels(draw):
-    """Labels of both classes with scores that are tied, awkward or plain."""
-    labels = draw(st.lists(st.integers(0, 1), min_size=2, max_size=60).filter(lambda y: 0 < sum(y) < len(y)))
-    scores = st.one_of(st.sampled_from(AWKWARD), st.floats(0, 1))
-    return np.array(labels), np.array(draw(st.lists(scores, min_size=len(labels), max_size=len(labels))))
 
 
 def ask_sklearn(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
@@ -57,6 +47,7 @@ def ask_sklearn(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
     return answers | {f"{AT_SENSITIVITY}{s * 100:.0f}": 1 - fpr[tpr >= s][0] for s in SENSITIVITIES}
 
 
+@settings(max_examples=60)
 @given(scored_labels())
 def test_every_metric_agrees_with_scikit_learn(case):
     y, p = case

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_predictions import draw_predictions
 from scipy.special import expit
 
 from lesion_utils.errors import DataError, MetricError
@@ -21,7 +22,6 @@ from lesion_utils.predictions import (
     write_predictions,
     write_submission,
 )
-from tests.drawn_predictions import draw_predictions
 
 ISIC = Path(__file__).parent / "oracles" / "isic"
 

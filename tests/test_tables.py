@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_predictions import COMPARISON, SKILL, draw_predictions
 from sklearn import metrics as sk
 
 from lesion_utils.comparison import compare_networks, find_power, state_power, state_primary, summarise
@@ -24,7 +25,6 @@ from lesion_utils.tables import (
     tabulate_results,
     widen_results,
 )
-from tests.drawn_predictions import COMPARISON, SKILL, draw_predictions
 
 CLASSICAL = {("resnet50", "features:svm_rbf"): 1.0, ("vgg19", "features:knn"): 0.8}
 

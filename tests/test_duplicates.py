@@ -96,6 +96,13 @@ def test_copies_in_another_size_or_colour_are_found(tmp_path, change):
     assert list(found["kind"]) == ["near"] and found["distance"][0] <= 24
 
 
+@pytest.mark.parametrize("aspect", ["squash", "pad"])
+def test_a_copy_of_another_shape_is_found(tmp_path, aspect):
+    picture = draw_picture(5, width=160, height=120)
+    found = find(tmp_path, [encode_jpeg(picture), *others(), encode_jpeg(picture.resize((120, 160)))], aspect)
+    assert list(found["kind"]) == ["near"] and found["pose"][0] == "upright"
+
+
 def test_poses_are_the_eight_of_a_square():
     picture = np.arange(16.0).reshape(4, 4)
     assert len({pose_picture(picture, pose).tobytes() for pose in range(8)}) == 8

@@ -9,8 +9,8 @@ import pandas as pd
 
 from lesion_utils.evaluation import label_metric
 from lesion_utils.intervals import draw_weights
+from lesion_utils.names import MODEL_NAMES, REGIME_NAMES, name_series
 from lesion_utils.paired import PairedTest, compare_bootstrap, compare_delong, compare_mcnemar, detectable_difference
-from lesion_utils.plots.style import MODEL_NAMES, REGIME_NAMES, name_series
 from lesion_utils.predictions import ENSEMBLE, add_ensembles, select_run
 from lesion_utils.schema import Comparison
 from lesion_utils.tables import format_value

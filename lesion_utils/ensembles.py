@@ -11,7 +11,7 @@ import pandas as pd
 from lesion_utils.calibration import calibrate_run, trace_decision_curves
 from lesion_utils.evaluation import Curve, band_precision_recall, band_roc
 from lesion_utils.intervals import draw_weights
-from lesion_utils.plots import name_series
+from lesion_utils.names import name_series
 from lesion_utils.predictions import ENSEMBLE, add_ensembles, iterate_runs, write_submission
 from lesion_utils.schema import Comparison
 from lesion_utils.tables import format_value

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lesion_utils.evaluation import evaluate
 from lesion_utils.intervals import map_draws, percentile_interval
-from lesion_utils.plots.style import MODEL_NAMES
+from lesion_utils.names import MODEL_NAMES
 from lesion_utils.predictions import ENSEMBLE, add_ensembles, select_run
 from lesion_utils.published import SECONDARY_MARK
 from lesion_utils.schema import Comparison

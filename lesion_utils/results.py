@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lesion_utils.first_look import FirstLook
-from lesion_utils.plots import name_series
+from lesion_utils.names import name_series
 from lesion_utils.predictions import add_ensembles, select_run
 from lesion_utils.schema import Network
 from lesion_utils.train import read_history
@@ -33,6 +33,18 @@ def describe_network(params: Network) -> pd.DataFrame:
     """The settings that differ between regimes, one column per regime."""
     regimes = {name: params.regimes[name].model_dump() for name in REGIME_ORDER if name in params.regimes}
     return pd.DataFrame(regimes).rename_axis("setting").reset_index()
+
+
+def join_predictions(trained: pd.DataFrame, classical: pd.DataFrame) -> pd.DataFrame:
+    """The predictions of training and of classical classifiers on frozen features, in one table."""
+    parts = [part for part in (trained, classical) if len(part)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def describe_choices(classical: pd.DataFrame) -> pd.DataFrame:
+    """What cross-validation inside the training images chose for each classical classifier; empty where none ran."""
+    chosen = classical.attrs.get("chosen", {})
+    return pd.DataFrame([{"classifier": name, **settings} for name, settings in chosen.items()])
 
 
 def describe_outcome(predictions: pd.DataFrame) -> pd.DataFrame:

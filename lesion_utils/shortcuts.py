@@ -19,7 +19,7 @@ from lesion_utils.intervals import (
     place_scores,
 )
 from lesion_utils.metrics import average_precision, rank_scores, roc_auc
-from lesion_utils.plots.style import name_series
+from lesion_utils.names import name_series
 from lesion_utils.predictions import ENSEMBLE, add_ensembles, iterate_runs
 from lesion_utils.schema import Comparison
 

@@ -12,7 +12,7 @@ from lesion_utils.errors import DataError
 from lesion_utils.evaluation import evaluate_with_intervals, label_metric
 from lesion_utils.intervals import draw_weights
 from lesion_utils.metrics import choose_threshold
-from lesion_utils.plots.style import name_series
+from lesion_utils.names import name_series
 from lesion_utils.predictions import ENSEMBLE, RUN, add_ensembles, iterate_runs
 from lesion_utils.published import SECONDARY_MARK
 from lesion_utils.schema import Comparison

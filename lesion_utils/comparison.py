@@ -161,8 +161,8 @@ def _read_row(row: pd.Series) -> dict[str, object]:
 def _list_headline(
     results: pd.DataFrame, primary: pd.DataFrame, params: Comparison, images: int
 ) -> list[dict[str, object]]:
-    """AP and AUC of both networks in the primary regime, and the difference that was tested."""
-    own = (results["seed"] == ENSEMBLE) & (results["regime"] == params.primary.regime)
+    """AP and AUC of both networks in the regime that the prose speaks of, and the difference that was tested."""
+    own = (results["seed"] == ENSEMBLE) & (results["regime"] == choose_regime(results, params))
     models = results[own & results["metric"].isin(("ap", "auc"))]
     rows = pd.concat([models, primary.rename(columns={"difference": "value"})])
     return [
@@ -178,18 +178,25 @@ def _list_headline(
     ]
 
 
+def choose_regime(results: pd.DataFrame, params: Comparison) -> str:
+    """The regime that the prose speaks of: the declared one, or the most pretrained that any network has."""
+    trained = set(results["regime"])
+    candidates = [params.primary.regime, *reversed(REGIME_NAMES)]
+    return next((regime for regime in candidates if regime in trained), params.primary.regime)
+
+
 def _describe_models(results: pd.DataFrame, seeds: pd.DataFrame, params: Comparison) -> list[str]:
-    """One sentence per network in the primary regime: the mean probability's AP and AUC, and the seeds' spread."""
-    sentences = []
+    """One sentence per network: AP and AUC of the mean probability, and the seeds' spread."""
+    regime, sentences = choose_regime(results, params), []
     for model in PAIR:
-        own = (results["model"] == model) & (results["regime"] == params.primary.regime)
+        own = (results["model"] == model) & (results["regime"] == regime)
         values = results[own & (results["seed"] == ENSEMBLE)].set_index("metric")
         if values.empty:
             continue
         ap, auc = (f"{label_metric(m)} {format_value(*values.loc[m, ['value', 'low', 'high']])}" for m in ("ap", "auc"))
-        matching = (seeds["model"] == model) & (seeds["regime"] == params.primary.regime) & (seeds["metric"] == "auc")
+        matching = (seeds["model"] == model) & (seeds["regime"] == regime) & (seeds["metric"] == "auc")
         sentences.append(
-            f"{name_series(model, params.primary.regime)}, reaches {ap} and {auc}, "
+            f"{name_series(model, regime)}, reaches {ap} and {auc}, "
             f"{params.confidence * 100:g} % intervals; {_describe_spread(seeds[matching].iloc[0])}."
         )
     return sentences

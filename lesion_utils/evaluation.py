@@ -12,6 +12,7 @@ from lesion_utils.calibration import average_losses
 from lesion_utils.intervals import (
     Interval,
     bounds_from_below,
+    combine_intervals,
     delong_interval,
     map_draws,
     percentile_interval,
@@ -123,7 +124,7 @@ def evaluate_with_intervals(
         target_threshold: as in `evaluate`.
 
     Returns:
-        one row per metric: `metric`, `value`, `low`, `high`, `interval` (DeLong, Wilson, bootstrap or none),
+        one row per metric: `metric`, `value`, `low`, `high`, `interval` (how it was had),
         `bootstrap_low`, `bootstrap_high`. An undefined value (precision when nothing is called malignant) is NaN.
     """
     values = evaluate(targets, probs, target_threshold=target_threshold)
@@ -152,20 +153,20 @@ def _find_analytic(
 ) -> dict[str, tuple[str, Interval]]:
     """The intervals that need no resampling: DeLong's of the AUC, Wilson's of sensitivity and specificity.
 
-    Accuracy and precision mix two classes of fixed size, so they are no binomial shares: Wilson's interval would hold
-    the truth 99 times in 100 where it promises 95 (benchmarks/stats.py).
+    Accuracy mixes two classes of fixed size, so it is no binomial share: Wilson's interval would hold the truth 99
+    times in 100 where it promises 95. It and balanced accuracy are combined from the two shares that they are made of.
     """
     found = {"auc": ("DeLong", delong_interval(targets, probs, confidence=confidence))}
     ranking = rank_scores(targets, probs)
     thresholds = {"": CALL} | ({} if target_threshold is None else {AT_TARGET: target_threshold})
     for ending, threshold in thresholds.items():
         c = ranking.confusion(threshold)
-        shares = {
-            "sensitivity": (c.tp, c.tp + c.fn),
-            "specificity": (c.tn, c.tn + c.fp),
-        }
-        for metric, counts in shares.items():
-            found[metric + ending] = ("Wilson", wilson_interval(*counts, confidence=confidence))
+        sizes = c.tp + c.fn, c.tn + c.fp
+        spans = [wilson_interval(*pair, confidence=confidence) for pair in zip((c.tp, c.tn), sizes, strict=True)]
+        values = c.sensitivity, c.specificity
+        found["sensitivity" + ending], found["specificity" + ending] = (("Wilson", span) for span in spans)
+        for metric, weights in (("accuracy", np.divide(sizes, sum(sizes))), ("balanced_accuracy", (0.5, 0.5))):
+            found[metric + ending] = ("combined Wilson", combine_intervals(values, spans, weights=weights))
     return found
 
 

@@ -16,6 +16,7 @@ from lesion_utils.errors import MetricError
 from lesion_utils.evaluation import band_precision_recall, band_roc, evaluate, evaluate_with_intervals
 from lesion_utils.intervals import (
     bounds_from_below,
+    combine_intervals,
     combine_placements,
     delong_interval,
     draw_weights,
@@ -61,6 +62,26 @@ def test_wilson_of_nothing_is_undefined():
     assert np.isnan(wilson_interval(0, 0, confidence=0.95)).all()
 
 
+def test_combined_interval_of_one_estimate_is_its_own():
+    span = wilson_interval(7, 20, confidence=0.95)
+    assert combine_intervals([0.35], [span], weights=[1.0]) == pytest.approx(span)
+
+
+def test_combined_interval_of_symmetric_ones_is_their_normal_sum():
+    """Of two symmetric intervals, such as normal ones, half the width adds up like standard errors."""
+    spans = [(0.3, 0.5), (0.6, 0.8)]
+    low, high = combine_intervals([0.4, 0.7], spans, weights=[0.5, 0.5])
+    assert (low, high) == pytest.approx((0.55 - 0.1 / np.sqrt(2), 0.55 + 0.1 / np.sqrt(2)))
+
+
+def test_calling_everything_benign_leaves_accuracy_an_interval():
+    y = np.repeat([1, 0], [30, 70])
+    rows = evaluate_with_intervals(y, np.zeros(100), weights=draw_weights(y, draws=50, seed=1), confidence=0.95)
+    row = rows.set_index("metric").loc["accuracy"]
+    assert row["value"] == row["bootstrap_low"] == row["bootstrap_high"] == 0.7
+    assert 0.6 < row["low"] < 0.7 < row["high"] < 0.8
+
+
 def test_draws_keep_the_size_of_each_class():
     targets = np.array([0, 1, 0, 0, 1, 0, 0])
     weights = draw_weights(targets, draws=500, seed=1)
@@ -97,6 +118,7 @@ def test_every_metric_has_its_interval(test_set):
     rows = evaluate_with_intervals(*test_set, weights=weights, confidence=0.95, target_threshold=0.1)
     rows = rows.set_index("metric")
     assert rows.loc["auc", "interval"] == "DeLong"
+    assert rows.loc[["accuracy", "balanced_accuracy"], "interval"].eq("combined Wilson").all()
     assert set(rows.index[rows["interval"] == "Wilson"]) == {
         "sensitivity", "specificity", "sensitivity_at_target", "specificity_at_target",
     }  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from drawn_predictions import COMPARISON, SKILL, draw_predictions
 from sklearn import metrics as sk
 
-from lesion_utils.comparison import compare_networks, find_power, state_power, state_primary, summarise
+from lesion_utils.comparison import choose_regime, compare_networks, find_power, state_power, state_primary, summarise
 from lesion_utils.control import id_block
 from lesion_utils.errors import DataError
 from lesion_utils.files import dump_json
@@ -274,6 +274,9 @@ def test_what_cannot_be_compared_is_said(predictions, results):
     assert empty.empty and np.isnan(find_power(empty, COMPARISON))
     summary = summarise(alone, results, summarise_seeds(results), rows, COMPARISON)
     assert summary["primary"] is None and summary["detectable_auc_difference"] is None
+    assert [row["label"] for row in summary["headline"]] == ["ResNet50, fine-tuned"] * 2 + ["VGG19, fine-tuned"] * 2
+    below = results[results["regime"] == "scratch"]
+    assert choose_regime(below, COMPARISON) == "scratch"
     dump_json(summary)
 
 

@@ -89,8 +89,8 @@ class Run:
                 "seconds_validation": round(time.monotonic() - begun - seconds, 3),
                 "images_per_s": round(len(self.train_rows) / seconds, 3),
             }
-            self._take_in(record)
-            self._save(last=epoch + 1 == self.task.regime_params.epochs or self._has_stalled())
+            self.take_in(record)
+            self.save(last=epoch + 1 == self.task.regime_params.epochs or self._has_stalled())
             if on_epoch:
                 on_epoch({**record, "seconds_left": self._seconds_left()})
 
@@ -105,7 +105,7 @@ class Run:
         """
         settings, head_only = self.task.settings, self._is_head_only(epoch)
         self._set_mode(head_only)
-        steps = self._plan(epoch)
+        steps = self.plan_epoch(epoch)
         batches = prefetch(self._load(steps, epoch))
         total = torch.zeros((), dtype=torch.float64 if self.compute.device != "mps" else torch.float32)
         total = total.to(self.compute.device)
@@ -187,7 +187,8 @@ class Run:
         freeze_backbone(self.model, frozen=head_only)
         set_train_mode(self.model, batchnorm="frozen" if head_only else self.task.regime_params.batchnorm)
 
-    def _plan(self, epoch: int) -> list[list[Batch]]:
+    def plan_epoch(self, epoch: int) -> list[list[Batch]]:
+        """The batches of an epoch: for each change of the weights, those whose gradients it sums."""
         settings = self.task.settings
         samples = draw_order(
             self.train_rows,
@@ -238,7 +239,7 @@ class Run:
         task = self.task
         return {"regime": task.regime, "seed": task.seed, "epoch": epoch + 1, "epochs": task.regime_params.epochs}
 
-    def _take_in(self, record: dict[str, Any]) -> None:
+    def take_in(self, record: dict[str, Any]) -> None:
         """Add an epoch to the history, and keep its weights if it is the best."""
         self.history.append(record)
         if self.best is None or rank_epoch(record) > rank_epoch(self.best):
@@ -254,7 +255,7 @@ class Run:
         spent = [h["seconds"] + h["seconds_validation"] for h in self.history]
         return round(sum(spent) / len(spent) * (self.task.regime_params.epochs - len(spent)), 1)
 
-    def _save(self, *, last: bool) -> None:
+    def save(self, *, last: bool) -> None:
         """Write the history, and what to go on from if that is due; the selected weights always come first."""
         begun = time.monotonic()
         due = begun - self._saved_at >= CHECKPOINT_PATIENCE * self._saving_took

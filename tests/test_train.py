@@ -171,7 +171,7 @@ def test_the_loop_equals_a_plain_one(tmp_path):
     for epoch in range(3):
         run.train_epoch(epoch)
         plain.train()
-        steps = run._plan(epoch)
+        steps = run.plan_epoch(epoch)
         for number, step in enumerate(steps):
             now = epoch + (number + 1) / len(steps)
             cosine = 0.1 + 0.9 * (1 + math.cos(math.pi * now / 3)) / 2
@@ -322,7 +322,7 @@ def test_the_test_images_are_opened_once_and_after_selection(tmp_path, monkeypat
 def test_the_table_left_out_is_never_used(tmp_path):
     table = DATA.table.assign(subset=DATA.table["subset"].where(DATA.table.index != 4, "left_out"))
     run = make_run(tmp_path, data=type(DATA)(DATA.images, table))
-    assert 4 not in {row for step in run._plan(0) for batch in step for row in batch.rows}
+    assert 4 not in {row for step in run.plan_epoch(0) for batch in step for row in batch.rows}
 
 
 def test_predictions_follow_the_contract_and_tta_is_the_mean_of_eight_views(tmp_path):

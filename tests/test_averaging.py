@@ -44,3 +44,15 @@ def test_averages_are_torchs(method):
 def test_no_averaging_leaves_the_last_weights():
     averaged, _, own = train_a_little("none")
     assert all(torch.equal(averaged[k], own[k]) for k in own)
+
+
+def test_the_moving_average_forgets_its_start_quickly():
+    live = {"w": torch.zeros(1)}
+    average = WeightAverage(live, Averaging(method="ema", decay=0.99, swa_start=0.5), epochs=1)
+    expected = 0.0
+    for n in range(3):
+        live["w"] += 1
+        average.after_step()
+        decay = (1 + n) / (10 + n)
+        expected = decay * expected + (1 - decay) * (n + 1)
+        assert average.state_dict()["mean"]["w"].item() == pytest.approx(expected)

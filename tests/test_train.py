@@ -99,6 +99,19 @@ def test_the_backbone_waits_while_the_head_warms_up(tmp_path):
     assert not split_changed(run, before)[1]
 
 
+def test_the_backbone_warms_up_when_its_turn_comes(tmp_path):
+    finetune = regimes("finetune", head_epochs=1, epochs=4)
+    run = make_run(tmp_path, regime="finetune", regimes=finetune, optim={"warmup_epochs": 1.0}, **PRETRAINED)
+    steps, rates = len(run.plan_epoch(0)), []
+    step = run.optimizer.step
+    run.optimizer.step = lambda: (rates.append({g["start"]: g["lr"] for g in run.optimizer.param_groups}), step())
+    for epoch in range(2):
+        run.train_epoch(epoch)
+    head, backbone = [r[0] for r in rates], [r[1] for r in rates]
+    assert head == pytest.approx([1e-2 * min(1, (n + 1) / steps) for n in range(2 * steps)])
+    assert backbone == pytest.approx([1e-2 * max(0, (n + 1) / steps - 1) for n in range(2 * steps)])
+
+
 def test_batchnorm_statistics_stay_where_frozen(tmp_path):
     for policy, expected in (("frozen", False), ("train", True)):
         run = make_run(tmp_path, regimes=regimes(batchnorm=policy))

@@ -54,6 +54,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         add("doctor", examine, "say what is missing"),
         add("verify", verify, "check every file of the report against its record"),
         add("clean", clean, "remove what was generated"),
+        add("readme", write_readme, "write the README's results from a committed report"),
     ):
         verb.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
     both = add("compare", compare, "compare two reports, number by number")
@@ -65,6 +66,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     diff.add_argument("--web", action="store_true", help="in the browser")
     add("setup-git", setup_git, "readable diffs of notebooks in this clone")
     return parser.parse_args(arguments)
+
+
+def write_readme(options: argparse.Namespace) -> None:
+    from lesion_utils.paths import project_root
+    from lesion_utils.readme import update_readme
+
+    update_readme(project_root() / "README.md", Study(options.study))
 
 
 def write_keys(options: argparse.Namespace) -> None:

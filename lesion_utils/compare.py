@@ -16,7 +16,7 @@ from typing import Any
 
 from lesion_utils.errors import RunError
 from lesion_utils.fingerprint import digest_file
-from lesion_utils.graph import _diff as list_differences
+from lesion_utils.graph import list_differences
 from lesion_utils.site_content import Figure, Report
 
 _PREDICTION_KEY = ("image_id", "split", "model", "regime", "seed")

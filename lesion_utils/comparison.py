@@ -173,6 +173,7 @@ def _list_headline(
             "low": r.low,
             "high": r.high,
             "n": images,
+            "difference": isinstance(r.test, str),
         }
         for r in rows.rename(columns={"name": "name_"}).itertuples()
     ]

@@ -70,6 +70,7 @@ def _notebook(name: str, uses: tuple[str, ...], reads: tuple[str, ...], *makes: 
 
 
 _DATA = ("data/manifest.json",)
+_CONTROL = "metrics/01_eda_control_scores.csv"
 _PREDICTIONS = ("predictions/resnet50.csv", "predictions/vgg19.csv")
 
 #: In the order in which they run.
@@ -81,8 +82,8 @@ STEPS: dict[str, Step] = {
         _notebook("02_augmentation_preview", ("data", "augmentation"), _DATA),
         _notebook("03_resnet50_finetune", ("data", "augmentation", "resnet50"), _DATA, "predictions/resnet50*"),
         _notebook("04_vgg19_finetune", ("data", "augmentation", "vgg19"), _DATA, "predictions/vgg19*"),
-        _notebook("05_comparison", ("data", "comparison"), (*_DATA, *_PREDICTIONS, "metrics/01_eda.json")),
-        Step("index", ("data", "augmentation", *NETWORKS, "comparison"), ("runs",), ("manifest.json",), ("report",)),
+        _notebook("05_comparison", ("data", "comparison"), (*_DATA, *_PREDICTIONS, _CONTROL)),
+        Step("index", ("data", "augmentation", *NETWORKS, "comparison"), ("runs",), (), ("report",)),
     )
 }
 
@@ -207,7 +208,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def explain_key(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """A sentence for each difference of two keys: parameters, notebook, data, weights, code."""
-    for key, before, after in _diff(old["params"], new["params"]):
+    for key, before, after in list_differences(old["params"], new["params"]):
         yield f"params {key} {before} -> {after}"
     if old["notebook"] != new["notebook"]:
         yield "the notebook's code changed"
@@ -227,11 +228,11 @@ def explain_inputs(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[s
             yield f"{path} {'changed' if path in old and path in new else 'is gone' if path in old else 'is new'}"
 
 
-def _diff(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+def list_differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """Dotted key, value before, value after, of every leaf that differs."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(k for k in new if k not in old)]:
-            yield from _diff(old.get(key, ...), new.get(key, ...), f"{prefix}.{key}" if prefix else key)
+            yield from list_differences(old.get(key, ...), new.get(key, ...), f"{prefix}.{key}" if prefix else key)
     elif old != new:
         yield prefix, _show(old), _show(new)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -56,7 +57,7 @@ def test_it_begins_as_the_house_does(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_code_cell_is_introduced_in_prose(name):
     cells = read(name).cells
-    for before, cell in zip(cells, cells[1:], strict=False):
+    for before, cell in pairwise(cells):
         if cell.cell_type == "code" and not cell.metadata.get("tags"):
             assert before.cell_type == "markdown", f"{name}: no prose before {cell.source[:60]!r}"
 

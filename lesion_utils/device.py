@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lesion_utils.errors import ParamsError
+from lesion_utils.machine import name_processor
 from lesion_utils.schema import Network
 
 _NONDETERMINISTIC = "does not have a deterministic implementation"
@@ -159,4 +160,4 @@ def _choose_threads() -> int:
 def _name_processor(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{name_processor()}, {torch.backends.cpu.get_cpu_capability()}"

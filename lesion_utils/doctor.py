@@ -18,9 +18,10 @@ from lesion_utils import paths, sources, weights
 from lesion_utils.errors import LesionError
 from lesion_utils.execute import KERNEL
 from lesion_utils.graph import NETWORKS
+from lesion_utils.machine import name_processor
 from lesion_utils.params import load_study
 from lesion_utils.paths import Study, project_root
-from lesion_utils.provenance import name_processor, scrub_paths
+from lesion_utils.provenance import scrub_paths
 from lesion_utils.schema import StudyParams
 
 GIB = 2**30

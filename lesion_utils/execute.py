@@ -35,7 +35,7 @@ from lesion_utils.watch import Console, follow_log, format_duration
 
 KERNEL = "lesion-utils"
 
-#: glibc hands large blocks back to the system at once and asks for them again in the next step, page by page. Kept, VGG19
+#: glibc hands large blocks back to the system and asks for them again in the next step, page by page. Kept, VGG19
 #: trains 1.6 times faster on a processor (16.0 against 10.1 images/s at 64 px, batch 24, 2 cores). Elsewhere no effect.
 KEEP_MEMORY = {name: str(8 << 30) for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")}
 KEEP_MEMORY |= {"MALLOC_TOP_PAD_": str(256 << 20)}

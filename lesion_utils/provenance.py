@@ -23,6 +23,7 @@ from lesion_utils import paths
 from lesion_utils.files import dump_json, write_atomic
 from lesion_utils.fingerprint import digest_bytes, digest_file
 from lesion_utils.graph import Step, load_record, read_json
+from lesion_utils.machine import name_processor
 from lesion_utils.paths import Study, project_root
 from lesion_utils.schema import StudyParams
 from lesion_utils.verify import seal_record
@@ -176,16 +177,6 @@ def describe_device() -> dict[str, Any]:
     """The processor, without asking torch; a step that uses another device notes that itself."""
     threads = os.environ.get("THREADS") or os.environ.get("OMP_NUM_THREADS") or os.cpu_count()
     return {"type": "cpu", "name": name_processor(), "threads": int(threads)}
-
-
-def name_processor() -> str:
-    """The processor's model, as the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(models, "") or platform.processor() or platform.machine()
 
 
 def measure_peak_memory() -> int:

@@ -122,9 +122,9 @@ def _name_weights(runs: dict[str, dict]) -> str:
     """What each network started from."""
     names = []
     for run in runs.values():
-        if weights := run.get("weights"):
+        for weights in (run.get("weights") or {}).values():
             digest = f" ({weights['sha256'][:12]})" if weights.get("sha256") else ""
-            names.append("random" if weights.get("name") == "none" else f"{weights.get('name', 'unknown')}{digest}")
+            names.append("random" if weights["name"] == "none" else f"{weights['name']}{digest}")
     return ", ".join(dict.fromkeys(names)) or "none"
 
 

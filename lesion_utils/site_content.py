@@ -22,6 +22,7 @@ class Figure:
 
     step: str
     name: str
+    place: int  # in its notebook, from 0
     caption: str
     alt: str
     shows_images: bool
@@ -63,7 +64,8 @@ class Report:
     @cached_property
     def figures(self) -> list[Figure]:
         """Every figure that has a record, in the order of the steps and of their making."""
-        return [_read_figure(path) for path in self._sort(self.folder.glob("figures/*.json"))]
+        found = [_read_figure(path) for path in self.folder.glob("figures/*.json")]
+        return sorted(found, key=lambda figure: (list(STEPS).index(figure.step), figure.place, figure.name))
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -132,6 +134,7 @@ def _read_figure(path: Path) -> Figure:
     return Figure(
         step=record["step"],
         name=record["name"],
+        place=record["place"],
         caption=record["caption"],
         alt=record.get("alt") or record["caption"],
         shows_images=record.get("shows_images", False),

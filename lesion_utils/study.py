@@ -14,7 +14,6 @@ import json
 import math
 import os
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +42,7 @@ class OpenStudy:
     paths: paths.Study
     step: str
     run_id: str
-    started: float = field(default_factory=time.time)
+    figures: list[str] = field(default_factory=list)
 
     @property
     def synthetic(self) -> bool:
@@ -97,6 +96,7 @@ class OpenStudy:
         """
         if self.synthetic:
             fig = plots.stamp(fig, SYNTHETIC)
+        self.figures += [name] * (name not in self.figures)
         stem = self.paths.figures / f"{self.step}_{name}"
         metadata = {"Title": name, "Description": caption, "Identifier": self.run_id, "Source": self.description}
         png, _svg = plots.save(fig, stem, metadata=metadata)
@@ -104,6 +104,7 @@ class OpenStudy:
         sidecar = {
             "step": self.step,
             "name": name,
+            "place": self.figures.index(name),
             "caption": caption,
             "alt": alt,
             "shows_images": shows_images,

@@ -174,7 +174,7 @@ def _write_manifest(folder: Path, synthetic: bool) -> Path:
 
 def _write_figures(folder: Path, step: str, rng: np.random.Generator, synthetic: bool) -> list[Path]:
     paths = []
-    for name, shows_images in (("curve", False), ("examples", True)):
+    for place, (name, shows_images) in enumerate((("curve", False), ("examples", True))):
         if shows_images and not step.startswith(("01", "02")):
             continue
         figure = Figure(figsize=(3.5, 2.4), dpi=200)
@@ -189,6 +189,7 @@ def _write_figures(folder: Path, step: str, rng: np.random.Generator, synthetic:
         sidecar = {
             "step": step,
             "name": name,
+            "place": place,
             "caption": f"A random walk of thirty steps, standing in for a figure of {step}.{hostile}",
             "alt": f"Line chart of a random walk, a fixture for {step}.{hostile}",
             "shows_images": shows_images,

@@ -1,4 +1,4 @@
-"""Notebooks under git: in a scratch clone with the committed `.gitattributes`, and the committed notebooks themselves."""
+"""Notebooks under git: in a scratch clone with the committed `.gitattributes`, and the committed ones themselves."""
 
 from __future__ import annotations
 

@@ -1,0 +1,115 @@
+"""The whole study at its smallest scale: the real notebooks on sixty drawn images, through the Makefile."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from small_project import NAMES, ROOT, make
+
+pytestmark = pytest.mark.slow
+
+EDITS = {
+    "data.yaml": {
+        "train_images: 240 ": "train_images: 40 ",
+        "test_images: 100 ": "test_images: 20 ",
+        "stored_size: 72": "stored_size: 40",
+        "validation_fraction: 0.2": "validation_fraction: 0.3",
+    },
+    "resnet50.yaml": {
+        "backbone: resnet50.tv_in1k": "backbone: small_cnn",
+        "image_size: 64": "image_size: 32",
+        "epochs: 12": "epochs: 2",
+        "seeds: [1]": "seeds: [1, 2]",
+    },
+    "vgg19.yaml": {
+        "backbone: vgg19.tv_in1k": "backbone: small_cnn",
+        "image_size: 64": "image_size: 32",
+        "epochs: 6": "epochs: 2",
+    },
+    "comparison.yaml": {"bootstrap_draws: 10000": "bootstrap_draws: 200", "repeats: 1000": "repeats: 20"},
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A copy of the project with the study `tiny`, run once."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("lesion_utils", "params", "notebooks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for name in ("Makefile", "pyproject.toml", "requirements.lock", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    tiny = shutil.copytree(folder / "params" / "demo", folder / "params" / "tiny")
+    for file, edits in EDITS.items():
+        text = (tiny / file).read_text(encoding="utf-8")
+        for old, new in edits.items():
+            assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in params/demo/{file}"
+            text = text.replace(old, new)
+        (tiny / file).write_text(text, encoding="utf-8")
+    done = make(folder, "all", "STUDY=tiny")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def report(project: Path) -> Path:
+    return project / "reports" / "tiny"
+
+
+def test_every_step_leaves_its_files(report):
+    for name in NAMES:
+        assert (report / "notebooks" / f"{name}.ipynb").is_file()
+        assert json.loads((report / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
+        assert list((report / "figures").glob(f"{name}_*.svg")), f"{name} drew nothing"
+        assert json.loads((report / "runs" / name / "run.json").read_text(encoding="utf-8"))["status"] == "ok"
+    assert not list(report.glob("notebooks/*.partial.ipynb"))
+
+
+def test_predictions_hold_every_run_and_image(report):
+    split = pd.read_csv(report / "data" / "split.csv")
+    for network, seeds in (("resnet50", [1, 2]), ("vgg19", [1])):
+        table = pd.read_csv(report / "predictions" / f"{network}.csv")
+        assert sorted(table["seed"].unique()) == seeds
+        for subset in ("val", "test"):
+            expected = split.loc[split["subset"] == subset, "image_id"]
+            for _, run in table[table["split"] == subset].groupby("seed"):
+                assert sorted(run["image_id"]) == sorted(expected)
+
+
+def test_every_page_and_figure_says_that_the_data_are_synthetic(report):
+    pages = [report / "index.html", *sorted((report / "html").glob("*.html"))]
+    assert len(pages) == 1 + len(NAMES)
+    for page in pages:
+        assert "synthetic data" in page.read_text(encoding="utf-8").lower(), page.name
+    for sidecar in (report / "figures").glob("*.json"):
+        assert json.loads(sidecar.read_text(encoding="utf-8"))["synthetic"], sidecar.name
+
+
+def test_the_planted_faults_are_found(report):
+    found = json.loads((report / "metrics" / "01_eda.json").read_text(encoding="utf-8"))
+    assert (found["duplicate_pairs"], found["duplicate_pairs_across"], found["contradicting_pairs"]) == (3, 1, 1)
+    assert found["left_out"] == 1
+
+
+def test_the_sentences_carry_the_numbers_of_the_files(report):
+    """What the last notebook prints is what its metrics file holds, and that is what the tables hold."""
+    numbers = json.loads((report / "metrics" / "05_comparison.json").read_text(encoding="utf-8"))
+    page = (report / "index.html").read_text(encoding="utf-8")
+    for row in numbers["headline"]:
+        assert row["low"] <= row["value"] <= row["high"]
+        assert f"{row['value']:.3f}".replace("-", "−") in page
+    results = pd.read_csv(report / "metrics" / "05_comparison_results.csv")
+    auc = results.query("metric == 'auc' and seed == 'ensemble' and model == 'resnet50'")["value"].item()
+    assert any(f"{auc:.3f}" in sentence for sentence in numbers["sentences"])
+
+
+def test_a_second_run_has_nothing_to_do_and_the_report_verifies(project):
+    again = make(project, "all", "STUDY=tiny")
+    assert again.returncode == 0
+    assert not re.search(r" ok ", again.stdout), again.stdout
+    verified = make(project, "verify", "STUDY=tiny")
+    assert verified.returncode == 0, verified.stdout

@@ -103,7 +103,7 @@ def describe_training(study: Study, step: Step) -> dict[str, Any]:
             "level": compute["level"],
             "warned_ops": sorted({name for run in runs for name in run["nondeterministic"]}),
         },
-        "weights": {step.network: used},
+        "weights": used,
     }
 
 
@@ -182,7 +182,13 @@ def describe_device() -> dict[str, Any]:
 def measure_peak_memory() -> int:
     """Most memory that this process, or one that it started and that has ended, held at once, bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
-    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    children = unit * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    try:  # Linux hands a parent's peak on to the process that it starts, except here
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        own = 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+    except OSError:
+        own = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return max(own, children)
 
 
 def scrub_paths(text: str) -> str:

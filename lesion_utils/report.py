@@ -122,7 +122,7 @@ def _name_weights(runs: dict[str, dict]) -> str:
     """What each network started from."""
     names = []
     for run in runs.values():
-        for weights in (run.get("weights") or {}).values():
+        if weights := run.get("weights"):
             digest = f" ({weights['sha256'][:12]})" if weights.get("sha256") else ""
             names.append("random" if weights["name"] == "none" else f"{weights['name']}{digest}")
     return ", ".join(dict.fromkeys(names)) or "none"

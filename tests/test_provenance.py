@@ -70,7 +70,7 @@ def test_a_training_steps_device_and_weights_are_those_of_its_runs(study, record
     finished = provenance.finish_run(study, STEP, record, status="ok", started=datetime.now(UTC))
     assert finished["device"] == {"type": "cuda", "name": "H", "threads": 1, "precision": "float32"}
     assert finished["determinism"] == {"level": "device", "warned_ops": ["adaptive_avg_pool2d"]}
-    assert finished["weights"] == {"vgg19": {"name": "vgg19.tv_in1k"}}
+    assert finished["weights"] == {"name": "vgg19.tv_in1k"}
     running = provenance.finish_run(study, STEP, record, status="running", started=datetime.now(UTC))
     assert running["determinism"]["level"] is None, "earlier numbers say nothing about a run that has not ended"
 

@@ -5,7 +5,7 @@ Nothing here has a default: a default is chosen once, in the YAML file, with its
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,6 +17,9 @@ Classifier = Literal["logistic", "knn", "svm_linear", "svm_rbf", "svm_cubic", "r
 
 #: The two regimes that start from pretrained weights.
 PRETRAINED_REGIMES = ("features", "finetune")
+
+#: The files of a study that describe a network.
+NETWORKS = ("resnet50", "vgg19")
 
 
 class Section(BaseModel):
@@ -202,6 +205,23 @@ class Comparison(Section):
         ge=2, description="images per class in Lopez's balanced subset; the smaller class bounds it"
     )
     balanced_repeats: int = Field(ge=1, le=100_000, description="balanced subsets drawn, for the spread")
+    combinations: dict[str, list[str]] = Field(
+        description="name shown: [members] whose probabilities are averaged, each `network/regime` or "
+        "`network/features:classifier` and itself the mean over its seeds; {} for none"
+    )
+
+    @model_validator(mode="after")
+    def _combinations_can_be_had(self):
+        stages = [*get_args(Regime), *(f"features:{name}" for name in get_args(Classifier))]
+        known = [f"{network}/{stage}" for network in NETWORKS for stage in stages]
+        for name, members in self.combinations.items():
+            if not name.strip() or name.casefold() in NETWORKS:
+                raise ValueError(f"combinations: {name!r} names no combination; say what is averaged")
+            if unknown := [member for member in members if member not in known]:
+                raise ValueError(f"combinations: {unknown[0]!r} is not a member such as resnet50/finetune")
+            if len(members) < 2 or len(set(members)) < len(members):
+                raise ValueError(f"combinations: {name!r} wants two members or more, each once")
+        return self
 
 
 class StudyParams(Section):

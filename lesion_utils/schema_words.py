@@ -48,6 +48,8 @@ def describe_range(node: Mapping[str, Any]) -> str:
             few, many = node.get("minItems", 0), node.get("maxItems")
             count = f"{few} items" if few == many else "at least one item" if few else "any number of items"
             return f"a list [a, b, ...] of {count}, each {describe_range(node['items'])}"
+        case "object" if "properties" not in node and "propertyNames" not in node:
+            return f"any number of lines `name: value`, each {describe_range(node['additionalProperties'])}"
     return "a mapping of further parameters"
 
 

@@ -29,6 +29,7 @@ COMPARISON = Comparison(
     power=0.8,
     balanced_subset=75,
     balanced_repeats=50,
+    combinations={},
 )
 
 

@@ -122,6 +122,31 @@ def test_pretrained_regimes_need_weights(study):
     assert "but weights is none" in refuse(study)
 
 
+@pytest.mark.parametrize(
+    ("new", "sentence"),
+    [
+        ("[resnet50/scratch]", "wants two members or more, each once"),
+        ("[resnet50/scratch, resnet50/scratch]", "wants two members or more, each once"),
+        ("[resnet50/scratch, vgg16/scratch]", "'vgg16/scratch' is not a member such as resnet50/finetune"),
+        ("[resnet50/scratch, resnet50/features:svm]", "'resnet50/features:svm' is not a member"),
+        ("[resnet50/scratch, resnet50/finetune:svm_rbf]", "'resnet50/finetune:svm_rbf' is not a member"),
+        ("[resnet50/scratch, vgg19/scratch]\n  ResNet50: [resnet50/scratch, vgg19/scratch]", "names no combination"),
+        ("[resnet50/scratch, vgg19/scratch]\n  '': [resnet50/scratch, vgg19/scratch]", "names no combination"),
+    ],
+)
+def test_a_combination_that_cannot_be_had_is_refused(study, new, sentence):
+    edit(study, "comparison.yaml", "[resnet50/scratch, vgg19/scratch]", new)
+    message = refuse(study)
+    assert sentence in message
+    assert "combinations:" in message
+
+
+def test_a_study_may_have_no_combination(study):
+    edit(study, "comparison.yaml", "combinations:\n  ResNet50 + VGG19, from scratch: [resnet50/scratch, vgg19/scratch]",
+         "combinations: {}")  # fmt: skip
+    assert load_study(study).comparison.combinations == {}
+
+
 def test_an_unknown_study_lists_those_that_exist():
     with pytest.raises(ParamsError, match="one of demo, isic2016, isic2016_quick"):
         _ = Study("demmo").params_dir

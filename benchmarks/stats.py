@@ -2,24 +2,30 @@
 
     python benchmarks/stats.py speed
     python benchmarks/stats.py coverage --tests 2000
+    python benchmarks/stats.py proportions
 
 `speed` times what the report does on a test set of the challenge's size, and DeLong on 100,000 scores. `coverage` draws
-test sets of 75 malignant and 304 benign images from a population whose metrics are known and counts how often each
-interval contains them; a nominal 95 % interval should do so 93 to 97 times in 100. It takes about a minute per
-thousand test sets.
+test sets of 75 malignant and 304 benign images, each from a population of its own whose metrics are known (AUC from 0.7
+to 0.9), and counts how often each interval contains them; a nominal 95 % interval should do so 93 to 97 times in 100.
+It takes about a minute per thousand test sets. `proportions` needs no simulation: the probability that an interval of a
+share holds it, summed over all counts, for Wilson's interval and two others.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import brentq
 from scipy.special import expit
+from scipy.stats import beta, binom, norm
 
 from lesion_utils.evaluation import evaluate, evaluate_with_intervals
-from lesion_utils.intervals import delong_interval, draw_weights
+from lesion_utils.intervals import delong_interval, draw_weights, wilson_interval
 from lesion_utils.paired import compare_bootstrap, compare_delong
 
 MALIGNANT, BENIGN = 75, 304
@@ -61,46 +67,149 @@ def _time(piece) -> float:
     return time.perf_counter() - start
 
 
-def measure_coverage(*, tests: int, draws: int, separation: float, seed: int = 1) -> pd.DataFrame:
-    """Share of simulated test sets whose 95 % interval contains the population's value, for each metric.
+@dataclass(frozen=True)
+class Population:
+    """Normal logits in each class, with a threshold as validation might choose it.
+
+    Attributes:
+        malignant, benign: mean logit of each class.
+        spread: their common standard deviation.
+        threshold: a probability, in (0, 1).
+    """
+
+    malignant: float
+    benign: float
+    spread: float
+    threshold: float
+
+    def draw(self, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+        """A test set of the challenge's size: labels and scores."""
+        targets = np.repeat([1, 0], [MALIGNANT, BENIGN])
+        means = np.repeat([self.malignant, self.benign], [MALIGNANT, BENIGN])
+        return targets, expit(rng.normal(means, self.spread))
+
+    def evaluate(self, points: int = 4000) -> dict[str, float]:
+        """The metrics of the population, from evenly spaced quantiles of each class weighted by its share."""
+        logits = self.spread * norm.ppf((np.arange(points) + 0.5) / points)
+        targets = np.repeat([1, 0], points)
+        probs = expit(np.concatenate([self.malignant + logits, self.benign + logits]))
+        weights = np.repeat([MALIGNANT / points, BENIGN / points], points)
+        values = evaluate(targets, probs, target_threshold=self.threshold, weights=weights)
+        return {name: float(value) for name, value in values.items()}
+
+
+def draw_population(rng: np.random.Generator) -> Population:
+    """AUC from 0.7 to 0.9, sensitivity from 0.3 to 0.8 at 0.5 and from 0.85 to 0.97 at the chosen threshold."""
+    spread = rng.uniform(0.7, 1.5)
+    malignant = spread * norm.ppf(rng.uniform(0.3, 0.8))
+    benign = malignant - spread * np.sqrt(2) * norm.ppf(rng.uniform(0.7, 0.9))
+    return Population(malignant, benign, spread, expit(malignant - spread * norm.ppf(rng.uniform(0.85, 0.97))))
+
+
+def measure_coverage(*, tests: int, draws: int, seed: int = 1) -> pd.DataFrame:
+    """Share of simulated test sets whose 95 % interval contains their population's value, for each metric.
 
     Args:
-        tests: simulated test sets.
+        tests: simulated test sets, each from a population of its own.
         draws: bootstrap draws within each.
-        separation: distance between the classes' mean logits, in standard deviations; AUC is Phi(separation / sqrt 2).
         seed: of everything random.
+
+    Returns:
+        by metric: `interval` (how it is had), `coverage`, `bootstrap` (coverage of the bootstrap's), `width` (median).
     """
-    rng = np.random.default_rng(seed)
-    size = 4000
-    truth = evaluate(
-        *draw_test_set(rng, malignant=MALIGNANT * size, benign=BENIGN * size, separation=separation),
-        target_threshold=TARGET,
-    )
-    parts = []
+    rng, parts = np.random.default_rng(seed), []
     for _ in range(tests):
-        y, p = draw_test_set(rng, malignant=MALIGNANT, benign=BENIGN, separation=separation)
-        weights = draw_weights(y, draws=draws, seed=int(rng.integers(2**31)))
-        parts.append(evaluate_with_intervals(y, p, weights=weights, confidence=0.95, target_threshold=TARGET))
+        population = draw_population(rng)
+        y, p = population.draw(rng)
+        rows = evaluate_with_intervals(
+            y,
+            p,
+            weights=draw_weights(y, draws=draws, seed=int(rng.integers(2**31))),
+            confidence=0.95,
+            target_threshold=population.threshold,
+        )
+        parts.append(rows.assign(truth=rows["metric"].map(population.evaluate())))
     rows = pd.concat(parts, ignore_index=True)
-    rows["truth"] = rows["metric"].map({name: float(value) for name, value in truth.items()})
     rows["held"] = rows["truth"].between(rows["low"], rows["high"])
     rows["bootstrap_held"] = rows["truth"].between(rows["bootstrap_low"], rows["bootstrap_high"])
-    columns = {"truth": ("truth", "first"), "interval": ("interval", "first"), "coverage": ("held", "mean")}
-    columns |= {"bootstrap": ("bootstrap_held", "mean"), "mean_value": ("value", "mean")}
+    rows["width"] = rows["high"] - rows["low"]
+    columns = {"interval": ("interval", "first"), "coverage": ("held", "mean"), "bootstrap": ("bootstrap_held", "mean")}
+    columns |= {"width": ("width", "median")}
     return rows[rows["interval"] != "none"].groupby("metric", sort=False).agg(**columns)
+
+
+def measure_proportions(shares: NDArray, *, trials: int, confidence: float = 0.95) -> pd.DataFrame:
+    """The exact probability that each kind of interval holds a share, by the share.
+
+    Args:
+        shares: (S,) true shares, in (0, 1).
+        trials: images of the class.
+        confidence: nominal coverage.
+    """
+    counts = np.arange(trials + 1)
+    chances = binom.pmf(counts, trials, shares[:, None])
+    coverage = {}
+    for kind, bound in PROPORTIONS.items():
+        low, high = np.transpose([bound(count, trials, confidence) for count in counts])
+        coverage[kind] = (chances * ((low <= shares[:, None]) & (shares[:, None] <= high))).sum(1)
+    return pd.DataFrame(coverage, index=shares)
+
+
+def _bound_jeffreys(count: int, trials: int, confidence: float) -> tuple[float, float]:
+    """Quantiles of the posterior under Jeffreys' prior, open at the ends (Brown, Cai and DasGupta 2001)."""
+    ends = beta.ppf([(1 - confidence) / 2, (1 + confidence) / 2], count + 0.5, trials - count + 0.5)
+    return (0.0 if count == 0 else ends[0]), (1.0 if count == trials else ends[1])
+
+
+def _bound_mid_p(count: int, trials: int, confidence: float) -> tuple[float, float]:
+    """Clopper and Pearson's interval with half of the observed count's own probability."""
+    tail = (1 - confidence) / 2
+
+    def above(share: float) -> float:
+        return binom.sf(count, trials, share) + binom.pmf(count, trials, share) / 2 - tail
+
+    def below(share: float) -> float:
+        return binom.cdf(count - 1, trials, share) + binom.pmf(count, trials, share) / 2 - tail
+
+    return (0.0 if count == 0 else brentq(above, 0, 1)), (1.0 if count == trials else brentq(below, 0, 1))
+
+
+PROPORTIONS = {
+    "Wilson": lambda count, trials, confidence: wilson_interval(count, trials, confidence=confidence),
+    "Jeffreys": _bound_jeffreys,
+    "mid-P": _bound_mid_p,
+}
+
+
+def tabulate_proportions() -> pd.DataFrame:
+    """Mean and worst coverage of each kind of interval over ranges of the share, and how much of a range is on target.
+
+    Returns:
+        by images, range and kind: `mean`, `lowest`, `highest`, and `within` (share of the range with 93 to 97 %).
+    """
+    rows = {}
+    for trials in (MALIGNANT, BENIGN):
+        for low, high in ((0.2, 0.5), (0.5, 0.8), (0.8, 0.95), (0.95, 0.99)):
+            table = measure_proportions(np.linspace(low, high, 301), trials=trials)
+            for kind, values in table.items():
+                on_target = values.between(0.93, 0.97).mean()
+                summary = {"mean": values.mean(), "lowest": values.min(), "highest": values.max(), "within": on_target}
+                rows[(trials, f"{low} to {high}", kind)] = summary
+    return pd.DataFrame(rows).T.rename_axis(["images", "share", "interval"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["speed", "coverage"])
+    parser.add_argument("what", choices=["speed", "coverage", "proportions"])
     parser.add_argument("--tests", type=int, default=1000, help="simulated test sets")
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws within each")
-    parser.add_argument("--separation", type=float, default=1.2, help="between the classes, standard deviations")
     args = parser.parse_args()
     if args.what == "speed":
         table = measure_speed().set_index("piece")
+    elif args.what == "proportions":
+        table = tabulate_proportions()
     else:
-        table = measure_coverage(tests=args.tests, draws=args.draws, separation=args.separation)
+        table = measure_coverage(tests=args.tests, draws=args.draws)
     print(table.round(4).to_string())
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from lesion_utils.calibration import average_losses
 from lesion_utils.intervals import (
     Interval,
+    bound_specificity,
     bounds_from_below,
     combine_intervals,
     delong_interval,
@@ -37,6 +38,9 @@ AT_TARGET = "_at_target"
 #: The calibration error is biased upwards and resampling adds to the bias: `calibration.expect_ece` gives the range
 #: that perfect calibration would show instead. The Brier reference depends on the prevalence alone.
 WITHOUT_INTERVAL = ("ece", "brier_reference")
+
+#: How the interval of a specificity that has no lower bound is named.
+ONE_SIDED = "one-sided"
 
 #: Metrics of a confusion matrix, in the order of tables.
 CONFUSION_METRICS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1", "mcc")
@@ -114,7 +118,8 @@ def evaluate_with_intervals(
     """Every metric with its interval: the analytic one where it exists, the bootstrap's beside it.
 
     Where the test set cannot bound a specificity from below (`intervals.bounds_from_below`) its interval runs from 0 to
-    the one-sided bound. A perfect ranking leaves neither DeLong nor the bootstrap anything to vary; then low is high.
+    the one-sided bound of `intervals.bound_specificity`, and the bootstrap's is left out. A perfect ranking leaves
+    neither DeLong nor the bootstrap anything to vary; then low is high.
 
     Args:
         targets: (N,) labels, 0 or 1.
@@ -132,18 +137,15 @@ def evaluate_with_intervals(
         lambda part: evaluate(targets, probs, target_threshold=target_threshold, weights=part), np.asarray(weights)
     )
     analytic = _find_analytic(targets, probs, target_threshold, confidence)
-    malignant = int(np.sum(targets))
     rows = []
     for metric, value in values.items():
         if metric in WITHOUT_INTERVAL:
             rows.append((metric, float(value), np.nan, np.nan, "none", np.nan, np.nan))
             continue
         bootstrap = percentile_interval(draws[metric], confidence=confidence)
-        if metric.startswith(AT_SENSITIVITY):
-            sensitivity = int(metric.removeprefix(AT_SENSITIVITY)) / 100
-            if not bounds_from_below(sensitivity, malignant, confidence=confidence):
-                bootstrap = Interval(0.0, float(np.quantile(draws[metric], confidence)))
         name, interval = analytic.get(metric, ("bootstrap", bootstrap))
+        if name == ONE_SIDED:
+            bootstrap = Interval(np.nan, np.nan)
         rows.append((metric, float(value), *interval, name, *bootstrap))
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "interval", "bootstrap_low", "bootstrap_high"])
 
@@ -151,13 +153,18 @@ def evaluate_with_intervals(
 def _find_analytic(
     targets: ArrayLike, probs: ArrayLike, target_threshold: float | None, confidence: float
 ) -> dict[str, tuple[str, Interval]]:
-    """The intervals that need no resampling: DeLong's of the AUC, Wilson's of sensitivity and specificity.
+    """The intervals that need no resampling: DeLong's of the AUC, Wilson's of sensitivity and specificity, one bound.
 
     Accuracy mixes two classes of fixed size, so it is no binomial share: Wilson's interval would hold the truth 99
     times in 100 where it promises 95. It and balanced accuracy are combined from the two shares that they are made of.
     """
     found = {"auc": ("DeLong", delong_interval(targets, probs, confidence=confidence))}
     ranking = rank_scores(targets, probs)
+    for sensitivity in SENSITIVITIES:
+        if not bounds_from_below(sensitivity, int(np.sum(targets)), confidence=confidence):
+            bound = bound_specificity(targets, probs, sensitivity=sensitivity, confidence=confidence)
+            top = max(bound, float(ranking.specificity_at(sensitivity)))  # a perfect ranking lies above any bound
+            found[f"{AT_SENSITIVITY}{sensitivity * 100:.0f}"] = (ONE_SIDED, Interval(0.0, top))
     thresholds = {"": CALL} | ({} if target_threshold is None else {AT_TARGET: target_threshold})
     for ending, threshold in thresholds.items():
         c = ranking.confusion(threshold)

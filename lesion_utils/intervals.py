@@ -1,4 +1,4 @@
-"""How far a number can be trusted: bootstrap, DeLong and Wilson intervals.
+"""How far a number can be trusted: bootstrap, DeLong and Wilson intervals, and a bound for a high sensitivity.
 
 The bootstrap resamples the benign and the malignant images apart, so that every draw keeps the test set's counts. It
 says how much another test set from the same pool might differ, not another training run: that is what seeds show.
@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest, norm, rankdata
+from scipy.optimize import brentq
+from scipy.stats import beta, binom, binomtest, norm, rankdata
 
 from lesion_utils.errors import MetricError
 from lesion_utils.metrics import check_scores
@@ -70,7 +71,12 @@ def percentile_interval(values: NDArray[np.float64], *, confidence: float) -> In
 
 
 def wilson_interval(successes: float, trials: float, *, confidence: float) -> Interval:
-    """Wilson's score interval of a proportion (1927); NaN where there is no trial."""
+    """Wilson's score interval of a proportion (1927); NaN where there is no trial.
+
+    Counts are whole numbers, so no interval of a proportion covers it equally often everywhere. Of Wilson's, Jeffreys'
+    and the mid-P interval, Wilson's keeps to 93 to 97 % over most of the range at 75 and at 304 images, see
+    `benchmarks/stats.py proportions`; above a share of 0.95 of 75 images it swings between 92 and 98 %.
+    """
     if trials == 0:
         return Interval(np.nan, np.nan)
     return Interval(*binomtest(int(successes), int(trials)).proportion_ci(confidence, method="wilson"))
@@ -154,3 +160,30 @@ def bounds_from_below(sensitivity: float, malignant: int, *, confidence: float) 
     too much.
     """
     return sensitivity**malignant <= (1 - confidence) / 2
+
+
+def bound_specificity(targets: ArrayLike, probs: ArrayLike, *, sensitivity: float, confidence: float) -> float:
+    """An upper confidence bound of the specificity at a high sensitivity, for where `bounds_from_below` is false.
+
+    How many malignant images of a sample lie under the threshold that leaves a share 1 - sensitivity of all of them
+    there is binomial, whatever the scores' distribution. Each count places the threshold between two malignant scores
+    of the sample, halfway among the benign images between them; those under it are a share with Jeffreys' posterior.
+    The bound is the quantile of all counts together. A bootstrap's quantile, which is blind under the lowest malignant
+    score, covered the truth 99 times in 100 where this one does 96 times (`benchmarks/stats.py coverage`).
+
+    Args:
+        targets: (N,) labels, 0 or 1.
+        probs: (N,) scores in [0, 1].
+        sensitivity: in (0, 1).
+        confidence: of the one-sided bound.
+    """
+    labels, scores = check_scores(targets, probs)
+    malignant, benign = np.sort(scores[labels]), np.sort(scores[~labels])
+    under = np.searchsorted(benign, malignant)
+    between = (np.append(0, under) + np.append(under, benign.size)) / 2
+    chances = binom.pmf(np.arange(malignant.size + 1), malignant.size, 1 - sensitivity)
+
+    def exceed(share: float) -> float:
+        return chances @ beta.cdf(share, between + 0.5, benign.size - between + 0.5) - confidence
+
+    return float(brentq(exceed, 0.0, 1.0))

@@ -16,8 +16,8 @@ LESION := $(BIN)/python -m lesion_utils
 NOTEBOOKS := 01_eda 02_augmentation_preview 03_resnet50_finetune 04_vgg19_finetune 05_comparison
 STEPS     := data $(NOTEBOOKS) index
 
-.PHONY: help all test lint env lab data report $(NOTEBOOKS) why plan doctor verify compare diff-notebooks setup-git \
-        strip clean lock FORCE
+.PHONY: help all test lint env lab data report $(NOTEBOOKS) why plan doctor verify publish compare diff-notebooks \
+        setup-git strip clean lock FORCE
 
 help:  ## this page
 	@echo "Usage: make <what> [STUDY=demo] [DATA_DIR=folder] [WEIGHTS_DIR=folder] [DEVICE=cpu|cuda|mps] [THREADS=n]"
@@ -65,6 +65,9 @@ doctor: | $(ENV)  ## what is missing, and what to do about it
 
 verify: | $(ENV)  ## every file of the report against its record; runs nothing again
 	@$(LESION) verify $(STUDY)
+
+publish: | $(ENV)  ## of a finished report, the part that is committed: no photographs, no large files
+	@$(LESION) publish $(STUDY)
 
 compare: | $(ENV)  ## two reports, number by number: A=reports/x B=reports/y [OUTPUTS=1]
 	@$(if $(and $(A),$(B)),,echo "say which: make compare A=reports/x B=reports/y" >&2; exit 2)

@@ -54,9 +54,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         add("doctor", examine, "say what is missing"),
         add("verify", verify, "check every file of the report against its record"),
         add("clean", clean, "remove what was generated"),
-        add("readme", write_readme, "write the README's results from a committed report"),
+        add("publish", publish, "make the part of a report that is committed"),
     ):
         verb.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
+    block = add("readme", write_readme, "write the README's results from the reports")
+    block.add_argument("study", nargs="?", help="one study's block (default: each whose report is there)")
     both = add("compare", compare, "compare two reports, number by number")
     both.add_argument("a", type=Path, help="folder of a report")
     both.add_argument("b", type=Path, help="folder of another")
@@ -72,7 +74,7 @@ def write_readme(options: argparse.Namespace) -> None:
     from lesion_utils.paths import project_root
     from lesion_utils.readme import update_readme
 
-    update_readme(project_root() / "README.md", Study(options.study))
+    update_readme(project_root() / "README.md", Study(options.study) if options.study else None)
 
 
 def write_keys(options: argparse.Namespace) -> None:
@@ -141,6 +143,14 @@ def setup_git(options: argparse.Namespace) -> None:
     from lesion_utils import gitsetup
 
     print("\n".join(gitsetup.setup_git()))
+
+
+def publish(options: argparse.Namespace) -> None:
+    from lesion_utils import publish
+    from lesion_utils.params import load_study
+
+    study = Study(options.study)
+    print(publish.describe_copy(publish.publish_study(study, load_study(study.params_dir))))
 
 
 def clean(options: argparse.Namespace) -> None:

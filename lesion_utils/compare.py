@@ -88,7 +88,7 @@ class Comparison:
         """(name, A's, B's, whether the files are the same) for every figure of either report."""
         left, right = ({f"{f.step}_{f.name}": f for f in report.figures} for report in (self.a, self.b))
         pairs = [(name, left.get(name), right.get(name)) for name in dict.fromkeys([*left, *right])]
-        return [(name, a, b, bool(a and b and _same_file(a.png, b.png))) for name, a, b in pairs]
+        return [(name, a, b, bool(a and b and _same_figure(a, b))) for name, a, b in pairs]
 
     @property
     def verdict(self) -> str:
@@ -168,6 +168,10 @@ def _read_scores(path: Path) -> dict[tuple[str, ...], float]:
 def _pick_circumstances(run: dict[str, Any]) -> dict[str, Any]:
     kept = ("params", "data", "weights", "commit", "device", "determinism", "packages")
     return {key: run.get(key) for key in kept}
+
+
+def _same_figure(a: Figure, b: Figure) -> bool:
+    return _same_file(a.png, b.png) or _same_file(a.svg, b.svg)
 
 
 def _same_file(a: Path | None, b: Path | None) -> bool:

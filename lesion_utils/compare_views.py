@@ -92,8 +92,8 @@ def _describe_number(number: Number, width: int) -> str:
 def _describe_figure(name: str, a: Any, b: Any, same: bool) -> str:
     if a is None or b is None:
         return f"{name}: only in {'B' if a is None else 'A'}"
-    if a.png is None or b.png is None:
-        return f"{name}: not in this copy of {'A' if a.png is None else 'B'}"
+    if a.file is None or b.file is None:
+        return f"{name}: not in this copy of {'A' if a.file is None else 'B'}"
     return f"{name}: {'the same' if same else 'different'}"
 
 

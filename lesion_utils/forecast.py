@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lesion_utils.graph import STEPS, explain_study
+from lesion_utils.graph import PROSE, STEPS, explain_study
 from lesion_utils.paths import Study
 from lesion_utils.provenance import load_ok_record
 from lesion_utils.schema import StudyParams
@@ -20,7 +20,9 @@ def tell_why(study: Study, params: StudyParams) -> str:
 def _tell_step(name: str, reasons: list[str]) -> str:
     if not reasons:
         return f"{name} is up to date"
-    only_follows = all(reason.endswith(" runs") for reason in reasons)
+    if reasons == [PROSE]:
+        return f"{name} need not run; {PROSE}"
+    only_follows = all(reason.endswith((" runs", " is rendered again")) for reason in reasons)
     verb = "follows, since" if only_follows else "runs because"
     more = f"; and {len(reasons) - _SPELT_OUT} more" if len(reasons) > _SPELT_OUT else ""
     return f"{name} {verb} {'; '.join(reasons[:_SPELT_OUT])}{more}"
@@ -33,8 +35,9 @@ def tell_plan(study: Study, params: StudyParams) -> str:
         record = load_ok_record(study, STEPS[name])
         took = format_duration(record["wall_seconds"]) if record else "not known yet"
         memory = f"{record['peak_memory_bytes'] / 2**30:.1f} GiB" if record else ""
-        rows.append(f"{name:<24} {'runs' if reasons else 'up to date':<10} {took:>14} {memory:>10}".rstrip())
-        if reasons:
+        now = "page only" if reasons == [PROSE] else "runs" if reasons else "up to date"
+        rows.append(f"{name:<24} {now:<10} {took:>14} {memory:>10}".rstrip())
+        if now == "runs":
             seconds += record["wall_seconds"] if record else 0
             unknown += record is None
     more = f", and {unknown} steps of unknown length" if unknown else ""

@@ -17,9 +17,13 @@ from lesion_utils.errors import RunError
 from lesion_utils.files import dump_json, write_atomic, write_if_changed
 from lesion_utils.fingerprint import digest_file, fingerprint_modules, fingerprint_notebook, list_notebook_modules
 from lesion_utils.paths import Study, project_root
+from lesion_utils.prose import fingerprint_prose
 from lesion_utils.schema import StudyParams
 
 NETWORKS = ("resnet50", "vgg19")
+
+#: The one reason that a step has to be looked at and need not run.
+PROSE = "the notebook's prose changed: its page is rendered again"
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,8 @@ def compute_key(step: Step, params: StudyParams) -> dict[str, Any]:
     """What a step depends on, apart from the files of earlier steps; needs no heavy library.
 
     Returns:
-        `params` (by file), `code` (fingerprint by module), `notebook`, `data` and `weights` (null where they do not
-        concern it).
+        `params` (by file), `code` (fingerprint by module), `notebook`, `prose`, `data` and `weights` (null where they
+        do not concern it).
     """
     from lesion_utils import sources, weights
 
@@ -113,6 +117,7 @@ def compute_key(step: Step, params: StudyParams) -> dict[str, Any]:
         "params": {name: getattr(params, name).model_dump(mode="json") for name in step.uses},
         "code": fingerprint_modules(entry),
         "notebook": fingerprint_notebook(step.notebook) if step.is_notebook else None,
+        "prose": fingerprint_prose(step.notebook) if step.is_notebook else None,
         "data": sources.fingerprint_source(params.data) if step.name == "data" else None,
         "weights": weights.fingerprint(getattr(params, step.network)) if step.network else None,
     }
@@ -163,7 +168,7 @@ def list_missing(study: Study, step: Step) -> list[str]:
 
 
 def list_reasons(study: Study, step: Step, key: Mapping[str, Any], inputs: Mapping[str, str] | None) -> list[str]:
-    """Why a step has to run, most telling first; empty when it is up to date.
+    """Why a step has to run, most telling first; empty when it is up to date, `PROSE` alone when it need not run.
 
     Args:
         key: from `compute_key`.
@@ -175,17 +180,25 @@ def list_reasons(study: Study, step: Step, key: Mapping[str, Any], inputs: Mappi
         unfinished = {"failed": "it failed", "interrupted": "it was interrupted", "running": "it was killed"}
         return [unfinished.get(record.get("status", ""), "it has not run on this machine yet")]
     changes = [*explain_key(done, key), *(explain_inputs(done["inputs"], inputs) if inputs is not None else ())]
-    return [*changes, *(f"{path} is missing" for path in list_missing(study, step))]
+    reasons = [*changes, *(f"{path} is missing" for path in list_missing(study, step))]
+    return [reason for reason in reasons if reason != PROSE] or reasons
 
 
 def explain_study(study: Study, params: StudyParams) -> dict[str, list[str]]:
     """For each step, why it would run; empty lists for those that are up to date."""
     reasons: dict[str, list[str]] = {}
     for step in STEPS.values():
-        before = [f"{name} runs" for name in list_upstream(step) if reasons[name]]
+        before = [why for name in list_upstream(step) if (why := _explain_upstream(step, name, reasons[name]))]
         inputs = None if before else hash_inputs(study, step)
         reasons[step.name] = [*list_reasons(study, step, compute_key(step, params), inputs), *before]
     return reasons
+
+
+def _explain_upstream(step: Step, name: str, reasons: list[str]) -> str:
+    """What an earlier step's reasons mean for one that reads its files; only the index reads its page and record."""
+    if reasons == [PROSE]:
+        return f"{name} is rendered again" if "runs" in step.reads else ""
+    return f"{name} runs" if reasons else ""
 
 
 def list_upstream(step: Step) -> list[str]:
@@ -207,11 +220,13 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def explain_key(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each difference of two keys: parameters, notebook, data, weights, code."""
+    """A sentence for each difference of two keys: parameters, notebook, prose, data, weights, code."""
     for key, before, after in list_differences(old["params"], new["params"]):
         yield f"params {key} {before} -> {after}"
     if old["notebook"] != new["notebook"]:
         yield "the notebook's code changed"
+    elif old.get("prose") != new.get("prose"):  # records from before it was noted have none
+        yield PROSE
     if old["data"] != new["data"]:
         yield "the images' files changed"
     if old["weights"] != new["weights"]:

@@ -1,8 +1,10 @@
-"""The README's figure and numbers: a block between two marks, written from a report's files."""
+"""The README's figures and numbers: for each study a block between two marks, written from its report's files."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 from lesion_utils.errors import RunError
 from lesion_utils.files import write_if_changed
@@ -10,15 +12,24 @@ from lesion_utils.paths import Study, project_root
 from lesion_utils.site_content import Figure, Report
 from lesion_utils.site_pages import format_duration, format_number
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+def mark_block(study: str) -> tuple[str, str]:
+    """The two marks of a study's block."""
+    return f"<!-- results:{study}:begin -->", f"<!-- results:{study}:end -->"
 
 
-def update_readme(readme: Path, study: Study, *, figure: str | None = None) -> bool:
-    """Write the block from a study's report; everything outside the marks stays as it is.
+def list_blocks(readme: Path) -> dict[str, str]:
+    """What stands between the marks of each study's block, in the order of the file."""
+    pattern = r"(?s)<!-- results:([\w-]+):begin -->\n(.*?)<!-- results:\1:end -->"
+    return dict(re.findall(pattern, readme.read_text(encoding="utf-8")))
+
+
+def update_readme(readme: Path, study: Study | None = None, *, figure: str | None = None) -> bool:
+    """Write blocks from the studies' reports; everything outside the marks stays as it is.
 
     Args:
-        readme: the file with the two marks.
-        study: whose report it shows.
+        readme: the file with the marks.
+        study: whose block is written; None for each whose report has a comparison.
         figure: `<step>_<name>` of the figure to show; by default the first of 05_comparison that shows no photograph.
 
     Returns:
@@ -27,16 +38,15 @@ def update_readme(readme: Path, study: Study, *, figure: str | None = None) -> b
     Raises:
         RunError: the marks or the numbers are not there.
     """
-    before, after = _split(readme)
-    block = render_block(Report(study.report_dir), figure=figure)
-    return write_if_changed(readme, f"{before}{BEGIN}\n{block}{END}{after}")
+    if study is None:
+        marked = [Study(name) for name in list_blocks(readme)]
+        return any([update_readme(readme, s, figure=figure) for s in marked if Report(s.report_dir).headline])
+    return write_if_changed(readme, _fill(readme, study, figure))
 
 
 def is_current(readme: Path, study: Study, *, figure: str | None = None) -> bool:
-    """Whether the block is what the report's files say."""
-    before, after = _split(readme)
-    block = render_block(Report(study.report_dir), figure=figure)
-    return readme.read_text(encoding="utf-8") == f"{before}{BEGIN}\n{block}{END}{after}"
+    """Whether a study's block is what its report's files say."""
+    return readme.read_text(encoding="utf-8") == _fill(readme, study, figure)
 
 
 def render_block(report: Report, *, figure: str | None = None) -> str:
@@ -55,23 +65,29 @@ def render_block(report: Report, *, figure: str | None = None) -> str:
     folder = _relative(report.folder)
     seconds = sum(run.get("wall_seconds") or 0 for name, run in report.runs.items() if name != "index")
     drawn = "**synthetic data**: drawn images, so this shows what a report looks like and says nothing about skin"
-    kind = drawn if report.synthetic else "ISIC 2016 Part 3"
+    real = ", ".join(filter(None, ["ISIC 2016 Part 3", report.manifest.get("summary")]))
+    kind = drawn if report.synthetic else real
     where = f"From [`{folder}`]({folder}/index.html), study `{report.study}` on {kind}"
     lines = [f"{where}; {format_duration(seconds)} of computing.", ""]
-    if shown and shown.png:
-        lines += [f"![{_escape(shown.alt)}]({_relative(shown.png)})", ""]
+    # Of a chart, a published copy has the SVG.
+    if shown and (file := shown.svg or shown.png):
+        lines += [f"![{_escape(shown.alt)}]({_relative(file)})", ""]
     lines += ["| | metric | value | interval | images |", "|---|---|---|---|---|"]
-    for item in report.headline:
-        interval = f"{format_number(item['low'])} to {format_number(item['high'])}"
-        cells = (
-            _escape(item["label"]),
-            _escape(item["metric"]),
-            format_number(item["value"]),
-            interval,
-            str(item["n"]),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"| {' | '.join(_spell_row(item))} |" for item in report.headline]
     return "\n".join(lines) + "\n"
+
+
+def _spell_row(item: dict[str, Any]) -> list[str]:
+    """A headline's cells; a published result may have no interval and no number of images."""
+    low, high, count = item["low"], item["high"], item["n"]
+    interval = "–" if None in (low, high) else f"{format_number(low)} to {format_number(high)}"
+    return [
+        _escape(item["label"]),
+        _escape(item["metric"]),
+        format_number(item["value"]),
+        interval,
+        "–" if count is None else str(count),
+    ]
 
 
 def _choose_figure(report: Report, name: str | None) -> Figure | None:
@@ -84,13 +100,14 @@ def _choose_figure(report: Report, name: str | None) -> Figure | None:
     raise RunError(f"the report has no figure {name!r}", where=report.folder / "figures", do="name another one")
 
 
-def _split(readme: Path) -> tuple[str, str]:
-    text = readme.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def _fill(readme: Path, study: Study, figure: str | None) -> str:
+    """The README's text with a study's block as its report has it."""
+    marks = mark_block(study.name)
+    before, begin, rest = readme.read_text(encoding="utf-8").partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not (begin and end):
-        raise RunError("the marks of the generated block are missing", where=readme, expected=f"{BEGIN} and {END}")
-    return before, after
+        raise RunError("the marks of the generated block are missing", where=readme, expected=" and ".join(marks))
+    return f"{before}{begin}\n{render_block(Report(study.report_dir), figure=figure)}{end}{after}"
 
 
 def _relative(path: Path) -> str:

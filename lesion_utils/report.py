@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,9 @@ from lesion_utils.files import dump_json, write_if_changed
 from lesion_utils.graph import STEPS
 from lesion_utils.paths import Study
 from lesion_utils.schema import StudyParams
-from lesion_utils.site_content import Report
+from lesion_utils.site_content import Figure, Report
 from lesion_utils.site_pages import describe_value, format_bytes, format_date, format_duration, render_page
-from lesion_utils.verify import describe_verdict, verify_study
+from lesion_utils.verify import PUBLISHED, describe_verdict, verify_study
 
 #: The step whose figures and tables stand with the results.
 COMPARISON = "05_comparison"
@@ -30,30 +31,33 @@ REFERENCES = {
 }
 
 
-def build_site(study: Study, params: StudyParams) -> Path:
-    """Write `reports/<study>/index.html`.
+def build_site(study: Study, params: StudyParams, *, published: Collection[str] | None = None) -> Path:
+    """Write `reports/<study>/index.html`. What was published before is another page, so its list goes.
 
     Args:
         study: whose report folder is read and written.
         params: the study's parameters.
+        published: paths of the files that a published copy holds; the page then links to nothing else, and shows no
+            photograph. None for the page that stands beside the whole report.
 
     Returns:
         the page's path.
     """
     report = Report(study.report_dir)
+    (study.report_dir / PUBLISHED).unlink(missing_ok=True)
     findings = verify_study(study, skip=("index",))
-    page = render_page("report.html.j2", **_collect(report, params, findings))
+    page = render_page("report.html.j2", **_collect(report, params, findings, published))
     path = study.report_dir / "index.html"
     write_if_changed(path, page)
     return path
 
 
-def _collect(report: Report, params: StudyParams, findings: list) -> dict[str, Any]:
+def _collect(report: Report, params: StudyParams, findings: list, published: Collection[str] | None) -> dict[str, Any]:
     """Everything that the template shows."""
     runs = {step: run for step, run in report.runs.items() if step != "index"}
     verdict = describe_verdict(findings)
     commit, dirty = _name_commit(runs)
-    parts = [_collect_step(report, step) for step in STEPS if step != COMPARISON]
+    parts = [_collect_step(report, step, published) for step in STEPS if step != COMPARISON]
     title = params.data.title
     date = max((run.get("ended") or "" for run in runs.values()), default="")
     citation = f"{title}. Report of the study “{report.study}”, commit {commit[:10]}{dirty}, {format_date(date)}."
@@ -64,9 +68,11 @@ def _collect(report: Report, params: StudyParams, findings: list) -> dict[str, A
         "headline": report.headline,
         "sentences": report.sentences,
         "facts": _list_facts(report, runs, verdict, date),
-        "comparison": _collect_step(report, COMPARISON),
+        "comparison": _collect_step(report, COMPARISON, published),
         "parts": [part for part in parts if part["figures"] or part["tables"]],
-        "steps": [_describe_step(report, step, run) for step, run in runs.items()],
+        "steps": [_describe_step(report, step, run, published) for step, run in runs.items()],
+        "is_copy": published is not None,
+        "again": name_command(report.study, synthetic=report.synthetic),
         "data": _list_data(report),
         "environment": _list_environment(runs),
         "packages": _last(runs, "packages") or {},
@@ -145,7 +151,12 @@ def _name_warned(determinism: dict) -> str:
     return f"not deterministic: {', '.join(warned)}" if warned else "no operation warned"
 
 
-def _collect_step(report: Report, step: str) -> dict[str, Any]:
+def name_command(study: str, *, synthetic: bool) -> str:
+    """The command that makes what a copy of a study's report lacks."""
+    return f"make all STUDY={study}" + ("" if synthetic else " DATA_DIR=/path/to/the/images")
+
+
+def _collect_step(report: Report, step: str, published: Collection[str] | None) -> dict[str, Any]:
     """A step's figures and tables."""
     tables = [
         {
@@ -159,12 +170,29 @@ def _collect_step(report: Report, step: str) -> dict[str, Any]:
         if table.step == step
     ]
     title = report.runs.get(step, {}).get("title") or step
-    figures = [figure for figure in report.figures if figure.step == step]
+    figures = [_show_figure(report, figure, published) for figure in report.figures if figure.step == step]
     return {"step": step, "title": title, "figures": figures, "tables": tables}
 
 
-def _describe_step(report: Report, step: str, run: dict[str, Any]) -> dict[str, Any]:
-    """One row of the table of notebooks, with links to what exists."""
+def _show_figure(report: Report, figure: Figure, published: Collection[str] | None) -> dict[str, Any]:
+    """A figure's file, words and links; without a file where it is missing, or must not be in a published copy."""
+    hidden = published is not None and figure.shows_photographs
+    files = [] if hidden else [path for path in (figure.png, figure.svg) if path]
+    links = {path.suffix[1:].upper(): path.relative_to(report.folder).as_posix() for path in files}
+    return {
+        "step": figure.step,
+        "caption": figure.caption,
+        "alt": figure.alt,
+        "synthetic": figure.synthetic,
+        "shows_images": figure.shows_images,
+        "absent": "shows photographs" if figure.shows_photographs else "missing",
+        "file": files[0] if files else None,
+        "links": {kind: path for kind, path in links.items() if published is None or path in published},
+    }
+
+
+def _describe_step(report: Report, step: str, run: dict[str, Any], published: Collection[str] | None) -> dict[str, Any]:
+    """One row of the table of notebooks, with links to what is there; what a copy leaves out is named without one."""
     logs = sorted(p for p in (report.folder / "runs" / step).iterdir() if p.suffix in {".log", ".jsonl", ".txt"})
     targets = [
         ("page", f"html/{step}.html", ""),
@@ -181,7 +209,10 @@ def _describe_step(report: Report, step: str, run: dict[str, Any]) -> dict[str, 
         "status": run.get("status", "unknown"),
         "seconds": run.get("wall_seconds"),
         "memory": run.get("peak_memory_bytes"),
-        "links": [{"text": text, "address": path + anchor} for text, path, anchor in there],
+        "links": [
+            {"text": text, "address": path + anchor if published is None or path in published else ""}
+            for text, path, anchor in there
+        ],
     }
 
 

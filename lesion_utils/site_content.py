@@ -18,7 +18,7 @@ SHOWN_ROWS = 60
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure and its caption; `png` is None where the file is absent."""
+    """One figure and its caption; `png` and `svg` are None where the file is absent."""
 
     step: str
     name: str
@@ -29,6 +29,16 @@ class Figure:
     synthetic: bool
     png: Path | None
     svg: Path | None
+
+    @property
+    def file(self) -> Path | None:
+        """What a page shows: the PNG, or the SVG where a copy holds only that."""
+        return self.png or self.svg
+
+    @property
+    def shows_photographs(self) -> bool:
+        """Whether it shows images of the data set that were not drawn."""
+        return self.shows_images and not self.synthetic
 
 
 @dataclass(frozen=True)
@@ -85,8 +95,9 @@ class Report:
 
     @property
     def headline(self) -> list[dict[str, Any]]:
-        """The study's main numbers: label, metric, value, low, high, n."""
-        return self.metrics.get("05_comparison", {}).get("headline", [])
+        """The study's main numbers: label, metric, value, low, high, n; None where a published row has none."""
+        unknown = {"value": None, "low": None, "high": None, "n": None}
+        return [unknown | item for item in self.metrics.get("05_comparison", {}).get("headline", [])]
 
     @property
     def sentences(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import re
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -106,17 +107,36 @@ def describe_value(value: Any) -> str:
     return "none" if value is None else f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
 
 
-def embed_image(path: Path, photographs: bool) -> dict[str, str | int]:
-    """A PNG file as a data address, so that the page needs no second file, with its size on the page in CSS px.
+def embed_image(path: Path, photographs: bool, light: bool = False) -> dict[str, str | int]:
+    """A figure's file as a data address, so that the page needs no second file, with its size on the page in CSS px.
 
-    WebP makes the page a seventh as large: without loss for charts, with an invisible one for photographs.
+    WebP makes the page a seventh as large: without loss for charts, with an invisible one for photographs. SVG, which
+    a published copy has, stays as it is.
+
+    Args:
+        path: PNG or SVG.
+        photographs: whether it shows images rather than a chart.
+        light: let images lose more, for a page that is to be small.
     """
+    if path.suffix == ".svg":
+        return _embed_svg(path)
     with Image.open(path) as image:
         dots_per_inch = image.info.get("dpi", (200, 200))[0]
         width, height = (round(side / dots_per_inch * 96 * SCREEN_SCALE) for side in image.size)
-        packed = io.BytesIO()
-        image.convert("RGB").save(packed, "webp", lossless=not photographs, quality=85)
+        packed, pixels = io.BytesIO(), image.convert("RGB")
+        if photographs and light:
+            pixels = pixels.resize((max(1, round(0.7 * image.width)), max(1, round(0.7 * image.height))))
+        quality = 60 if light else 85
+        pixels.save(packed, "webp", lossless=not photographs, quality=quality if photographs else 85)
     source = "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode("ascii")
+    return {"source": source, "width": width, "height": height}
+
+
+def _embed_svg(path: Path) -> dict[str, str | int]:
+    raw = path.read_bytes()
+    sides = [re.search(rb'<svg[^>]*\s%s="([\d.]+)pt"' % side, raw) for side in (b"width", b"height")]
+    width, height = (round(float(side[1]) / 72 * 96 * SCREEN_SCALE) if side else 480 for side in sides)
+    source = "data:image/svg+xml;base64," + base64.b64encode(raw).decode("ascii")
     return {"source": source, "width": width, "height": height}
 
 
@@ -128,7 +148,8 @@ def draw_interval(item: dict[str, Any], items: list[dict[str, Any]]) -> dict[str
     """
     if None in (item["value"], item["low"], item["high"]):
         return None
-    signed = [i for i in items if i["low"] is not None and (i.get("difference") or i["low"] < 0)]
+    stated = [i for i in items if None not in (i["low"], i["high"])]
+    signed = [i for i in stated if i.get("difference") or i["low"] < 0]
     reach = 1.1 * max((max(abs(i["low"]), abs(i["high"])) for i in signed), default=1)
     start, width = (-reach, 2 * reach) if item in signed else (0.0, 1.0)
     return {key: round(min(max(100 * (item[key] - start) / width, 0), 100), 2) for key in ("low", "value", "high")}

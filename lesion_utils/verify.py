@@ -1,6 +1,7 @@
 """Is a report what its records say? Every file against its recorded hash, every step against its present inputs.
 
 Nothing runs again. A record (`run.json`) is sealed with a hash of itself, and lists the hash of every file of its step.
+So is `published.json`, which `make publish` writes: in a copy, what it names as left out may be absent, nothing else.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ STATES = ("reproduced", "left out", "stale", "not recorded", "missing", "failed"
 CLEAN = STATES[:2]
 
 #: Files of a report that steps write and that no one else should.
-_WATCHED = ("data/*", "figures/*", "metrics/*", "predictions/*", "notebooks/*", "html/*", "*.html", "*.json")
+_WATCHED = ("data/*", "figures/*", "metrics/*", "predictions/*", "notebooks/*", "html/*", "*.html")
+
+#: What `make publish` says of a report: the files of the published copy, and those left out of it.
+PUBLISHED = "published.json"
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,13 @@ class Finding:
         return self.state in CLEAN
 
 
-def verify_study(study: Study, *, skip: Collection[str] = ()) -> list[Finding]:
+def verify_study(study: Study, *, skip: Collection[str] = (), whole: bool = False) -> list[Finding]:
     """Check every file of a study's report; takes as long as reading the files.
 
     Args:
         study: whose report is checked.
         skip: names of steps to leave out; the index page leaves itself out while it is made.
+        whole: whether every file has to be here, whatever `published.json` says.
 
     Returns:
         one finding per file, clean ones included, in the order of the steps.
@@ -57,9 +62,14 @@ def verify_study(study: Study, *, skip: Collection[str] = ()) -> list[Finding]:
     """
     params = load_study(study.params_dir)
     checked = [step for step in STEPS.values() if step.name not in skip]
-    findings = [finding for step in checked for finding in _verify_step(study, step, params)]
-    known = {finding.path for finding in findings}
-    strays = _find_strays(study, known, skip)
+    copy, problem = (None, "") if whole else _read_copy(study)
+    absent = {item["path"]: item for item in copy["left_out"]} if copy else {}
+    findings = [finding for step in checked for finding in _verify_step(study, step, params, absent)]
+    if problem:
+        findings.append(Finding(PUBLISHED, "", "changed by hand", problem))
+    elif copy:
+        findings = _verify_copy(study, copy, {finding.path: finding for finding in findings})
+    strays = _find_strays(study, {finding.path for finding in findings}, skip)
     return findings + [
         Finding(path, _find_owner(path), "not recorded", "no run that ended well made it") for path in strays
     ]
@@ -78,11 +88,13 @@ def describe_verdict(findings: Collection[Finding]) -> dict[str, str]:
     worst = max((STATES.index(state) for state in tally), default=STATES.index("missing"))
     if worst < len(CLEAN):
         headline, tone = "reproduced", "good"
-        sentence = f"Every file is the one its record describes, and every step's inputs are unchanged ({counts})."
+        here = "Every file that is here" if tally["left out"] else "Every file"
+        sentence = f"{here} is the one its record describes, and every step's inputs are unchanged ({counts})."
     else:
         headline, tone = STATES[worst], "warn" if STATES[worst] == "stale" else "bad"
         sentence = f"Not everything here agrees with its record and with its inputs as they are now ({counts})."
-    files = f"{sum(finding.is_clean for finding in findings)} of {len(findings)} files"
+    here = [finding for finding in findings if finding.state != "left out"]
+    files = f"{sum(finding.is_clean for finding in here)} of {len(here)} files"
     return {"headline": headline, "tone": tone, "files": files, "counts": counts, "sentence": sentence}
 
 
@@ -108,7 +120,7 @@ def _group(findings: Collection[Finding]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _verify_step(study: Study, step: Step, params: StudyParams) -> Iterator[Finding]:
+def _verify_step(study: Study, step: Step, params: StudyParams, absent: Mapping[str, Any]) -> Iterator[Finding]:
     path = f"runs/{step.name}/run.json"
     record, problem = _read_record(study.report_dir / path)
     if record is None:
@@ -123,7 +135,7 @@ def _verify_step(study: Study, step: Step, params: StudyParams) -> Iterator[Find
     if not problem and record["status"] == "ok":
         yield Finding(path, step.name, "stale" if reasons else "reproduced", reasons)
     for output in record["outputs"]:
-        yield _verify_output(study, step, output, reasons)
+        yield _verify_output(study, step, output, reasons, absent)
 
 
 def _read_record(path: Path) -> tuple[dict[str, Any] | None, str]:
@@ -140,24 +152,48 @@ def _read_record(path: Path) -> tuple[dict[str, Any] | None, str]:
     return record, "" if intact else "the record is not as it was written"
 
 
-def _verify_output(study: Study, step: Step, output: Mapping[str, Any], reasons: str) -> Finding:
+def _verify_output(
+    study: Study, step: Step, output: Mapping[str, Any], reasons: str, absent: Mapping[str, Any]
+) -> Finding:
     path = study.report_dir / output["path"]
     if not path.is_file():
-        if _is_left_out(study, step, path):
-            return Finding(output["path"], step.name, "left out", "it shows patients' images")
+        item = absent.get(output["path"])
+        if item and item["sha256"] == output["sha256"]:
+            return Finding(output["path"], step.name, "left out", item["reason"])
         return Finding(output["path"], step.name, "missing", "recorded, but not there")
     if digest_file(path) != output["sha256"]:
         return Finding(output["path"], step.name, "changed by hand", "its content is not the one recorded")
     return Finding(output["path"], step.name, "stale" if reasons else "reproduced", reasons)
 
 
-def _is_left_out(study: Study, step: Step, path: Path) -> bool:
-    """Whether a file may be absent from a published copy: it shows photographs, or holds a figure that does."""
-    own = [path.with_suffix(".json")] if path.parent == study.figures else []
-    if path.parent in (study.notebooks, study.html):
-        own = sorted(study.figures.glob(f"{step.name}_*.json"))
-    sidecars = [graph.read_json(sidecar) or {} for sidecar in own if sidecar != path]
-    return any(s.get("shows_images") and not s.get("synthetic") for s in sidecars)
+def _read_copy(study: Study) -> tuple[dict[str, Any] | None, str]:
+    """What `published.json` says, and what is wrong with it; neither where the report was not published."""
+    path = study.report_dir / PUBLISHED
+    if not path.is_file():
+        return None, ""
+    try:
+        copy, text = json.loads(path.read_bytes()), path.read_bytes()
+        _ = [(i["path"], i["sha256"]) for i in copy["files"]], [i["reason"] for i in copy["left_out"]]
+        intact = dump_json(seal_record(copy)).encode() == text
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None, "it cannot be read"
+    return (copy, "") if intact else (None, "it is not as it was written")
+
+
+def _verify_copy(study: Study, copy: Mapping[str, Any], found: dict[str, Finding]) -> list[Finding]:
+    """Findings with those of the published files that no step recorded: records, histories and the list itself."""
+    for item in copy["files"]:
+        path, name = study.report_dir / item["path"], item["path"]
+        recorded = found.get(name)
+        if not path.is_file():
+            found[name] = recorded or Finding(name, "", "missing", "published, but not there")
+        elif digest_file(path) == item["sha256"]:
+            found[name] = recorded or Finding(name, "", "reproduced")
+        elif recorded is None:
+            found[name] = Finding(name, "", "changed by hand", "its content is not the one published")
+        elif recorded.is_clean:
+            found[name] = Finding(name, recorded.step, "stale", "made again since it was published: make publish")
+    return [*found.values(), Finding(PUBLISHED, "", "reproduced")]
 
 
 def _list_reasons(study: Study, step: Step, params: StudyParams, record: Mapping[str, Any]) -> list[str]:
@@ -170,7 +206,9 @@ def _list_reasons(study: Study, step: Step, params: StudyParams, record: Mapping
     if done is None:
         done = {**record, "data": None, "weights": None}
         key = {**key, "data": None, "weights": None}
-    return [*graph.explain_key(done, key), *graph.explain_inputs(done["inputs"], inputs)]
+    reasons = [*graph.explain_key(done, key), *graph.explain_inputs(done["inputs"], inputs)]
+    # Prose is in the executed notebook and its page; a copy without them holds nothing that a new word makes old.
+    return reasons if (study.report_dir / step.target).is_file() else [why for why in reasons if why != graph.PROSE]
 
 
 def _find_owner(path: str) -> str:

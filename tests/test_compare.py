@@ -121,7 +121,8 @@ def test_notebooks_are_compared_by_source_and_on_request_by_output(reports):
 
 
 def test_the_page_holds_both_sides_and_escapes_them(reports, tmp_path):
-    (reports[1] / "figures" / "05_comparison_curve.png").unlink()
+    for ending in (".png", ".svg"):
+        (reports[1] / "figures" / f"05_comparison_curve{ending}").unlink()
     page = write_comparison(compare_reports(*reports), tmp_path / "compare.html").read_text()
     assert "0.610 (0.530 to 0.680)" in page
     assert "0.630 (0.550 to 0.700)" in page
@@ -134,3 +135,17 @@ def test_the_page_holds_both_sides_and_escapes_them(reports, tmp_path):
 def test_a_folder_that_is_no_report_is_named(reports, tmp_path):
     with pytest.raises(RunError, match=r"B=.*nothing: there is no report here"):
         compare_reports(reports[0], tmp_path / "nothing")
+
+
+def test_a_published_copy_which_has_only_svg_is_compared_and_shown(reports, tmp_path):
+    for path in (reports[1] / "figures").glob("*.png"):
+        path.unlink()
+    comparison = compare_reports(*reports)
+    text = describe_comparison(comparison)
+    assert "05_comparison_curve: different" in text
+    assert "not in this copy" not in text
+    page = write_comparison(comparison, tmp_path / "compare.html").read_text()
+    assert page.count("data:image/svg+xml;base64,") == page.count("data:image/webp;base64,") == 7
+    svg = reports[1] / "figures" / "05_comparison_curve.svg"
+    svg.write_bytes((reports[0] / "figures" / "05_comparison_curve.svg").read_bytes())
+    assert "05_comparison_curve: the same" in describe_comparison(compare_reports(*reports))

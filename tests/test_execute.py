@@ -101,6 +101,71 @@ def test_a_failed_cell_is_explained_and_its_notebook_kept(project):
 
 
 @pytest.mark.slow
+def test_new_words_are_rendered_without_running_the_notebook(project):
+    """The output below is the time of the run: it stays when only words change."""
+    code = 'save("predictions/vgg19.csv", "1")\nprint(time.monotonic_ns())'
+    write_notebook(project, STEP, code, heading="Before")
+    assert run(project, "run", STEP).returncode == 0
+    path = project / REPORT / "notebooks" / f"{STEP}.ipynb"
+    before, page = nbformat.read(path, as_version=4), project / REPORT / "html" / f"{STEP}.html"
+    old, page_written = record(project), page.stat().st_mtime_ns
+    write_notebook(project, STEP, f"{code}  # now", heading="After")
+    sentence = f"{STEP} need not run; the notebook's prose changed: its page is rendered again\n"
+    assert sentence in run(project, "why").stdout
+    assert re.search(rf"^{STEP} +page only", run(project, "plan").stdout, re.MULTILINE)
+    page.unlink()  # the page's maker is a stub here, which writes the same bytes
+    page.write_text("old")
+    done = run(project, "run", STEP)
+    assert (done.returncode, done.stdout) == (0, f"{STEP}        page rendered again\n"), done.stderr
+    after = nbformat.read(path, as_version=4)
+    assert after.cells[-1].outputs == before.cells[-1].outputs
+    assert after.cells[-1].source.endswith("# now")
+    assert [cell.source for cell in after.cells if cell.cell_type == "markdown"][-1] == "## After"
+    assert page.stat().st_mtime_ns > page_written and page.read_text() != "old"
+    new = record(project)
+    changed = {key for key in new if new[key] != old.get(key)}
+    assert changed == {"outputs", "prose", "rendered", "seal"}
+    assert {o["path"] for o in new["outputs"]} == {o["path"] for o in old["outputs"]}
+    assert f"{STEP} is up to date" in run(project, "why").stdout
+    assert run(project, "run", STEP).stdout == f"{STEP}        up to date\n"
+
+
+@pytest.mark.slow
+def test_an_executed_notebook_that_was_changed_by_hand_is_not_given_new_words_but_run_again(project):
+    write_notebook(project, STEP, "print(1 + 1)", heading="Before")
+    assert run(project, "run", STEP).returncode == 0
+    path = project / REPORT / "notebooks" / f"{STEP}.ipynb"
+    path.write_text(path.read_text().replace('"2\\n"', '"3\\n"'))
+    write_notebook(project, STEP, "print(1 + 1)", heading="After")
+    assert re.fullmatch(rf"{STEP} +ok +\d+ s\n", run(project, "run", STEP).stdout)
+    assert nbformat.read(path, as_version=4).cells[-1].outputs[0].text == "2\n"
+
+
+@pytest.mark.slow
+def test_a_page_that_cannot_be_rendered_leaves_the_executed_notebook_as_it_was(project):
+    write_notebook(project, STEP, "print(1 + 1)", heading="Before")
+    assert run(project, "run", STEP).returncode == 0
+    path, pages = project / REPORT / "notebooks" / f"{STEP}.ipynb", project / "lesion_utils" / "notebook_pages.py"
+    before, old, maker = path.read_bytes(), record(project), pages.read_text()
+    write_notebook(project, STEP, "print(1 + 1)", heading="After")
+    pages.write_text(maker.replace("page.parent.mkdir", "raise OSError('no room'); page.parent.mkdir"))
+    try:
+        assert run(project, "run", STEP).returncode != 0
+    finally:
+        pages.write_text(maker)
+    assert path.read_bytes() == before
+    assert record(project) == old
+    assert run(project, "run", STEP).stdout == f"{STEP}        page rendered again\n"
+
+
+@pytest.mark.slow
+def test_progress_bars_that_ask_for_widgets_do_not_warn_on_a_page(project):
+    assert run_code(project, "import tqdm.auto\nprint('loaded')").returncode == 0
+    executed = nbformat.read(project / REPORT / "notebooks" / f"{STEP}.ipynb", as_version=4)
+    assert [output.text for output in executed.cells[-1].outputs] == ["loaded\n"]
+
+
+@pytest.mark.slow
 def test_an_error_of_the_package_is_shown_whole(project):
     done = run_code(project, 'from lesion_utils.errors import DataError\nraise DataError("w", where="x", do="do this")')
     assert "\n  x: w\n    do next   do this\n" in done.stderr

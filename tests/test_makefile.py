@@ -66,10 +66,25 @@ def test_a_second_run_does_nothing(project):
 
 
 @pytest.mark.slow
-def test_comments_docstrings_and_prose_run_nothing(project, edit):
+def test_comments_and_docstrings_run_nothing(project, edit):
     edit("params/demo/vgg19.yaml", "momentum:", "# a comment\n  momentum:")
     edit("lesion_utils/watch.py", '"""What the terminal', '"""All that the terminal')
+    assert make(project, "all").stdout == ""
+
+
+@pytest.mark.slow
+def test_prose_renders_its_page_and_the_index_and_runs_no_notebook(project, edit):
+    make(project, "all")
     edit("notebooks/03_resnet50_finetune.ipynb", "## Work", "## Other words")
+    why = make(project, "why").stdout.splitlines()
+    assert [line for line in why if not line.endswith("is up to date")] == [
+        "03_resnet50_finetune need not run; the notebook's prose changed: its page is rendered again",
+        "index follows, since 03_resnet50_finetune is rendered again",
+    ]
+    output = make(project, "all").stdout
+    assert "03_resnet50_finetune     page rendered again" in output
+    assert ran(output) == ["index"]
+    assert "## Other words" in (project / "reports/demo/notebooks/03_resnet50_finetune.ipynb").read_text()
     assert make(project, "all").stdout == ""
 
 

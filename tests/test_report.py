@@ -105,8 +105,8 @@ def test_a_figure_of_photographs_that_is_absent_keeps_its_place_and_says_how_to_
         path.unlink()
     page = build(study)
     place = page[page.index('class="placeholder"') :][:400]
-    assert "shows patients" in place
-    assert "make all STUDY=demo" in place
+    assert "shows photographs of the data set" in place
+    assert "make all STUDY=demo DATA_DIR=/path/to/the/images" in place
     assert page.count('class="placeholder"') == 1
 
 
@@ -173,7 +173,12 @@ def test_numbers_without_an_interval_are_shown_without_one(study):
     metrics = json.loads(path.read_text())
     metrics["headline"][0] |= {"value": None, "low": None, "high": None}
     path.write_text(json.dumps(metrics))
-    assert "– to –" in build(study)
+    metrics["headline"].append({"label": "a published row", "metric": "AP", "value": 0.637})
+    path.write_text(json.dumps(metrics))
+    page = build(study)
+    assert "– to –" not in page and "None" not in str(TextOf(page))
+    row = page[page.index("a published row</th>") :].split("</tr>")[0]
+    assert re.findall(r'class="num">([^<]+)<', row) == ["0.637", "–", "–"]
 
 
 @pytest.mark.parametrize(

@@ -110,17 +110,21 @@ def test_a_step_that_failed_or_never_ran_is_named(study):
     assert list_bad(study)["runs/05_comparison/run.json"] == "missing"
 
 
-def test_figures_of_photographs_may_be_left_out_of_a_copy_and_others_may_not(study):
+def test_figures_of_photographs_are_missing_where_nothing_says_that_they_were_left_out(study):
     write_fake_report(study, synthetic=False)
     write_index(study)
-    for path in ("figures/01_eda_examples.png", "notebooks/01_eda.ipynb", "html/01_eda.html"):
-        (study.report_dir / path).unlink()
-    findings = verify_study(study)
-    assert sum(finding.state == "left out" for finding in findings) == 3
-    assert describe_verdict(findings)["tone"] == "good"
-    (study.figures / "01_eda_curve.png").unlink()
-    (study.notebooks / "05_comparison.ipynb").unlink()
-    assert list_bad(study) == {"figures/01_eda_curve.png": "missing", "notebooks/05_comparison.ipynb": "missing"}
+    (study.figures / "01_eda_examples.png").unlink()
+    assert list_bad(study) == {"figures/01_eda_examples.png": "missing"}
+
+
+def test_new_prose_makes_a_step_stale_where_its_notebook_is(study, tmp_path):
+    path = tmp_path / "notebooks" / "01_eda.ipynb"
+    path.write_text(path.read_text().replace("What is in the data", "What the data are"))
+    findings = [finding for finding in verify_study(study) if not finding.is_clean]
+    assert {finding.step for finding in findings} == {"01_eda"}
+    assert {finding.detail for finding in findings} == {"the notebook's prose changed: its page is rendered again"}
+    (study.notebooks / "01_eda.ipynb").unlink()
+    assert list_bad(study) == {"notebooks/01_eda.ipynb": "missing"}
 
 
 def test_the_text_names_the_worst_first_and_what_to_do(study):

@@ -17,7 +17,7 @@ NOTEBOOKS := 01_eda 02_augmentation_preview 03_resnet50_finetune 04_vgg19_finetu
 STEPS     := data $(NOTEBOOKS) index
 
 .PHONY: help all test lint env lab data report $(NOTEBOOKS) why plan doctor verify publish compare diff-notebooks \
-        setup-git strip clean lock FORCE
+        setup-git export predict strip clean lock FORCE
 
 help:  ## this page
 	@echo "Usage: make <what> [STUDY=demo] [DATA_DIR=folder] [WEIGHTS_DIR=folder] [DEVICE=cpu|cuda|mps] [THREADS=n]"
@@ -72,6 +72,14 @@ publish: | $(ENV)  ## of a finished report, the part that is committed: no photo
 compare: | $(ENV)  ## two reports, number by number: A=reports/x B=reports/y [OUTPUTS=1]
 	@$(if $(and $(A),$(B)),,echo "say which: make compare A=reports/x B=reports/y" >&2; exit 2)
 	@$(LESION) compare $(A) $(B) $(if $(OUTPUTS),--outputs)
+
+# --- using a trained network ------------------------------------------------------------------------------------------
+
+export: | $(ENV)  ## networks as folders that timm loads, with a model card [MODEL=network/regime/seed]
+	@$(LESION) export $(STUDY) --model "$(MODEL)"
+
+predict: | $(ENV)  ## scores and a page for a folder of photographs: IMAGES=folder MODEL=network [OUT=folder]
+	@$(LESION) predict $(STUDY) --images "$(IMAGES)" --model "$(MODEL)" --out "$(OUT)"
 
 # --- working on it ----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lesion_utils.errors import LesionError
-from lesion_utils.paths import Study, reports_root
+from lesion_utils.paths import Study, project_root, reports_root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +67,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     diff.add_argument("revision", nargs="?", default="HEAD", help="since which commit (default: HEAD)")
     diff.add_argument("--web", action="store_true", help="in the browser")
     add("setup-git", setup_git, "readable diffs of notebooks in this clone")
+    hand_over = add("export", export, "write trained networks as folders that timm loads, each with a model card")
+    hand_over.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
+    hand_over.add_argument("--model", default="", help="network, network/regime or network/regime/seed (default: each)")
+    score = add("predict", predict, "score a folder of photographs with a trained network")
+    score.add_argument("study", nargs="?", default="demo", help="whose network, unless --model is a path")
+    score.add_argument("--images", default="", help="folder of JPEG or PNG files")
+    score.add_argument("--model", default="", help="network[/regime[/seed]], an exported folder, or a run's best.pt")
+    score.add_argument("--out", default="", help="where the scores go (default: predictions/<name of the folder>)")
     return parser.parse_args(arguments)
 
 
@@ -158,3 +166,28 @@ def clean(options: argparse.Namespace) -> None:
 
     for folder in clean_study(Study(options.study)):
         print(f"removed {folder}")
+
+
+def export(options: argparse.Namespace) -> None:
+    from lesion_utils.export import export_study
+    from lesion_utils.watch import Console
+
+    console = Console()
+    with console.show_step("export", lambda: ""):
+        folders = export_study(Study(options.study), options.model, on_progress=console.show_count)
+    print("\n".join(f"model  {folder}" for folder in folders))
+
+
+def predict(options: argparse.Namespace) -> None:
+    from lesion_utils import scoring, scoring_page
+    from lesion_utils.watch import Console
+
+    console, folder = Console(), scoring.find_folder(options.images)
+    out = Path(options.out) if options.out else project_root() / "predictions" / folder.resolve().name
+    with console.show_step("predict", lambda: ""):
+        network, about = scoring.open_model(options.model, Study(options.study))
+        scored = scoring.score_folder(folder, network, on_progress=console.show_count)
+        scores = scoring.write_scores(scored, out)
+        page = scoring_page.write_page(scored, network, about, out, on_progress=console.show_count)
+    print(scoring.describe_problems(scored), end="", file=sys.stderr)
+    print(f"{scoring.describe_scores(scored, about)}\nscores  {scores}\npage    {page}")

@@ -1,26 +1,22 @@
-"""A trained network on images: the selected weights of a run, and a folder of photographs."""
+"""A trained network on images: the selected weights of a run, ready to predict."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
-from scipy.special import expit
+from pydantic import ValidationError
 from torch import nn
 
 from lesion_utils.checkpoint import load_checkpoint
 from lesion_utils.device import Compute, choose_compute, computing
-from lesion_utils.errors import DataError
-from lesion_utils.images import ImageError, decode_square
+from lesion_utils.errors import CheckpointError
 from lesion_utils.inference import predict_logits
 from lesion_utils.models import build_network
 from lesion_utils.schema import Network
-
-#: Files that a folder of photographs is searched for.
-SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -72,12 +68,12 @@ def load_network(path: Path) -> TrainedNetwork:
     weights as in training.
 
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: the file is missing or damaged, or of a version with other parameters.
         WeightsError: the pretrained weights of a frozen backbone cannot be had.
     """
     content = load_checkpoint(Path(path))
     about = content["about"]
-    settings = Network.model_validate(about["settings"])
+    settings = read_settings(about["settings"], where=path)
     model = build_network(settings, pretrained=about["regime"] == "features", seed=about["seed"])
     model.load_state_dict(content["model"], strict=about["regime"] != "features")
     compute = choose_compute(settings)
@@ -86,45 +82,18 @@ def load_network(path: Path) -> TrainedNetwork:
     return TrainedNetwork(model, settings, compute, *rest)
 
 
-def predict_folder(folder: Path, network: TrainedNetwork) -> tuple[pd.DataFrame, list[str]]:
-    """Scores for every photograph in a folder; a broken one is reported and the rest goes on.
-
-    Args:
-        folder: with JPEG or PNG files.
-        network: as `load_network` returns it.
-
-    Returns:
-        scores: `file`, `logit` and `probability` (of malignant; above 0.5 means malignant), sorted by file.
-        problems: one line per file that could not be read.
+def read_settings(settings: Mapping[str, Any], *, where: Path) -> Network:
+    """The parameters that were kept with a network's weights.
 
     Raises:
-        DataError: there is no image in the folder, or none that can be read.
+        CheckpointError: this version has other parameters.
     """
-    files = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES) if Path(folder).is_dir() else []
-    logits, names, problems = [], [], []
-    for start in range(0, len(files), network.settings.batch_size):
-        images, good, bad = _decode(files[start : start + network.settings.batch_size], network)
-        problems += bad
-        names += good
-        if good:
-            logits.append(network.predict(images))
-    if not names:
-        raise DataError(
-            "no image here can be read" if files else "there are no images here",
-            where=folder,
-            expected=f"files ending in {', '.join(SUFFIXES)}",
-            do="; ".join(problems[:3]) or "name another folder",
-        )
-    values = np.concatenate(logits).astype(np.float64)
-    return pd.DataFrame({"file": names, "logit": values, "probability": expit(values)}), problems
-
-
-def _decode(files: Sequence[Path], network: TrainedNetwork) -> tuple[np.ndarray, list[str], list[str]]:
-    images, good, bad = [], [], []
-    for file in files:
-        try:
-            images.append(decode_square(file, size=network.stored_size, aspect=network.aspect))
-            good.append(file.name)
-        except (ImageError, OSError) as error:
-            bad.append(f"{file.name}: {error}")
-    return np.stack(images) if images else np.empty(0), good, bad
+    try:
+        return Network.model_validate(settings)
+    except ValidationError as error:
+        keys = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
+        raise CheckpointError(
+            f"these weights were trained by another version, whose parameters differ in {keys}",
+            where=where,
+            do="check that version out (`commit` in the report's run.json), or train again with this one",
+        ) from error

@@ -1,4 +1,4 @@
-"""A trained network on images: the same scores as in training, and folders with broken photographs."""
+"""A trained network on images: the same scores as in training."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from tiny_study import make_images, make_params, regimes
 
-from lesion_utils.errors import CheckpointError, DataError
+from lesion_utils.errors import CheckpointError
 from lesion_utils.inference import prefetch
-from lesion_utils.predict import load_network, predict_folder
+from lesion_utils.predict import load_network
 from lesion_utils.train import train_network
 
 DATA = make_images()
@@ -39,32 +38,7 @@ def test_a_loaded_network_gives_the_scores_of_its_run(tmp_path, regime, tta):
     assert (network.stored_size, network.aspect, network.regime) == (40, "squash", regime)
 
 
-def test_a_folder_is_scored_and_broken_images_are_reported(tmp_path):
-    table = train_network(make_params(), "resnet50", data=DATA, folder=tmp_path / "runs")
-    network = load_network(tmp_path / "runs" / table.attrs["runs"][0]["folder"] / "best.pt")
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    for row in range(11):
-        Image.fromarray(DATA.images[row]).save(folder / f"{row:02d}.png")
-    (folder / "03.png").write_bytes((folder / "03.png").read_bytes()[:200])
-    (folder / "05.jpg").write_bytes(b"not an image")
-    (folder / "notes.txt").write_text("not searched")
-    scores, problems = predict_folder(folder, network)
-    assert [line.split(":")[0] for line in problems] == ["03.png", "05.jpg"]
-    good = [row for row in range(11) if row != 3]
-    assert scores["file"].tolist() == [f"{row:02d}.png" for row in good]
-    np.testing.assert_allclose(scores["logit"], network.predict(DATA.images, np.array(good)), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(scores["probability"], 1 / (1 + np.exp(-scores["logit"])))
-
-
-def test_a_folder_without_images_says_so(tmp_path):
-    table = train_network(make_params(), "resnet50", data=DATA, folder=tmp_path / "runs")
-    network = load_network(tmp_path / "runs" / table.attrs["runs"][0]["folder"] / "best.pt")
-    with pytest.raises(DataError, match="there are no images here"):
-        predict_folder(tmp_path / "absent", network)
-    (tmp_path / "a.jpg").write_bytes(b"no")
-    with pytest.raises(DataError, match="no image here can be read"):
-        predict_folder(tmp_path, network)
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load_network(tmp_path / "best.pt")
 

@@ -1,0 +1,58 @@
+"""A report with really trained networks, each a second's work, as far as handing them over needs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from tiny_study import TinyImages, make_images, make_params
+
+from lesion_utils.files import dump_json, write_atomic
+from lesion_utils.graph import STEPS
+from lesion_utils.paths import Study
+from lesion_utils.predictions import check_predictions
+from lesion_utils.schema import StudyParams
+from lesion_utils.tables import tabulate_results
+from lesion_utils.train import train_network
+
+DATA = make_images()
+
+
+def write_trained_report(
+    study: Study,
+    params: StudyParams | None = None,
+    *,
+    networks: tuple[str, ...] = ("resnet50",),
+    synthetic: bool = True,
+) -> list[pd.DataFrame]:
+    """Train, and write what the training notebooks and 05_comparison leave of it.
+
+    Args:
+        study: a folder of `params/`; REPORTS_DIR says where its report goes.
+        params: of the training; the tiny study's by default.
+        networks: which.
+        synthetic: what the records say of the images.
+
+    Returns:
+        Each network's predictions, as `train_network` returns them.
+    """
+    params, tables = params or make_params(), []
+    for step in STEPS.values():
+        if step.network in networks:
+            table = train_network(params, step.network, data=DATA, folder=study.runs / step.name)
+            runs = [{k: v for k, v in run.items() if k not in ("identity", "seconds")} for run in table.attrs["runs"]]
+            write_atomic(study.metrics / f"{step.name}.json", dump_json({"runs": runs}))
+            write_record(study, step.name, DATA, synthetic=synthetic)
+            tables.append(table)
+    everything = check_predictions(pd.concat(tables, ignore_index=True))
+    results = tabulate_results(everything, params.comparison).to_csv(index=False, float_format="%.9g")
+    write_atomic(study.metrics / "05_comparison_results.csv", results)
+    write_atomic(study.metrics / "05_comparison.json", dump_json({"images": 12, "malignant": 4}))
+    return tables
+
+
+def write_record(study: Study, step: str, data: TinyImages, **facts: Any) -> None:
+    """The parts of a step's `run.json` that an export reads."""
+    about = {"description": f"{len(data.images)} images of noise", "content_hash": "ab" * 32, **facts}
+    record = {"commit": "c" * 40, "data": about}
+    write_atomic(study.runs / step / "run.json", dump_json(record))

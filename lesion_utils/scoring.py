@@ -155,7 +155,8 @@ def write_scores(scored: ScoredFolder, out: Path) -> Path:
 def describe_scores(scored: ScoredFolder, about: Mapping[str, Any]) -> str:
     """What was done, in a line or two."""
     above = int(scored.scores["malignant"].sum())
-    line = f"{about['label']}: {len(scored.scores):,} images scored, {above:,} above {CALL}"
+    count = len(scored.scores)
+    line = f"{about['label']}: {count:,} image{'s' * (count != 1)} scored, {above:,} above {CALL}"
     warning = "this network was trained on synthetic data; its scores of photographs mean nothing\n"
     return (warning if about["synthetic"] else "") + line
 

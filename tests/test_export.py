@@ -20,6 +20,7 @@ from lesion_utils.errors import CheckpointError, DataError, ParamsError, RunErro
 from lesion_utils.export import export_run, load_exported
 from lesion_utils.images import decode_square
 from lesion_utils.inference import forward_logits
+from lesion_utils.model_card import describe_start
 from lesion_utils.models import build_network, data_config
 from lesion_utils.paths import Study
 from lesion_utils.predict import TrainedNetwork, load_network
@@ -168,6 +169,18 @@ def test_the_card_of_real_images_and_of_weights_by_file():
     assert "CC-0" in card and "ynthetic" not in card
     assert "Licence of those: not known to this project" in card and "small.safetensors" in card
     assert "a person asked for this run" in card
+
+
+@pytest.mark.parametrize(
+    ("origin", "licence"), [("hub", "bsd-3-clause"), ("WEIGHTS_DIR", "bsd-3-clause"), ("file", None)]
+)
+def test_a_licence_is_stated_where_the_weights_are_known_by_their_tag(origin, licence):
+    train("finetune")
+    run = choose_runs(STUDY)[0]
+    run.record["weights"] |= {"name": "vgg19.tv_in1k", "origin": origin}
+    assert describe_start(run)["licence"] == licence
+    card = (export_run(run) / "README.md").read_text()
+    assert ("\nlicense: bsd-3-clause\n" in card) == (licence is not None)
 
 
 def test_the_most_pretrained_regime_and_its_best_seed_on_validation_are_chosen():

@@ -1,4 +1,4 @@
-"""ResNet50 against VGG19: one comparison declared beforehand and tested, the others described, and sentences."""
+"""ResNet50 against VGG19: one comparison declared beforehand and tested, the others described."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import pandas as pd
 
 from lesion_utils.evaluation import label_metric
 from lesion_utils.intervals import draw_weights
-from lesion_utils.names import MODEL_NAMES, REGIME_NAMES, name_series
+from lesion_utils.names import MODEL_NAMES, REGIME_NAMES
 from lesion_utils.paired import PairedTest, compare_bootstrap, compare_delong, compare_mcnemar, detectable_difference
-from lesion_utils.predictions import ENSEMBLE, add_ensembles, select_run
+from lesion_utils.predictions import add_ensembles, select_run
 from lesion_utils.schema import Comparison
-from lesion_utils.tables import format_value
 
 #: The two networks, in the order of their difference.
 PAIR = ("resnet50", "vgg19")
@@ -108,102 +107,3 @@ def state_power(comparisons: pd.DataFrame, params: Comparison) -> str:
         f"With a power of {params.power * 100:g} %, this test set shows AUC differences from {smallest:.3f} upwards; "
         "a smaller one may exist and go unseen."
     )
-
-
-def summarise(
-    predictions: pd.DataFrame, results: pd.DataFrame, seeds: pd.DataFrame, comparisons: pd.DataFrame, params: Comparison
-) -> dict[str, object]:
-    """What the prose of 05_comparison prints: every number formatted or ready to be, none typed by hand.
-
-    Args:
-        predictions: as `read_predictions` returns them.
-        results: from `tables.tabulate_results`.
-        seeds: from `tables.summarise_seeds`.
-        comparisons: from `compare_networks`.
-        params: the declared comparison, confidence and power.
-
-    Returns:
-        `images`, `malignant`, `prevalence`, `always_benign_accuracy`, `primary` (the tested row or None),
-        `detectable_auc_difference` (None where it cannot be had), `headline` (rows of `label`, `metric`, `value`,
-        `low`, `high`, `n`) and `sentences`. Ready for JSON.
-    """
-    test = predictions[predictions["split"] == "test"].drop_duplicates("image_id")
-    images, malignant = len(test), int(test["target"].sum())
-    smallest = find_power(comparisons, params)
-    primary = comparisons[comparisons["primary"]]
-    baseline = (
-        f"The test set holds {images} images, {malignant} of them malignant; calling every image benign is right in "
-        f"{100 * (images - malignant) / images:.1f} %, so accuracy is no headline."
-    )
-    return {
-        "images": images,
-        "malignant": malignant,
-        "prevalence": malignant / images,
-        "always_benign_accuracy": (images - malignant) / images,
-        "primary": None if primary.empty else _read_row(primary.iloc[0]),
-        "detectable_auc_difference": None if np.isnan(smallest) else smallest,
-        "headline": _list_headline(results, primary, params, images),
-        "sentences": [
-            state_primary(comparisons, params),
-            state_power(comparisons, params),
-            *_describe_models(results, seeds, params),
-            baseline,
-        ],
-    }
-
-
-def _read_row(row: pd.Series) -> dict[str, object]:
-    """A row for JSON, which knows no NaN."""
-    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
-    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in values.items()}
-
-
-def _list_headline(
-    results: pd.DataFrame, primary: pd.DataFrame, params: Comparison, images: int
-) -> list[dict[str, object]]:
-    """AP and AUC of both networks in the regime that the prose speaks of, and the difference that was tested."""
-    own = (results["seed"] == ENSEMBLE) & (results["regime"] == choose_regime(results, params))
-    models = results[own & results["metric"].isin(("ap", "auc"))]
-    rows = pd.concat([models, primary.rename(columns={"difference": "value"})])
-    return [
-        {
-            "label": r.name_,
-            "metric": label_metric(r.metric),
-            "value": r.value,
-            "low": r.low,
-            "high": r.high,
-            "n": images,
-            "difference": isinstance(r.test, str),
-        }
-        for r in rows.rename(columns={"name": "name_"}).itertuples()
-    ]
-
-
-def choose_regime(results: pd.DataFrame, params: Comparison) -> str:
-    """The regime that the prose speaks of: the declared one, or the most pretrained that any network has."""
-    trained = set(results["regime"])
-    candidates = [params.primary.regime, *reversed(REGIME_NAMES)]
-    return next((regime for regime in candidates if regime in trained), params.primary.regime)
-
-
-def _describe_models(results: pd.DataFrame, seeds: pd.DataFrame, params: Comparison) -> list[str]:
-    """One sentence per network: AP and AUC of the mean probability, and the seeds' spread."""
-    regime, sentences = choose_regime(results, params), []
-    for model in PAIR:
-        own = (results["model"] == model) & (results["regime"] == regime)
-        values = results[own & (results["seed"] == ENSEMBLE)].set_index("metric")
-        if values.empty:
-            continue
-        ap, auc = (f"{label_metric(m)} {format_value(*values.loc[m, ['value', 'low', 'high']])}" for m in ("ap", "auc"))
-        matching = (seeds["model"] == model) & (seeds["regime"] == regime) & (seeds["metric"] == "auc")
-        sentences.append(
-            f"{name_series(model, regime)}, reaches {ap} and {auc}, "
-            f"{params.confidence * 100:g} % intervals; {_describe_spread(seeds[matching].iloc[0])}."
-        )
-    return sentences
-
-
-def _describe_spread(spread: pd.Series) -> str:
-    if spread["seeds"] == 1:
-        return "one seed, so nothing is known about the spread between trainings"
-    return f"the AUC of its {spread['seeds']} seeds is {spread['mean']:.3f} ± {spread['sd']:.3f} (standard deviation)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from lesion_utils.calibration import calibrate_run, trace_decision_curves
+from lesion_utils.candidates import CLASSICAL
 from lesion_utils.evaluation import Curve, band_precision_recall, band_roc
 from lesion_utils.intervals import draw_weights
-from lesion_utils.names import name_series
+from lesion_utils.names import COMBINATION, name_series
 from lesion_utils.predictions import ENSEMBLE, add_ensembles, iterate_runs, write_submission
 from lesion_utils.schema import Comparison
 from lesion_utils.tables import format_value
@@ -38,7 +40,7 @@ def collect_ensembles(predictions: pd.DataFrame, *, regime: str | None = None) -
     """
     probs, calibrated, test = {}, {}, pd.DataFrame()
     for (model, trained, seed), validation, rows in iterate_runs(add_ensembles(predictions)):
-        if seed == ENSEMBLE and ":" not in trained and trained == (regime or trained):
+        if seed == ENSEMBLE and not trained.startswith(CLASSICAL) and trained == (regime or trained):
             name, test = name_series(model, trained), rows
             probs[name] = rows["probability"].to_numpy()
             calibrated[name] = calibrate_run(validation, rows).after
@@ -75,16 +77,17 @@ def trace_benefit(models: Ensembles) -> pd.DataFrame:
     return trace_decision_curves(models.targets, models.calibrated, thresholds=THRESHOLDS)
 
 
-def write_submissions(predictions: pd.DataFrame, *, folder: Path, prefix: str) -> pd.DataFrame:
-    """Write each network's ensemble as an entry to the challenge, `<folder>/<prefix>_<model>_<regime>.csv`.
+def write_submissions(predictions: pd.DataFrame, params: Comparison, *, folder: Path, prefix: str) -> pd.DataFrame:
+    """Write each network's ensemble and each combination as an entry to the challenge, `<folder>/<prefix>_*.csv`.
 
     Returns:
         one row per entry: `name` and `file`.
     """
     rows = []
-    for (model, regime, seed), _, test in iterate_runs(add_ensembles(predictions)):
-        if seed == ENSEMBLE and ":" not in regime:
-            path = write_submission(test, folder / f"{prefix}_{model}_{regime}.csv")
+    for (model, regime, seed), _, test in iterate_runs(add_ensembles(predictions, params.combinations)):
+        if seed == ENSEMBLE and (model == COMBINATION or not regime.startswith(CLASSICAL)):
+            stem = re.sub(r"[^\w.-]+", "_", f"{prefix}_{model}_{regime}").strip("_")
+            path = write_submission(test, folder / f"{stem}.csv")
             rows.append({"name": name_series(model, regime), "file": path.name})
     return pd.DataFrame(rows)
 

@@ -10,6 +10,9 @@ CLASSIFIER_NAMES = {
     "gradient_boosting": "gradient boosting",
 }  # fmt: skip
 
+#: The `model` of rows that average several networks or classifiers; their `regime` is the name that the study gives.
+COMBINATION = "combination"
+
 
 def name_series(model: str, regime: str) -> str:
     """How a (model, regime) of `predictions.csv` is written everywhere.
@@ -17,6 +20,8 @@ def name_series(model: str, regime: str) -> str:
     >>> name_series("resnet50", "finetune"), name_series("vgg19", "features:svm_rbf")
     ('ResNet50, fine-tuned', 'VGG19 features, RBF SVM')
     """
+    if model == COMBINATION:
+        return regime
     network = MODEL_NAMES.get(model, model)
     stage, _, classifier = regime.partition(":")
     if classifier:

@@ -6,15 +6,16 @@ regime, seed). Every figure and number of the comparison comes from these files;
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from lesion_utils.errors import DataError, MetricError
+from lesion_utils.errors import DataError, MetricError, ParamsError
 from lesion_utils.files import write_atomic
+from lesion_utils.names import COMBINATION, name_series
 
 COLUMNS = ["image_id", "split", "model", "regime", "seed", "target", "logit", "probability"]
 RUN = ["model", "regime", "seed"]
@@ -104,17 +105,51 @@ def read_predictions(paths: Path | Iterable[Path]) -> pd.DataFrame:
     return check_predictions(pd.concat(tables, ignore_index=True), where=", ".join(p.name for p in paths))
 
 
-def add_ensembles(table: pd.DataFrame) -> pd.DataFrame:
+def add_ensembles(table: pd.DataFrame, combinations: Mapping[str, Sequence[str]] | None = None) -> pd.DataFrame:
     """Predictions with, for each model and regime, the mean probability over its seeds as a run of its own.
+
+    Args:
+        table: as `read_predictions` returns it.
+        combinations: name -> members `network/regime`, as `comparison.yaml` has them; those whose members are all there
+            become runs of model "combination" and regime the name: the mean over their members, each of them the mean
+            over its own seeds.
 
     Returns:
         the table with seed as text and the rows of seed "ensemble" after the others; their logit is that of the mean.
+
+    Raises:
+        ParamsError: a combination has the name of a network's own row.
     """
+    means = [_average(table)]
+    missing = find_missing(table, combinations or {})
+    for name, members in (combinations or {}).items():
+        if name in {name_series(*run) for run in _list_trained(table)}:
+            raise ParamsError(
+                f"combinations: {name!r} is the name of a single network's row", do="name it after what is averaged"
+            )
+        if name not in missing:
+            chosen = means[0][(means[0]["model"] + "/" + means[0]["regime"]).isin(members)]
+            means.append(_average(chosen.assign(model=COMBINATION, regime=name)))
+    return pd.concat([table.assign(seed=table["seed"].astype(str)), *means], ignore_index=True)
+
+
+def find_missing(table: pd.DataFrame, combinations: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The members of each combination that have no predictions; combinations that lack none are left out."""
+    trained = {"/".join(run) for run in _list_trained(table)}
+    missing = {name: [m for m in members if m not in trained] for name, members in combinations.items()}
+    return {name: members for name, members in missing.items() if members}
+
+
+def _list_trained(table: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    return table[["model", "regime"]].drop_duplicates().itertuples(index=False, name=None)
+
+
+def _average(table: pd.DataFrame) -> pd.DataFrame:
+    """The mean probability of each model and regime per image, as rows of seed "ensemble"."""
     keys = ["model", "regime", "split", "image_id", "target"]
     mean = table.groupby(keys, sort=False, as_index=False)["probability"].mean()
     bounded = mean["probability"].clip(np.finfo(float).tiny, 1 - np.finfo(float).epsneg)
-    mean = mean.assign(seed=ENSEMBLE, logit=logit(bounded))
-    return pd.concat([table.assign(seed=table["seed"].astype(str)), mean[COLUMNS]], ignore_index=True)
+    return mean.assign(seed=ENSEMBLE, logit=logit(bounded))[COLUMNS]
 
 
 def iterate_runs(table: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame, pd.DataFrame]]:

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from lesion_utils.candidates import CLASSICAL, find_classical
 from lesion_utils.evaluation import evaluate
 from lesion_utils.intervals import map_draws, percentile_interval
-from lesion_utils.names import MODEL_NAMES
+from lesion_utils.names import COMBINATION, MODEL_NAMES
 from lesion_utils.predictions import ENSEMBLE, add_ensembles, select_run
 from lesion_utils.published import SECONDARY_MARK
 from lesion_utils.schema import Comparison
@@ -61,6 +62,7 @@ def tabulate_regimes(
         `mark`.
     """
     own = results[(results["seed"] == ENSEMBLE) & results["regime"].isin(LOPEZ_REGIMES)]
+    own = own[own["model"] != COMBINATION]
     official = own[own["metric"].isin(LOPEZ_METRICS)].assign(balanced=False, sd=np.nan, mark="")
     parts = [official.assign(source=official["model"].map(MODEL_NAMES))]
     everyone = add_ensembles(predictions)
@@ -93,7 +95,8 @@ def _list_lopez(published: pd.DataFrame) -> pd.DataFrame:
     rows = published[published["regime"] != ""].melt(
         id_vars=["regime", "certainty"], value_vars=list(LOPEZ_METRICS), var_name="metric"
     )
-    marks = rows["certainty"].map({"secondary": SECONDARY_MARK}).fillna("")
+    recalled = (rows["certainty"] == "secondary") | (rows["metric"] == "log_loss")  # a loss follows from no counts
+    marks = recalled.map({True: SECONDARY_MARK, False: ""})
     return (
         rows.dropna(subset="value")
         .assign(source="VGG16, Lopez et al. 2017", balanced=True, mark=marks)
@@ -107,7 +110,7 @@ def tabulate_classifiers(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
     Returns:
         one row per backbone and classifier: `backbone`, `classifier`, `value`, `low`, `high`.
     """
-    chosen = results["regime"].str.startswith("features:") & (results["metric"] == metric)
+    chosen = find_classical(results) & (results["metric"] == metric)
     rows = results[chosen & (results["seed"] == ENSEMBLE)]
-    named = rows.assign(backbone=rows["model"], classifier=rows["regime"].str.removeprefix("features:"))
+    named = rows.assign(backbone=rows["model"], classifier=rows["regime"].str.removeprefix(CLASSICAL))
     return named[["backbone", "classifier", "value", "low", "high"]].reset_index(drop=True)

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from lesion_utils.candidates import find_classical
 from lesion_utils.control import id_block
 from lesion_utils.intervals import (
     combine_placements,
@@ -38,10 +39,10 @@ def tabulate_blocks(predictions: pd.DataFrame, params: Comparison) -> pd.DataFra
     Returns:
         one row per block, model and metric ("auc", "ap"), and the rows of all images and (AUC only) within blocks:
         `block`, `model`, `regime`, `name`, `metric`, `images`, `malignant`, `value`, `low`, `high`; NaN where a block
-        has fewer than two images of a class. Models enter by their mean probability over seeds.
+        has fewer than two images of a class. Models enter by their mean probability over seeds, with the combinations.
     """
     rows, weights = [], {}
-    for (model, regime, seed), _, test in iterate_runs(add_ensembles(predictions)):
+    for (model, regime, seed), _, test in iterate_runs(add_ensembles(predictions, params.combinations)):
         if seed != ENSEMBLE:
             continue
         run = {"model": model, "regime": regime, "name": name_series(model, regime)}
@@ -90,7 +91,11 @@ def _evaluate_within(blocks: list[pd.DataFrame], confidence: float) -> dict[str,
 
 
 def tabulate_exclusions(
-    predictions: pd.DataFrame, *, exclusions: Mapping[str, Collection[str]], splits: Collection[str] = ("test", "val")
+    predictions: pd.DataFrame,
+    params: Comparison,
+    *,
+    exclusions: Mapping[str, Collection[str]],
+    splits: Collection[str] = ("test", "val"),
 ) -> pd.DataFrame:
     """AUC and average precision with and without doubtful images.
 
@@ -98,6 +103,7 @@ def tabulate_exclusions(
 
     Args:
         predictions: as `read_predictions` returns them; networks enter by their mean probability over seeds.
+        params: names the combinations.
         exclusions: what is wrong -> image ids, such as {"duplicate of a training image": [...]}.
         splits: which images to measure on.
 
@@ -106,7 +112,7 @@ def tabulate_exclusions(
         `removed` (images), `value_in`, `value_out` (with and without them), `change` (out minus in).
     """
     rows = []
-    for (model, regime, seed), validation, test in iterate_runs(add_ensembles(predictions)):
+    for (model, regime, seed), validation, test in iterate_runs(add_ensembles(predictions, params.combinations)):
         if seed != ENSEMBLE:
             continue
         run = {"model": model, "regime": regime, "name": name_series(model, regime)}
@@ -114,6 +120,24 @@ def tabulate_exclusions(
             if split in splits and not part.empty:
                 rows += [run | {"split": split} | row for row in _exclude(part, exclusions)]
     return pd.DataFrame(rows)
+
+
+def widen_exclusions(exclusions: pd.DataFrame) -> pd.DataFrame:
+    """How the test scores of networks and combinations change without doubtful images, as people read it.
+
+    Args:
+        exclusions: from `tabulate_exclusions`.
+
+    Returns:
+        `name`, and for each exclusion that removes a test image a column of changes: "AUC +0.012, AP −0.003".
+    """
+    rows = exclusions[(exclusions["split"] == "test") & (exclusions["removed"] > 0) & ~find_classical(exclusions)]
+    cells = {}
+    for row in rows.itertuples():
+        column = f"without {row.exclusion} ({row.removed})"
+        cells.setdefault(row.name, {}).setdefault(column, []).append(f"{row.metric.upper()} {row.change:+.3f}")
+    wide = pd.DataFrame.from_dict(cells, orient="index").map(lambda parts: ", ".join(parts).replace("-", "−"))
+    return wide.rename_axis("name").reset_index()
 
 
 def _exclude(part: pd.DataFrame, exclusions: Mapping[str, Collection[str]]) -> list[dict[str, object]]:

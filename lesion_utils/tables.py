@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from lesion_utils.calibration import average_losses, calibrate_run, expect_ece
+from lesion_utils.candidates import find_classical
 from lesion_utils.errors import DataError
 from lesion_utils.evaluation import evaluate_with_intervals, label_metric
 from lesion_utils.intervals import draw_weights
@@ -22,21 +23,21 @@ LEADERBOARD_METRICS = ("ap", "auc", "accuracy", "balanced_accuracy", "sensitivit
 
 
 def tabulate_results(predictions: pd.DataFrame, params: Comparison) -> pd.DataFrame:
-    """Every metric of every run on the test images, and of the mean probability over seeds, with intervals.
+    """Every metric of every run on the test images, of the mean probability over seeds, and of the combinations.
 
     The second threshold is chosen on the run's own validation rows; a run without them has no metrics `*_at_target`.
 
     Args:
         predictions: as `read_predictions` returns them.
-        params: draws, seed, confidence and the target sensitivity.
+        params: draws, seed, confidence, the target sensitivity and the combinations.
 
     Returns:
-        one row per run and metric: `model`, `regime`, `seed` (text; "ensemble" for the mean probability), `name`,
-        `metric`, `value`, `low`, `high`, `interval`, `bootstrap_low`, `bootstrap_high`, `threshold` (from validation,
-        or NaN).
+        one row per run and metric: `model` ("combination" for those), `regime`, `seed` (text; "ensemble" for the mean
+        probability), `name`, `metric`, `value`, `low`, `high`, `interval`, `bootstrap_low`, `bootstrap_high`,
+        `threshold` (from validation, or NaN).
     """
     weights, parts = None, []
-    for (model, regime, seed), validation, test in iterate_runs(add_ensembles(predictions)):
+    for (model, regime, seed), validation, test in iterate_runs(add_ensembles(predictions, params.combinations)):
         if test.empty:
             raise DataError(f"run {model}, {regime}, seed {seed} has no test scores", do="run its notebook again")
         if weights is None:  # every run scores the same images in the same order
@@ -72,6 +73,31 @@ def summarise_seeds(results: pd.DataFrame) -> pd.DataFrame:
     return spread.join(results[~single].set_index(keys)["value"].rename("ensemble")).reset_index()
 
 
+def widen_seeds(seeds: pd.DataFrame, metrics: Sequence[str] = ("ap", "auc")) -> pd.DataFrame:
+    """A single network's mean and standard deviation over seeds, beside the mean probability of all of them.
+
+    Args:
+        seeds: from `summarise_seeds`.
+        metrics: a pair of columns each.
+
+    Returns:
+        a row per network and regime: `name`, `seeds`, and the columns in words.
+    """
+    networks = seeds[~find_classical(seeds)]
+    wide = networks.drop_duplicates("name")[["name", "seeds"]].set_index("name")
+    for metric in metrics:
+        rows = networks[networks["metric"] == metric].set_index("name")
+        single = [format_spread(row.mean_, row.sd) for row in rows.rename(columns={"mean": "mean_"}).itertuples()]
+        wide[f"{label_metric(metric)}, single network"] = pd.Series(single, rows.index)
+        wide[f"{label_metric(metric)}, all averaged"] = rows["ensemble"].map(format_value)
+    return wide.reset_index()
+
+
+def format_spread(mean: float, sd: float) -> str:
+    """A mean with its standard deviation: `0.812 ± 0.011`; the mean alone where one seed leaves no spread."""
+    return format_value(mean) if np.isnan(sd) else f"{mean:.3f} ± {sd:.3f}"
+
+
 def format_value(value: float, low: float = np.nan, high: float = np.nan) -> str:
     """A number as tables print it: `0.812 (0.754 to 0.861)`, a dash where it is undefined."""
     if np.isnan(value):
@@ -94,12 +120,12 @@ def tabulate_calibration(predictions: pd.DataFrame, params: Comparison) -> pd.Da
     """Calibration on the test images before and after temperature scaling on the validation images.
 
     Returns:
-        two rows per model and regime (mean probability over seeds): `stage` ("before", "after"), `temperature`,
-        `brier`, `brier_reference`, `log_loss`, `ece`, and `ece_expected`, `ece_low`, `ece_high`: what perfect
-        calibration would show.
+        two rows per model and regime (mean probability over seeds) and per combination: `stage` ("before", "after"),
+        `temperature`, `brier`, `brier_reference`, `log_loss`, `ece`, and `ece_expected`, `ece_low`, `ece_high`: what
+        perfect calibration would show.
     """
     rows = []
-    for (model, regime, seed), validation, test in iterate_runs(add_ensembles(predictions)):
+    for (model, regime, seed), validation, test in iterate_runs(add_ensembles(predictions, params.combinations)):
         if seed != ENSEMBLE or validation.empty:
             continue
         calibrated = calibrate_run(validation, test)
@@ -137,23 +163,32 @@ def tabulate_controls(metadata: pd.DataFrame, params: Comparison) -> pd.DataFram
 
 
 def tabulate_leaderboard(
-    results: pd.DataFrame, published: pd.DataFrame, controls: pd.DataFrame, *, official: bool
+    results: pd.DataFrame,
+    published: pd.DataFrame,
+    controls: pd.DataFrame,
+    *,
+    official: bool,
+    classifiers: Mapping[tuple[str, str], str] | None = None,
 ) -> pd.DataFrame:
     """This study among the published results, best average precision first, comparable rows apart from the rest.
 
     Args:
-        results: from `tabulate_results`; networks enter by their mean probability over seeds, classical classifiers
-            have a table of their own.
+        results: from `tabulate_results`; networks enter by their mean probability over seeds, and combinations.
         published: from `read_published`.
         controls: from `tabulate_controls`.
         official: whether the test images are the challenge's 379; otherwise no published row is comparable.
+        classifiers: (model, regime) -> how it was chosen, of the classical classifiers to show; all of them have a
+            table of their own.
 
     Returns:
         `name`, `group` ("this study", "controls", "published", "not comparable"), each of `LEADERBOARD_METRICS` with
         `_low` and `_high` (NaN in published rows), and `citation`. Names of published rows say in brackets why a row is
         not comparable and where a figure comes from a secondary source.
     """
-    own = results[(results["seed"] == ENSEMBLE) & ~results["regime"].str.contains(":")]
+    own = results[results["seed"] == ENSEMBLE]
+    runs = pd.Series(list(zip(own["model"], own["regime"], strict=True)), own.index)
+    marks = runs.map(lambda run: f" [{classifiers[run]}]" if run in (classifiers or {}) else "")
+    own = own.assign(name=own["name"] + marks)[~find_classical(own) | (marks != "")]
     tables = [_spread_columns(own, "this study"), _spread_columns(controls, "controls")]
     comparable = published["comparable"] & official
     rows = published.assign(

@@ -183,11 +183,13 @@ FIGURES = {
     "scores": lambda: plots.plot_score_distributions(TARGETS, draw_scores(names=NETWORKS)[1]),
     "scores, constant": lambda: plots.plot_score_distributions(TARGETS, CONSTANT),
     "reliability": lambda: plots.plot_reliability(
-        TARGETS, {"before": PROBS[NETWORKS[0]], "after temperature scaling": PROBS[NETWORKS[1]]}
+        TARGETS, {"before": PROBS[NETWORKS[0]], "after temperature scaling": PROBS[NETWORKS[1]]}, confidence=0.95
     ),
-    "reliability, four panels": lambda: plots.plot_reliability(TARGETS, draw_scores(names=NETWORKS)[1]),
-    "reliability, constant": lambda: plots.plot_reliability(TARGETS, CONSTANT),
-    "reliability, one panel": lambda: plots.plot_reliability(FEW, FEW_PROBS),
+    "reliability, four panels": lambda: plots.plot_reliability(
+        TARGETS, draw_scores(names=NETWORKS)[1], confidence=0.95
+    ),
+    "reliability, constant": lambda: plots.plot_reliability(TARGETS, CONSTANT, confidence=0.95),
+    "reliability, one panel": lambda: plots.plot_reliability(FEW, FEW_PROBS, confidence=0.95),
     "decision": lambda: plots.plot_decision_curve(draw_decision(NETWORKS)),
     "decision, one": lambda: plots.plot_decision_curve(draw_decision([LONG])),
     "predictions": lambda: plots.plot_prediction_grid(draw_images(120), name_ids(120), TARGETS, PROBS[NETWORKS[0]]),
@@ -204,6 +206,9 @@ FIGURES = {
         draw_images(1), {"VGG19": np.zeros((1, 7, 7))}, labels=["x"], targets=np.array([1])
     ),
     "forest": lambda: plots.plot_forest(draw_forest(NETWORKS)),
+    "forest, combinations": lambda: plots.plot_forest(
+        draw_forest([*NETWORKS, "ResNet50, fine-tuned + RBF SVM", "VGG19 features, RBF SVM [best of 7 by validation]"])
+    ),
     "forest, long names": lambda: plots.plot_forest(draw_forest([LONG]), metrics=["auc"]),
     "differences": lambda: plots.plot_paired_differences(draw_differences(["ResNet50 − VGG19, fine-tuned", LONG])),
     "differences, small": lambda: plots.plot_paired_differences(
@@ -222,6 +227,10 @@ FIGURES = {
         draw_regimes(
             ["accuracy", "sensitivity", "specificity", "precision", "log_loss"], ["scratch", "features", "finetune"]
         )
+    ),
+    "regimes, marked": lambda: plots.plot_regimes(
+        draw_regimes(["accuracy", "log_loss"], ["scratch", "features", "finetune"]).assign(mark="secondary source"),
+        official=False,
     ),
     "regimes, one": lambda: plots.plot_regimes(draw_regimes(["auc"], ["scratch"])),
 }

@@ -8,11 +8,12 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from figure_inputs import BAND, FIGURES, NETWORKS, PROBS, TARGETS, draw_images, draw_scores, name_ids
+from figure_inputs import BAND, FIGURES, NETWORKS, PROBS, TARGETS, draw_images, draw_regimes, draw_scores, name_ids
 from matplotlib.text import Text
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lesion_utils import plots
+from lesion_utils.names import COMBINATION, name_series
 from lesion_utils.plots import style
 
 
@@ -97,7 +98,7 @@ def test_the_operating_point_is_strictly_above_one_half():
 def test_reliability_bins_hold_every_image_once():
     targets, probs = draw_scores(n=200, names=NETWORKS[:1])
     scores = np.round(probs[NETWORKS[0]], 2)
-    fig = plots.plot_reliability(targets, {"x": scores})
+    fig = plots.plot_reliability(targets, {"x": scores}, confidence=0.95)
     (line,) = [line for line in fig.axes[0].lines if line.get_marker() == "o"]
     edges = np.unique(np.quantile(scores, np.linspace(0, 1, 11)))
     expected = pd.Series(targets).groupby(pd.cut(scores, edges, include_lowest=True)).mean()
@@ -138,6 +139,27 @@ def test_bands_lie_where_they_were_given():
 
 
 def test_series_are_named_as_the_predictions_say():
-    assert plots.name_series("resnet50", "finetune") == "ResNet50, fine-tuned"
-    assert plots.name_series("vgg19", "features:svm_rbf") == "VGG19 features, RBF SVM"
-    assert plots.name_series("convnext_tiny", "scratch") == "convnext_tiny, from scratch"
+    assert name_series("resnet50", "finetune") == "ResNet50, fine-tuned"
+    assert name_series("vgg19", "features:svm_rbf") == "VGG19 features, RBF SVM"
+    assert name_series("convnext_tiny", "scratch") == "convnext_tiny, from scratch"
+    assert name_series(COMBINATION, "all of them") == "all of them"
+
+
+def test_figures_from_secondary_sources_are_crossed_out():
+    rows = draw_regimes(["accuracy"], ["scratch"])
+    rows["mark"] = np.where(rows["source"].str.contains("Lopez"), "secondary source", "")
+    fig = plots.plot_regimes(rows, official=False)
+    crosses = [line.get_xydata() for line in fig.axes[0].lines if line.get_marker() == "x" and len(line.get_xdata())]
+    assert len(crosses) == 1 and crosses[0][0][0] == 0.7
+    legend = [text.get_text() for text in fig.subfigs[0].legends[0].get_texts()]
+    assert legend[-1] == "crossed: secondary source"
+    assert not any("official" in text for text in legend), "drawn images are nobody's official test set"
+    assert any("official" in t.get_text() for t in plots.plot_regimes(rows).subfigs[0].legends[0].get_texts())
+
+
+def test_reliability_says_which_intervals_it_draws():
+    fig = plots.plot_reliability(TARGETS, PROBS, confidence=0.9)
+    assert any("90 % Wilson" in text.get_text() for text in fig.texts)
+    wide = plots.plot_reliability(TARGETS, PROBS, confidence=0.99)
+    spans = [np.ptp(f.axes[0].collections[0].get_segments()[0][:, 1]) for f in (fig, wide)]
+    assert spans[0] < spans[1]

@@ -157,6 +157,20 @@ def test_networks_and_regimes_look_the_same_in_every_list():
     assert len(set(looks)) == 8
 
 
+def test_a_combination_does_not_look_like_its_first_member():
+    names = [
+        "ResNet50, fine-tuned",
+        "ResNet50, fine-tuned + RBF SVM",
+        "ResNet50 + VGG19, fine-tuned",
+        "ResNet50 features, kNN",
+    ]
+    looks = style.style_series(names)
+    colours = [looks[name]["color"] for name in names]
+    assert colours[0] == colours[3] == style.MODEL_COLOURS["resnet50"]
+    assert len({colours[0], colours[1], colours[2]}) == 3
+    assert looks[names[3]]["markerfacecolor"] == "white"
+
+
 def test_class_colours_and_order_are_the_same_in_every_figure():
     balance = FIGURES["class balance"]()
     bars = [matplotlib.colors.to_hex(p.get_facecolor()) for p in balance.findobj(matplotlib.patches.Rectangle)]

@@ -10,12 +10,14 @@ import pytest
 from drawn_predictions import draw_predictions
 from scipy.special import expit
 
-from lesion_utils.errors import DataError, MetricError
+from lesion_utils.errors import DataError, MetricError, ParamsError
+from lesion_utils.names import COMBINATION
 from lesion_utils.predictions import (
     COLUMNS,
     ENSEMBLE,
     add_ensembles,
     check_predictions,
+    find_missing,
     iterate_runs,
     read_predictions,
     select_run,
@@ -131,3 +133,34 @@ def test_a_submission_is_what_the_official_scorer_accepted(case, tmp_path):
 def test_a_submission_holds_one_run(table, tmp_path):
     with pytest.raises(DataError, match="one score per image"):
         write_submission(table, tmp_path / "entry.csv")
+
+
+MEMBERS = ["resnet50/finetune", "vgg19/features"]
+
+
+def test_a_combination_is_the_mean_of_its_members_each_averaged_over_its_own_seeds(table):
+    uneven = table[(table["model"] != "vgg19") | (table["seed"] == 0)]  # one seed against two
+    everyone = add_ensembles(uneven, {"both": MEMBERS})
+    for split in ("test", "val"):
+        both = select_run(everyone, model=COMBINATION, regime="both", split=split)
+        first, second = (
+            select_run(everyone, model=m, regime=r, split=split) for m, r in (m.split("/") for m in MEMBERS)
+        )
+        np.testing.assert_allclose(both["probability"], (first["probability"] + second["probability"]) / 2, atol=1e-12)
+        np.testing.assert_allclose(expit(both["logit"]), both["probability"], atol=1e-12)
+        assert both["image_id"].tolist() == first["image_id"].tolist()
+    assert set(everyone.loc[everyone["model"] == COMBINATION, "seed"]) == {ENSEMBLE}
+    pd.testing.assert_frame_equal(everyone[everyone["model"] != COMBINATION], add_ensembles(uneven))
+
+
+def test_a_combination_without_a_member_is_left_out_and_named(table):
+    asked = {"both": MEMBERS, "gone": ["resnet50/finetune", "vgg19/features:knn", "vgg19/features:svm_rbf"]}
+    everyone = add_ensembles(table, asked)
+    assert set(everyone.loc[everyone["model"] == COMBINATION, "regime"]) == {"both"}
+    assert find_missing(table, asked) == {"gone": ["vgg19/features:knn", "vgg19/features:svm_rbf"]}
+    assert find_missing(table, {}) == {}
+
+
+def test_a_combination_may_not_pose_as_a_network(table):
+    with pytest.raises(ParamsError, match="single network"):
+        add_ensembles(table, {"ResNet50, fine-tuned": MEMBERS})

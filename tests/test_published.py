@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,3 +89,27 @@ def test_every_row_has_its_source_and_its_mark():
     assert (scores.isna() | ((scores >= 0) & (scores <= 1))).all(axis=None)
     assert scores.notna().any(axis=1).all()
     assert PUBLISHED["work"].is_unique
+
+
+REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference" / "published_results.csv"
+
+
+@pytest.mark.skipif(not REFERENCE.is_file(), reason="the reference table is not on this machine")
+def test_rows_agree_with_the_reference_table():
+    """Row by row: the figures, the test set, and how sure each is."""
+    reference = pd.read_csv(REFERENCE, keep_default_na=False, na_values=[""])
+    names = {"Project this one starts from": "The project this one starts from"}
+    sure = {"high": "read", "medium": "secondary", "computed": "computed"}
+    own = PUBLISHED.set_index("work")
+    for row in reference.itertuples():
+        if row.work == "Always benign":  # a control of ours
+            continue
+        ours = own.loc[names.get(row.work, row.work)]
+        for score in ("ap", "auc", "accuracy", "sensitivity", "specificity"):
+            assert ours[score] == pytest.approx(getattr(row, score), nan_ok=True), (row.work, score)
+        assert ours["malignant"] + ours["benign"] == row.test_images
+        assert ours["comparable"] == (row.comparable == "yes")
+        assert ours["certainty"] == sure[row.confidence], row.work
+    extra = set(own.index) - {names.get(work, work) for work in reference["work"]}
+    assert extra == {"Lopez et al. 2017 M1", "Lopez et al. 2017 M2"}, "recalled, from the reference's page"
+    assert (own.loc[sorted(extra), "certainty"] == "secondary").all()

@@ -8,14 +8,18 @@ import pytest
 from drawn_predictions import COMPARISON, SKILL, draw_predictions
 from sklearn import metrics as sk
 
-from lesion_utils.comparison import choose_regime, compare_networks, find_power, state_power, state_primary, summarise
+from lesion_utils.candidates import pick_classifiers, rank_on_validation, read_choices
+from lesion_utils.comparison import compare_networks, find_power, state_power, state_primary
 from lesion_utils.control import id_block
+from lesion_utils.ensembles import write_submissions
 from lesion_utils.errors import DataError
 from lesion_utils.files import dump_json
+from lesion_utils.names import COMBINATION
 from lesion_utils.predictions import ENSEMBLE, add_ensembles, select_run
 from lesion_utils.published import read_published
 from lesion_utils.replication import LOPEZ_METRICS, draw_balanced, tabulate_classifiers, tabulate_regimes
-from lesion_utils.shortcuts import ALL, WITHIN, tabulate_blocks, tabulate_exclusions
+from lesion_utils.shortcuts import ALL, WITHIN, tabulate_blocks, tabulate_exclusions, widen_exclusions
+from lesion_utils.summary import choose_regime, find_best, state_standing, summarise
 from lesion_utils.tables import (
     format_value,
     summarise_seeds,
@@ -24,9 +28,16 @@ from lesion_utils.tables import (
     tabulate_leaderboard,
     tabulate_results,
     widen_results,
+    widen_seeds,
 )
 
-CLASSICAL = {("resnet50", "features:svm_rbf"): 1.0, ("vgg19", "features:knn"): 0.8}
+CLASSICAL = {("resnet50", "features:svm_rbf"): 1.0, ("resnet50", "features:knn"): 0.2, ("vgg19", "features:knn"): 0.8}
+COMBINED = {
+    "both": ["resnet50/finetune", "vgg19/finetune"],
+    "with an SVM": ["resnet50/finetune", "resnet50/features:svm_rbf"],
+    "never": ["vgg19/finetune", "vgg19/features:logistic"],
+}
+WITH_COMBINATIONS = COMPARISON.model_copy(update={"combinations": COMBINED})
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +170,14 @@ def test_balanced_subsets_are_balanced_and_vary():
     assert (draw_balanced(targets, per_class=20, repeats=3, seed=1).sum(1) == 40).all()
 
 
+def test_a_loss_that_no_matrix_gives_is_marked(predictions, results):
+    rows = tabulate_regimes(predictions, results, read_published(), COMPARISON)
+    lopez = rows[(rows["source"] == "VGG16, Lopez et al. 2017") & (rows["regime"] == "finetune")].set_index("metric")
+    assert lopez["mark"].to_dict() == {
+        "accuracy": "", "sensitivity": "", "specificity": "", "precision": "", "log_loss": "secondary source",
+    }  # fmt: skip
+
+
 def test_lopez_table_has_both_test_sets_and_the_published_rows(predictions, results):
     rows = tabulate_regimes(predictions, results, read_published(), COMPARISON)
     assert set(rows["metric"]) == set(LOPEZ_METRICS)
@@ -180,6 +199,7 @@ def test_classifiers_are_listed_by_backbone(results):
     rows = tabulate_classifiers(results, metric="auc")
     assert rows[["backbone", "classifier"]].to_records(index=False).tolist() == [
         ("resnet50", "svm_rbf"),
+        ("resnet50", "knn"),
         ("vgg19", "knn"),
     ]
     assert rows["value"][0] == get(results, "resnet50", "features:svm_rbf", "auc")["value"]
@@ -222,7 +242,9 @@ def test_a_block_of_one_class_is_left_undefined(predictions):
 def test_exclusions_say_how_many_and_what_changes(predictions):
     run = select_run(add_ensembles(predictions), model="vgg19", regime="features")
     doubtful = run["image_id"][:5].tolist()
-    rows = tabulate_exclusions(predictions, exclusions={"doubtful": doubtful, "elsewhere": ["ISIC_9999999"]})
+    rows = tabulate_exclusions(
+        predictions, COMPARISON, exclusions={"doubtful": doubtful, "elsewhere": ["ISIC_9999999"]}
+    )
     own = rows[(rows["model"] == "vgg19") & (rows["regime"] == "features") & (rows["metric"] == "auc")]
     row = own[(own["split"] == "test") & (own["exclusion"] == "doubtful")].iloc[0]
     kept = run[~run["image_id"].isin(doubtful)]
@@ -294,6 +316,124 @@ def test_the_summary_is_json_and_its_numbers_are_the_tables(predictions, results
         "ResNet50 − VGG19, fine-tuned",
     ]  # fmt: skip
     assert all(row["low"] <= row["value"] <= row["high"] and row["n"] == 120 for row in summary["headline"])
+
+
+@pytest.fixture(scope="module")
+def combined(predictions) -> pd.DataFrame:
+    return tabulate_results(predictions, WITH_COMBINATIONS)
+
+
+def test_combinations_are_rows_of_their_own(predictions, combined, controls):
+    rows = combined[combined["model"] == COMBINATION]
+    assert set(rows["name"]) == {"both", "with an SVM"} and set(rows["seed"]) == {ENSEMBLE}
+    run = select_run(add_ensembles(predictions, COMBINED), model=COMBINATION, regime="both")
+    expected = sk.average_precision_score(run["target"], run["probability"])
+    assert get(combined, COMBINATION, "both", "ap")["value"] == pytest.approx(expected)
+    calibration = tabulate_calibration(predictions, WITH_COMBINATIONS)
+    assert (calibration["model"] == COMBINATION).sum() == 4
+    blocks = tabulate_blocks(predictions, WITH_COMBINATIONS)
+    assert {"both", "with an SVM"} <= set(blocks["name"])
+    board = tabulate_leaderboard(combined, read_published(), controls, official=True)
+    assert {"both", "with an SVM"} <= set(board.loc[board["group"] == "this study", "name"])
+
+
+def test_combinations_stay_out_of_the_networks_own_tables(predictions, combined, comparisons):
+    assert COMBINATION not in set(summarise_seeds(combined)["model"])
+    pd.testing.assert_frame_equal(compare_networks(predictions, WITH_COMBINATIONS), comparisons)
+    named = combined.replace({"regime": {"both": "scratch"}})  # a study may call one so
+    assert set(tabulate_regimes(predictions, named, read_published(), COMPARISON)["source"]) == {
+        "ResNet50", "VGG19", "VGG16, Lopez et al. 2017",
+    }  # fmt: skip
+    assert set(tabulate_classifiers(combined, metric="ap")["backbone"]) == {"resnet50", "vgg19"}
+
+
+def test_the_best_row_is_chosen_by_validation_and_not_by_the_test(predictions, combined, comparisons):
+    ranking = rank_on_validation(predictions, WITH_COMBINATIONS)
+    assert len(ranking) == len(SKILL | CLASSICAL) + 2 and ranking["ap"].is_monotonic_decreasing
+    run = select_run(add_ensembles(predictions), model="vgg19", regime="features", split="val")
+    row = ranking.set_index("name").loc["VGG19, frozen features"]
+    assert row["ap"] == pytest.approx(sk.average_precision_score(run["target"], run["probability"]))
+    poor = "ResNet50 features, k nearest neighbours"
+    lucky = predictions.copy()  # a poor classifier that is right about every validation image
+    own = (lucky["regime"] == "features:knn") & (lucky["model"] == "resnet50") & (lucky["split"] == "val")
+    lucky.loc[own, "probability"] = 0.01 + 0.98 * lucky["target"]
+    best = find_best(lucky, combined, WITH_COMBINATIONS)
+    assert (best.name, best.validation_ap, best.rivals) == (poor, 1.0, len(ranking))
+    summary = summarise(lucky, combined, summarise_seeds(combined), comparisons, WITH_COMBINATIONS)
+    assert [row["label"] for row in summary["headline"]].count(poor) == 2
+    assert any(f"put first \u201c{poor}\u201d" in sentence for sentence in summary["sentences"])
+    assert sum("\u201cnever\u201d is left out" in sentence for sentence in summary["sentences"]) == 1
+    dump_json(summary)
+
+
+def test_no_validation_images_no_best_row(predictions):
+    tested = predictions[predictions["split"] == "test"]
+    results = tabulate_results(tested, COMPARISON)
+    assert find_best(tested, results, COMPARISON) is None
+    assert "no row was chosen" in state_standing(None, results, read_published(), official=True)
+
+
+def test_the_standing_says_by_how_much(predictions, combined):
+    best = find_best(predictions, combined, WITH_COMBINATIONS)
+    row = get(combined, best.model, best.regime, "ap")
+    sentence = state_standing(best, combined, read_published(), official=True)
+    assert f"{abs(row['value'] - 0.718):.3f} {'above' if row['value'] > 0.718 else 'below'}" in sentence
+    assert "0.718 (Tang et al. 2020" in sentence
+    assert ("within" in sentence) == (row["low"] <= 0.718 <= row["high"])
+    assert "drawn" in state_standing(best, combined, read_published(), official=False)
+
+
+def test_the_leaderboard_shows_each_networks_best_classifier_and_how_it_was_chosen(
+    predictions, results, controls, tmp_path
+):
+    ranking = rank_on_validation(predictions, COMPARISON)
+    picked = pick_classifiers(ranking, read_choices(tmp_path))
+    assert {model for model, _ in picked} == {"resnet50", "vgg19"} and picked["vgg19", "features:knn"] == (
+        "best of 1 by validation"
+    )
+    choices = pd.DataFrame({"classifier": ["svm_rbf", "knn"], "C": [1.0, np.nan], "cv_ap": [0.5, 0.6]})
+    choices.to_csv(tmp_path / "03_resnet50_finetune_choices.csv", index=False)
+    picked = pick_classifiers(ranking, read_choices(tmp_path))
+    assert picked["resnet50", "features:knn"] == "best of 2 by cross-validation"
+    assert ("resnet50", "features:svm_rbf") not in picked
+    board = tabulate_leaderboard(results, read_published(), controls, official=True, classifiers=picked)
+    own = board.loc[board["group"] == "this study", "name"]
+    assert len(own) == len(SKILL) + 2
+    assert "ResNet50 features, k nearest neighbours [best of 2 by cross-validation]" in set(own)
+
+
+def test_a_single_network_stands_beside_the_average_of_all(results):
+    seeds = summarise_seeds(results)
+    wide = widen_seeds(seeds).set_index("name")
+    values = [get(results, "vgg19", "finetune", "ap", seed)["value"] for seed in ("0", "1")]
+    row = wide.loc["VGG19, fine-tuned"]
+    assert row["average precision, single network"] == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    assert row["average precision, all averaged"] == f"{get(results, 'vgg19', 'finetune', 'ap')['value']:.3f}"
+    assert len(wide) == len(SKILL), "classical classifiers are no networks"
+
+
+def test_the_summary_gives_a_single_networks_scores_with_their_spread(predictions, results, comparisons):
+    summary = summarise(predictions, results, summarise_seeds(results), comparisons, COMPARISON)
+    values = [get(results, "resnet50", "finetune", "ap", seed)["value"] for seed in ("0", "1")]
+    expected = f"a single network (mean of 2 seeds): AP {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    assert sum(expected in sentence for sentence in summary["sentences"]) == 1
+
+
+def test_entries_are_written_for_networks_and_combinations(predictions, tmp_path):
+    table = write_submissions(predictions, WITH_COMBINATIONS, folder=tmp_path, prefix="entry")
+    assert len(table) == len(SKILL) + 2 and table["file"].is_unique
+    assert {path.name for path in tmp_path.iterdir()} == set(table["file"])
+    entry = pd.read_csv(tmp_path / table.set_index("name").loc["with an SVM", "file"])
+    run = select_run(add_ensembles(predictions, COMBINED), model=COMBINATION, regime="with an SVM")
+    np.testing.assert_allclose(entry["malignant"], run["probability"])
+
+
+def test_exclusions_are_read_as_changes(predictions):
+    run = select_run(predictions, model="vgg19", regime="features", seed=0)
+    doubtful = {"doubtful": run["image_id"][:5].tolist(), "elsewhere": []}
+    wide = widen_exclusions(tabulate_exclusions(predictions, WITH_COMBINATIONS, exclusions=doubtful))
+    assert list(wide.columns) == ["name", "without doubtful (5)"]
+    assert len(wide) == len(SKILL) + 2 and wide.iloc[0, 1].startswith("AUC ")
 
 
 def test_one_seed_says_that_spread_is_unknown():

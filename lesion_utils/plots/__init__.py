@@ -4,7 +4,6 @@ A figure is shown by being the last value of a notebook's cell, and written by `
 same everywhere; widths are those of one or two columns of a journal's page.
 """
 
-from lesion_utils.names import name_series
 from lesion_utils.plots.cases import plot_gradcam_grid, plot_prediction_grid, select_outcomes
 from lesion_utils.plots.comparison import plot_forest, plot_paired_differences, plot_scores_by_block
 from lesion_utils.plots.curves import plot_precision_recall, plot_roc
@@ -32,7 +31,6 @@ from lesion_utils.plots.training import plot_learning_curves
 
 __all__ = [
     "SCREEN_SCALE",
-    "name_series",
     "plot_augmentation_strips",
     "plot_augmented_samples",
     "plot_class_balance",

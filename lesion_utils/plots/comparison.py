@@ -185,7 +185,8 @@ def plot_scores_by_block(rows: pd.DataFrame, *, metric: str = "auc") -> Plate:
     legend_below(fig, [*handles, chance], columns=min(4, len(handles) + 1))
     return finish_figure(
         fig,
-        note="no mark: the block holds too few images of a class",
+        note=f"bars: intervals; dotted: {'chance' if metric == 'auc' else 'the share of malignant images'}"
+        + ("; no mark: too few images of a class" if rows["value"].isna().any() else ""),
         alt=f"{label_metric(metric)} within blocks of ids: "
         + "; ".join(f"{r.name} in {r.block} {r.value:.2f}" for r in rows.itertuples() if not np.isnan(r.value)),
     )

@@ -44,8 +44,7 @@ def plot_roc(
         bands: name -> (false positive rate, lower, upper sensitivity).
         summaries: name -> what its legend line adds, such as "AUC 0.82 (0.77 to 0.87)".
     """
-    fig, ((ax,),) = new_figure(width=SINGLE, height=76 + 4 * len(probs))
-    styles, positive = style_series(list(probs)), np.asarray(targets) == 1
+    fig, ax, styles, positive = _begin_curves(targets, probs)
     for name, scores in probs.items():
         fpr, tpr, _ = roc_curve(targets, scores, drop_intermediate=False)
         called = np.asarray(scores) > 0.5
@@ -73,8 +72,7 @@ def plot_precision_recall(
         bands: name -> (recall, lower, upper precision).
         summaries: name -> what its legend line adds, such as "AP 0.62 (0.52 to 0.71)".
     """
-    fig, ((ax,),) = new_figure(width=SINGLE, height=76 + 4 * len(probs))
-    styles, positive = style_series(list(probs)), np.asarray(targets) == 1
+    fig, ax, styles, positive = _begin_curves(targets, probs)
     for name, scores in probs.items():
         precision, recall = _list_steps(targets, scores)
         called = np.asarray(scores) > 0.5
@@ -86,6 +84,14 @@ def plot_precision_recall(
     ax.add_line(chance)
     frame_unit_square(ax, "recall (sensitivity)", "precision")
     return _finish_curves(fig, targets, styles, summaries, chance, what="Precision-recall curves")
+
+
+def _begin_curves(
+    targets: np.ndarray, probs: Mapping[str, np.ndarray]
+) -> tuple[Plate, Axes, dict[str, dict[str, object]], np.ndarray]:
+    """An empty figure with room for the legend, its panel, the style of each series, and who is malignant."""
+    fig, ((ax,),) = new_figure(width=SINGLE, height=76 + 4 * len(probs))
+    return fig, ax, style_series(list(probs)), np.asarray(targets) == 1
 
 
 def _list_steps(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -113,18 +113,19 @@ def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray
 
 
 @house_style
-def plot_reliability(targets: np.ndarray, probs: Mapping[str, np.ndarray]) -> Plate:
+def plot_reliability(targets: np.ndarray, probs: Mapping[str, np.ndarray], *, confidence: float) -> Plate:
     """Observed share of malignant against the predicted probability, in bins of equal count, a panel per series.
 
     Args:
         targets: (N,) int, 0 benign, 1 malignant.
         probs: panel title -> (N,) float in [0, 1], such as {"before": ..., "after temperature scaling": ...}; at most
             four.
+        confidence: coverage of the intervals of the observed shares.
     """
     width = SINGLE if len(probs) == 1 else DOUBLE
     fig, axes = new_figure(2, len(probs), width=width, height=82, height_ratios=(4, 1), sharex=True, sharey="row")
     for (top, bottom), (name, scores) in zip(axes.T, probs.items(), strict=True):
-        _draw_reliability(top, measure_reliability(targets, scores, confidence=0.95))
+        _draw_reliability(top, measure_reliability(targets, scores, confidence=confidence))
         title_panel(top, name)
         bottom.hist(scores, bins=np.linspace(0, 1, 26), color=GREY, lw=0)
         bottom.set(xlabel="predicted probability of malignant", xlim=(0, 1))
@@ -132,7 +133,7 @@ def plot_reliability(targets: np.ndarray, probs: Mapping[str, np.ndarray]) -> Pl
     axes[1, 0].set_ylabel("images")
     return finish_figure(
         fig,
-        note=f"{count_classes(targets)}; bins of equal count with 95 % Wilson intervals",
+        note=f"{count_classes(targets)}; bins of equal count with {100 * confidence:g} % Wilson intervals",
         alt="Reliability diagrams, mean predicted probability and observed share: "
         + "; ".join(f"{name} {np.mean(p):.2f} and {np.mean(targets):.2f}" for name, p in probs.items()),
     )

@@ -26,6 +26,7 @@ from lesion_utils.plots.style import (
     style_series,
     wrap_label,
 )
+from lesion_utils.published import SECONDARY_MARK
 
 SHADE = "#9383c5"  # darkest cell of the heat map: dark type still reads on it
 
@@ -83,26 +84,30 @@ def _write_cell(spans: pd.DataFrame, classifier: str, backbone: str) -> str:
 
 
 @house_style
-def plot_regimes(rows: pd.DataFrame) -> Plate:
+def plot_regimes(rows: pd.DataFrame, *, official: bool = True) -> Plate:
     """The three regimes of Lopez et al. (2017): a panel per metric, own networks beside the published one.
 
     Args:
         rows: one row per (regime, source, balanced, metric), with `regime` (scratch, features, finetune), `source`
             (such as "ResNet50" or "VGG16, Lopez et al. 2017"), `balanced` (bool: measured on 75 + 75 images, not on
-            the official test set), `metric`, `value`, `low`, `high` (NaN without an interval).
+            the full test set), `metric`, `value`, `low`, `high` (NaN without an interval); optionally `mark`, which
+            says of a value "secondary source": those are crossed out.
+        official: whether the full test set is the challenge's, or one of drawn images.
     """
     metrics, regimes = list(dict.fromkeys(rows["metric"])), [r for r in REGIME_NAMES if r in set(rows["regime"])]
     series = list(dict.fromkeys(zip(rows["source"], rows["balanced"], strict=True)))
     styles = style_series(list(dict.fromkeys(rows["source"])))
-    fig, axes = new_figure(
-        1, len(metrics), width=DOUBLE, height=26 + len(regimes) * (4 + 3.2 * len(series)), sharey=True
-    )
+    height = 20 + 1.6 * len(series) + len(regimes) * (4 + 3.2 * len(series))
+    fig, axes = new_figure(1, len(metrics), width=DOUBLE, height=height, sharey=True)
     for ax, metric in zip(axes[0], metrics, strict=True):
         for k, (source, balanced) in enumerate(series):
             part = rows[(rows["metric"] == metric) & (rows["source"] == source) & (rows["balanced"] == balanced)]
             y = np.array([regimes.index(r) for r in part["regime"]]) + (k - (len(series) - 1) / 2) * 0.75 / len(series)
             colour, marker = styles[source]["color"], styles[source]["marker"]
             ax.hlines(y, part["low"], part["high"], color=colour, lw=1.1)
+            doubtful = part["mark"].eq(SECONDARY_MARK).to_numpy() if "mark" in part else np.zeros(len(part), bool)
+            if doubtful.any():
+                ax.plot(part["value"][doubtful], y[doubtful], "x", ms=6, mew=0.8, color=INK, clip_on=False, zorder=5)
             ax.plot(
                 part["value"],
                 y,
@@ -116,15 +121,18 @@ def plot_regimes(rows: pd.DataFrame) -> Plate:
         _frame_regimes(ax, metric, len(regimes))
     axes[0, 0].set_yticks(range(len(regimes)), [REGIME_NAMES[r] for r in regimes])
     axes[0, 0].set_ylim(len(regimes) - 0.5, -0.5)
+    full, subset = ("official test set" if official else "full test set"), "balanced subset"
     handles = [
         Line2D([], [], ls="", color=styles[s]["color"], marker=styles[s]["marker"], mfc="white" if b else None,
-               label=f"{s}, {'75 + 75 subset' if b else 'official test set'}")
+               label=f"{s}, {subset if b else full}")
         for s, b in series
     ]  # fmt: skip
+    if "mark" in rows and rows["mark"].eq(SECONDARY_MARK).any():
+        handles.append(Line2D([], [], ls="", color=INK, marker="x", ms=6, mew=0.8, label=f"crossed: {SECONDARY_MARK}"))
     legend_below(fig, handles, columns=2)
-    note = "hollow: balanced subset of the test set, not comparable with the official one"
+    note = "hollow: balanced subset of the test set, not comparable with the full one"
     told = (
-        f"{r.source}{' on 75 + 75' * r.balanced}, {REGIME_NAMES[r.regime]}, {label_metric(r.metric)} {r.value:.2f}"
+        f"{r.source}{', balanced' * r.balanced}, {REGIME_NAMES[r.regime]}, {label_metric(r.metric)} {r.value:.2f}"
         for r in rows.itertuples()
     )
     return finish_figure(fig, note=note, alt=f"Training regimes: {'; '.join(told)}.")

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from lesion_utils.names import MODEL_NAMES, REGIME_NAMES, name_series  # noqa: F401  (tables import it from here)
+from lesion_utils.names import MODEL_NAMES, REGIME_NAMES
 
 MM = 1 / 25.4
 SINGLE, DOUBLE = 89.0, 183.0  # widths of a journal's one and two columns, mm
@@ -33,7 +33,7 @@ MODEL_COLOURS = {"resnet50": "#4b2a85", "vgg19": "#15835f"}
 MODEL_MARKERS = {"resnet50": "o", "vgg19": "s"}
 REGIME_DASHES = {"scratch": (0, (1.2, 1.2)), "features": (0, (4, 1.6)), "finetune": "-"}
 OTHER_COLOURS = ("#bb5217", "#2f6db5", "#b0568f", "#7a6a00")
-OTHER_MARKERS = ("D", "^", "v", "P")
+OTHER_MARKERS = ("^", "v", "P", "D")
 SHARES, SHARE_LABELS = np.linspace(0, 1, 5), ["0", "", "0.5", "", "1"]  # ticks of neighbours never meet
 INK, GREY, LIGHT = "#222222", "#6b6b6b", "#d9d9d9"
 
@@ -177,23 +177,36 @@ def save(fig: Figure, path_stem: Path | str, *, metadata: Mapping[str, str]) -> 
 def style_series(names: Sequence[str]) -> dict[str, dict[str, object]]:
     """Colour, dash and marker of each series: the network gives colour and marker, the regime the dash and the fill.
 
-    Other names take the remaining colours in order, so the same list always looks the same.
+    Other names, combinations of networks among them, take the remaining colours in the order of the alphabet, so that
+    figures which sort them differently agree.
 
     Returns:
         name -> keyword arguments of `Axes.plot`: color, linestyle, marker, markerfacecolor.
     """
-    styles, others = {}, 0
+    styles, others = {}, sorted({name for name in names if _read_name(name)[0] is None})
     for name in names:
-        network = next((key for key, shown in MODEL_NAMES.items() if name.lower().startswith(shown.lower())), None)
-        regime = next((key for key, shown in REGIME_NAMES.items() if shown in name), "finetune")
+        network, regime = _read_name(name)
         if network:
             colour, marker = MODEL_COLOURS[network], MODEL_MARKERS[network]
         else:
-            colour = OTHER_COLOURS[others % len(OTHER_COLOURS)]
-            marker, others = OTHER_MARKERS[others % len(OTHER_MARKERS)], others + 1
+            place = others.index(name)
+            colour, marker = OTHER_COLOURS[place % len(OTHER_COLOURS)], OTHER_MARKERS[place % len(OTHER_MARKERS)]
         fill = {"finetune": colour, "features": "white", "scratch": blend_white(colour)}[regime]
         styles[name] = {"color": colour, "linestyle": REGIME_DASHES[regime], "marker": marker, "markerfacecolor": fill}
     return styles
+
+
+def _read_name(name: str) -> tuple[str | None, str]:
+    """The network and the regime that a name of `names.name_series` says; no network where it says anything else."""
+    for network, shown in MODEL_NAMES.items():
+        if name.startswith(f"{shown} features, "):
+            return network, "features"
+        for regime, stage in REGIME_NAMES.items():
+            if name == f"{shown}, {stage}":
+                return network, regime
+        if name == shown:
+            return network, "finetune"
+    return None, "finetune"
 
 
 def blend_white(colour: str, share: float = 0.55) -> str:

@@ -18,13 +18,16 @@ from threadpoolctl import threadpool_limits
 
 from lesion_utils.device import choose_compute, computing
 from lesion_utils.errors import WeightsError
-from lesion_utils.inference import frozen_features
+from lesion_utils.inference import OnBatch, frozen_features
 from lesion_utils.inputs import Images
 from lesion_utils.models import build_network
 from lesion_utils.paths import cache_dir
 from lesion_utils.predictions import COLUMNS
 from lesion_utils.schema import Network
 from lesion_utils.weights import find_weights
+
+#: Of every cross-validation.
+FOLDS = 5
 
 #: Probabilities are kept this far from 0 and 1, so that their logits are finite.
 MARGIN = 1e-6
@@ -44,15 +47,18 @@ CANDIDATES: dict[str, tuple[ClassifierMixin, dict[str, list]]] = {
 }
 
 
-def score_classifiers(params: Network, *, network: str, data: Images) -> pd.DataFrame:
+def score_classifiers(params: Network, *, network: str, data: Images, on_batch: OnBatch | None = None) -> pd.DataFrame:
     """Train the classifiers of `params.classifiers` on frozen features, and score validation and test images.
 
-    The features are those of the regime `features`, read from its cache or computed once.
+    The features are those of the regime `features`, read from its cache or computed once. No classifier needs the
+    validation images to stop by, so it learns from them too: the test images are scored by a classifier of all training
+    images, each validation image by one of the folds that it is not in.
 
     Args:
         params: of the network.
         network: the `model` of the predictions.
         data: decoded images and their table.
+        on_batch: called while features are computed.
 
     Returns:
         Predictions as `predictions.COLUMNS` has them, with regime `features:<classifier>` and the network's first seed;
@@ -62,7 +68,7 @@ def score_classifiers(params: Network, *, network: str, data: Images) -> pd.Data
     Raises:
         WeightsError: the weights cannot be had, and `without_weights` says to stop.
     """
-    empty = pd.DataFrame(columns=COLUMNS)
+    params, empty = params.in_regime("features"), pd.DataFrame(columns=COLUMNS)
     try:
         source = find_weights(params) if params.classifiers else None
     except WeightsError:
@@ -73,13 +79,18 @@ def score_classifiers(params: Network, *, network: str, data: Images) -> pd.Data
         return empty
     subset = data.table["subset"].to_numpy()
     known, scored = (np.flatnonzero(np.isin(subset, names)) for names in (("train", "val"), ("val", "test")))
-    train_features, views = _read_features(params, data.images, known=known, scored=scored, weights=source.sha256)
-    train_features = train_features[subset[known] == "train"]
+    features = read_features(params, data.images, known, tta="none", on_batch=on_batch)[:, 0]
+    views = read_features(params, data.images, scored, tta=params.tta, on_batch=on_batch)
+    held_out = subset[scored] == "val"
     targets = data.table["target"].to_numpy(dtype=int)
     tables, chosen = [], {}
     for name in params.classifiers:
-        model, chosen[name] = fit_classifier(name, train_features, targets[subset == "train"], seed=params.seeds[0])
-        probs = predict_views(model, views)
+        model, chosen[name] = fit_classifier(name, features, targets[known], seed=params.seeds[0])
+        probs = np.empty(len(scored))
+        probs[~held_out] = predict_views(model, views[~held_out])
+        probs[held_out] = _predict_held_out(
+            model, features, targets[known], views[held_out], known=known, scored=scored[held_out], seed=params.seeds[0]
+        )
         rows = data.table.iloc[scored]
         tables.append(
             pd.DataFrame(
@@ -101,7 +112,7 @@ def score_classifiers(params: Network, *, network: str, data: Images) -> pd.Data
 
 
 def fit_classifier(
-    name: str, features: np.ndarray, targets: np.ndarray, *, seed: int, folds: int = 5
+    name: str, features: np.ndarray, targets: np.ndarray, *, seed: int, folds: int = FOLDS
 ) -> tuple[BaseEstimator, dict[str, float]]:
     """Choose a classifier's hyper-parameters by cross-validated AP, then fit it to all the training images.
 
@@ -147,16 +158,47 @@ def predict_views(model: BaseEstimator, views: np.ndarray) -> np.ndarray:
     return probs.mean(axis=1).clip(MARGIN, 1 - MARGIN)
 
 
-def _read_features(
-    params: Network, images: np.ndarray, *, known: np.ndarray, scored: np.ndarray, weights: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features of images to learn from, (M, D), and views of images to score, (K, V, D).
+def read_features(
+    params: Network, images: np.ndarray, rows: np.ndarray, *, tta: str, on_batch: OnBatch | None = None
+) -> np.ndarray:
+    """Features of images under the pretrained, frozen network: (M, V, D) float32, V views of each.
 
-    Asked for in the same portions as the regime `features` asks, so that either finds what the other computed.
+    Asked for in the portions in which the regime `features` asks, either finds what the other computed.
+
+    Args:
+        params: of the network, in the regime `features`.
+        images: (N, S, S, 3) uint8, RGB.
+        rows: (M,) which of them.
+        tta: "none" or "flips".
+        on_batch: called while they are computed.
+
+    Raises:
+        WeightsError: the weights cannot be had.
     """
     compute = choose_compute(params)
-    settings = {"params": params, "compute": compute, "weights": weights, "folder": cache_dir() / "features"}
     with computing(compute):
-        model = compute.place(build_network(params, pretrained=True, seed=params.seeds[0]))
-        first = frozen_features(model, images, known, tta="none", **settings)
-        return first[:, 0], frozen_features(model, images, scored, tta=params.tta, **settings)
+        return frozen_features(
+            compute.place(build_network(params, pretrained=True, seed=params.seeds[0])),
+            images,
+            rows,
+            params=params,
+            compute=compute,
+            tta=tta,
+            weights=find_weights(params).sha256,
+            folder=cache_dir() / "features",
+            on_batch=on_batch,
+        )
+
+
+def _predict_held_out(
+    model: BaseEstimator, features: np.ndarray, targets: np.ndarray, views: np.ndarray, *, known: np.ndarray,
+    scored: np.ndarray, seed: int,
+) -> np.ndarray:  # fmt: skip
+    """Probabilities of some of the known images, each by a classifier that was fitted without the image's fold."""
+    probs = np.empty(len(scored))
+    splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    with threadpool_limits(1):
+        for train, rest in splitter.split(features, targets):
+            mine = np.isin(scored, known[rest])
+            probs[mine] = predict_views(clone(model).fit(features[train], targets[train]), views[mine])
+    return probs

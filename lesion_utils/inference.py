@@ -21,6 +21,8 @@ from lesion_utils.models import data_config, features_of, head_of
 from lesion_utils.schema import Network
 
 T = TypeVar("T")
+#: Called with the images that are done and how many there are.
+OnBatch = Callable[[int, int], None]
 _END = object()
 
 
@@ -34,6 +36,7 @@ def frozen_features(
     tta: str,
     weights: str,
     folder: Path,
+    on_batch: OnBatch | None = None,
 ) -> np.ndarray:
     """Features of images under a pretrained, frozen network: computed once, then read from `folder`.
 
@@ -46,6 +49,7 @@ def frozen_features(
         tta: "none" or "flips".
         weights: SHA-256 of the pretrained weights.
         folder: of the features kept.
+        on_batch: called while they are computed.
 
     Returns:
         (M, V, D) float32 for V views of each image: 1, or 8 with "flips".
@@ -58,14 +62,22 @@ def frozen_features(
         def function(x: Tensor) -> Tensor:
             return forward_features(model, x, compute=compute)
 
-        views = run_batches(model, images, rows, function, params=params, compute=compute, tta=tta)
+        settings = {"params": params, "compute": compute, "tta": tta}
+        views = run_batches(model, images, rows, function, **settings, on_batch=on_batch)
         write_atomic(path, views.astype("<f4").tobytes())
     views = 8 if tta == "flips" else 1
     return np.fromfile(path, "<f4").reshape(len(rows), views, -1)
 
 
 def predict_logits(
-    model: nn.Module, images: np.ndarray, rows: np.ndarray, *, params: Network, compute: Compute, tta: str
+    model: nn.Module,
+    images: np.ndarray,
+    rows: np.ndarray,
+    *,
+    params: Network,
+    compute: Compute,
+    tta: str,
+    on_batch: OnBatch | None = None,
 ) -> np.ndarray:
     """Logits of images; with test-time augmentation, the mean over the eight flips and quarter turns.
 
@@ -76,6 +88,7 @@ def predict_logits(
         params: `image_size` and `batch_size` are used.
         compute: where and how.
         tta: "none" or "flips".
+        on_batch: called after each batch.
 
     Returns:
         (M,) float32.
@@ -84,8 +97,8 @@ def predict_logits(
     def function(x: Tensor) -> Tensor:
         return forward_logits(model, x, compute=compute)
 
-    views = run_batches(model, images, rows, function, params=params, compute=compute, tta=tta)
-    return views[:, :, 0].mean(1)
+    settings = {"params": params, "compute": compute, "tta": tta}
+    return run_batches(model, images, rows, function, **settings, on_batch=on_batch)[:, :, 0].mean(1)
 
 
 def forward_logits(model: nn.Module, x: Tensor, *, compute: Compute) -> Tensor:
@@ -113,6 +126,7 @@ def run_batches(
     params: Network,
     compute: Compute,
     tta: str,
+    on_batch: OnBatch | None = None,
 ) -> np.ndarray:
     """Apply `function` to the views of images, without augmentation or gradients: (M, V, D) float32."""
     model.eval()
@@ -129,6 +143,8 @@ def run_batches(
         views = flip_views(x) if tta == "flips" else [x]
         views = [function(view.contiguous(memory_format=compute.memory_format)) for view in views]
         outputs.append(torch.stack(views, dim=1).cpu().numpy())
+        if on_batch:
+            on_batch(sum(map(len, outputs)), len(rows))
     return np.concatenate(outputs)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lesion_utils.augment import Augmenter
 from lesion_utils.device import Compute
-from lesion_utils.inference import forward_logits, frozen_features, predict_logits, read_rows
+from lesion_utils.inference import OnBatch, forward_logits, frozen_features, predict_logits, read_rows
 from lesion_utils.models import data_config, head_of
 from lesion_utils.schedule import Batch
 from lesion_utils.schema import Augmentation, Network
@@ -61,6 +61,7 @@ class PixelInputs:
         self._augmenter = Augmenter(
             augmentation, image_size=params.image_size, seed=seed, interpolation=self._config.interpolation
         )
+        self._network = torch.compile(self._run_network) if params.compile else self._run_network
 
     def training_batch(self, batch: Batch, epoch: int) -> Tensor:
         """Augmented images of a batch, (N, 3, H, W) float32, normalised, on the device."""
@@ -70,11 +71,15 @@ class PixelInputs:
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N,) float32 of what `training_batch` returned."""
-        return forward_logits(self.model, x, compute=self.compute).squeeze(1)
+        return self._network(x)
 
-    def predict(self, rows: np.ndarray, *, tta: str) -> np.ndarray:
+    def predict(self, rows: np.ndarray, *, tta: str, on_batch: OnBatch | None = None) -> np.ndarray:
         """Logits (N,) float32 of the images in `rows`."""
-        return predict_logits(self.model, self.images, rows, params=self.params, compute=self.compute, tta=tta)
+        settings = {"params": self.params, "compute": self.compute, "tta": tta, "on_batch": on_batch}
+        return predict_logits(self.model, self.images, rows, **settings)
+
+    def _run_network(self, x: Tensor) -> Tensor:
+        return forward_logits(self.model, x, compute=self.compute).squeeze(1)
 
 
 class FeatureInputs:
@@ -88,6 +93,7 @@ class FeatureInputs:
         weights: SHA-256 of the pretrained weights; with it the features are kept in `folder` for other runs.
         folder: where.
         compute: where and how.
+        on_batch: called while the features are computed.
     """
 
     def __init__(
@@ -100,10 +106,11 @@ class FeatureInputs:
         weights: str,
         folder: Path,
         compute: Compute,
+        on_batch: OnBatch | None = None,
     ):
         self.model, self.images, self.params, self.compute = model, images, params, compute
         self._weights, self._folder = weights, folder
-        features = self._features(rows, "none")
+        features = self._features(rows, "none", on_batch)
         self._place = {int(row): i for i, row in enumerate(rows)}
         self._known = torch.from_numpy(features[:, 0]).to(compute.device)
 
@@ -117,15 +124,15 @@ class FeatureInputs:
         return head_of(self.model)(x).squeeze(1)
 
     @torch.no_grad()
-    def predict(self, rows: np.ndarray, *, tta: str) -> np.ndarray:
+    def predict(self, rows: np.ndarray, *, tta: str, on_batch: OnBatch | None = None) -> np.ndarray:
         """Logits (N,) float32 of the images in `rows`."""
         self.model.eval()
         if tta == "none" and all(int(row) in self._place for row in rows):
             return self.forward(self.training_batch(Batch(rows, rows), 0)).cpu().numpy()
-        views = torch.from_numpy(self._features(rows, tta)).to(self.compute.device)
+        views = torch.from_numpy(self._features(rows, tta, on_batch)).to(self.compute.device)
         return self.forward(views.flatten(0, 1)).view(views.shape[:2]).mean(1).cpu().numpy()
 
-    def _features(self, rows: np.ndarray, tta: str) -> np.ndarray:
+    def _features(self, rows: np.ndarray, tta: str, on_batch: OnBatch | None) -> np.ndarray:
         return frozen_features(
             self.model,
             self.images,
@@ -135,4 +142,5 @@ class FeatureInputs:
             tta=tta,
             weights=self._weights,
             folder=self._folder,
+            on_batch=on_batch,
         )

@@ -21,7 +21,7 @@ from lesion_utils.files import write_atomic
 from lesion_utils.inference import prefetch
 from lesion_utils.inputs import FeatureInputs, PixelInputs
 from lesion_utils.losses import class_weights, mix, sample_losses, soften
-from lesion_utils.models import build_network, freeze_backbone, head_of, set_train_mode
+from lesion_utils.models import build_network, freeze_backbone, freeze_layers, head_of, set_train_mode
 from lesion_utils.optimiser import make_optimizer, set_learning_rates
 from lesion_utils.paths import cache_dir
 from lesion_utils.schedule import Batch, derive_seed, draw_order, split_steps
@@ -29,10 +29,6 @@ from lesion_utils.schema import PRETRAINED_REGIMES
 from lesion_utils.selection import deterministic_part, rank_epoch, score_validation
 from lesion_utils.tasks import TrainingTask
 from lesion_utils.weights import WeightsSource
-
-#: `last.pt` is written once training since it was last written took this many times as long as writing did. So every
-#: long epoch is kept, short ones don't wait for the disk, and a kill never costs more than seconds.
-CHECKPOINT_PATIENCE = 20
 
 
 class Run:
@@ -44,6 +40,7 @@ class Run:
         source: the pretrained weights, if the regime needs them.
         identity: what the run depends on, kept in its checkpoints.
         folder: of its files.
+        on_event: called after each epoch, and while features or the final scores are computed.
 
     Attributes:
         history: one mapping per epoch that is done.
@@ -58,8 +55,10 @@ class Run:
         source: WeightsSource | None,
         identity: Mapping[str, Any],
         folder: Path,
+        on_event: Callable[[dict[str, Any]], None] | None = None,
     ):
         self.task, self.compute, self.source, self.identity, self.folder = task, compute, source, identity, folder
+        self._on_event = on_event or (lambda event: None)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         settings, regime = task.settings, task.regime_params
@@ -70,11 +69,9 @@ class Run:
         self.average = WeightAverage(self._live(), settings.averaging, epochs=regime.epochs)
         self.train_rows, self.val_rows = task.rows("train"), task.rows("val")
         self._weights = class_weights(task.targets(self.train_rows), settings.imbalance.method)
-        self._best_state: dict[str, Tensor] | None = None
-        self._saved_at, self._saving_took = time.monotonic(), 0.0
         self.inputs = self._make_inputs()
 
-    def train(self, on_epoch: Callable[[dict[str, Any]], None] | None = None) -> None:
+    def train(self) -> None:
         """Train the epochs that are left; ends with the history and the selected weights on disk."""
         for epoch in range(len(self.history), self.task.regime_params.epochs):
             if self._has_stalled():
@@ -90,9 +87,8 @@ class Run:
                 "images_per_s": round(len(self.train_rows) / seconds, 3),
             }
             self.take_in(record)
-            self.save(last=epoch + 1 == self.task.regime_params.epochs or self._has_stalled())
-            if on_epoch:
-                on_epoch({**record, "seconds_left": self._seconds_left()})
+            self.save()
+            self._on_event({**record, "seconds_left": self._seconds_left()})
 
     def train_epoch(self, epoch: int) -> tuple[float, float]:
         """One pass over the training images.
@@ -137,6 +133,10 @@ class Run:
             raise self._diverged(f"the scores of validation images are not finite after {len(self.history)} epochs")
         return score_validation(self.task.targets(self.val_rows), logits)
 
+    def predict(self, rows: np.ndarray) -> np.ndarray:
+        """Logits (N,) float32 of images, with the network's test-time augmentation."""
+        return self.inputs.predict(rows, tta=self.task.settings.tta, on_batch=self._tell("final scores"))
+
     def resume(self) -> None:
         """Go on from `last.pt`, if there is one.
 
@@ -178,13 +178,29 @@ class Run:
             weights=self.source.sha256,
             folder=cache_dir() / "features",
             compute=self.compute,
+            on_batch=self._tell("frozen features"),
         )
+
+    def _tell(self, stage: str) -> Callable[[int, int], None]:
+        """A clock for what takes its time between epochs: images done, of how many; an event a second at most."""
+        told = time.monotonic()
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            if time.monotonic() - told > 1:
+                told = time.monotonic()
+                run = {"regime": self.task.regime, "seed": self.task.seed}
+                self._on_event({**run, "stage": stage, "done": done, "total": total})
+
+        return tell
 
     def _is_head_only(self, epoch: int) -> bool:
         return self.frozen or epoch < self.task.regime_params.head_epochs
 
     def _set_mode(self, head_only: bool) -> None:
         freeze_backbone(self.model, frozen=head_only)
+        if not head_only:
+            freeze_layers(self.model, self.task.regime_params.frozen_layers)
         set_train_mode(self.model, batchnorm="frozen" if head_only else self.task.regime_params.batchnorm)
 
     def plan_epoch(self, epoch: int) -> list[list[Batch]]:
@@ -240,12 +256,10 @@ class Run:
         return {"regime": task.regime, "seed": task.seed, "epoch": epoch + 1, "epochs": task.regime_params.epochs}
 
     def take_in(self, record: dict[str, Any]) -> None:
-        """Add an epoch to the history, and keep its weights if it is the best."""
+        """Add an epoch to the history; it is the selected one if it is the best."""
         self.history.append(record)
         if self.best is None or rank_epoch(record) > rank_epoch(self.best):
             self.best = record
-            with self.average.applied():
-                self._best_state = {name: tensor.detach().clone() for name, tensor in self._live().items()}
 
     def _has_stalled(self) -> bool:
         patience, scores = self.task.settings.early_stopping, [h["val_ap"] for h in self.history]
@@ -255,24 +269,19 @@ class Run:
         spent = [h["seconds"] + h["seconds_validation"] for h in self.history]
         return round(sum(spent) / len(spent) * (self.task.regime_params.epochs - len(spent)), 1)
 
-    def save(self, *, last: bool) -> None:
-        """Write the history, and what to go on from if that is due; the selected weights always come first."""
-        begun = time.monotonic()
-        due = begun - self._saved_at >= CHECKPOINT_PATIENCE * self._saving_took
-        if (due or last) and self._best_state is not None:
-            content = {"selected": deterministic_part(self.best), "model": self._best_state, **self._about()}
-            save_checkpoint(self.folder / "best.pt", content, identity=self.identity)
-            self._best_state = None
-        if due:
-            state = {
-                "model": self._live(),
-                "optimizer": self.optimizer.state_dict(),
-                "average": self.average.state_dict(),
-                "history": self.history,
-            }
-            save_checkpoint(self.folder / "last.pt", state, identity=self.identity)
-            self._saved_at = time.monotonic()
-            self._saving_took = self._saved_at - begun
+    def save(self) -> None:
+        """Write the selected weights where they are new, then what to go on from, then the history."""
+        if self.best is self.history[-1]:
+            with self.average.applied():
+                content = {"selected": deterministic_part(self.best), "model": self._live(), **self._about()}
+                save_checkpoint(self.folder / "best.pt", content, identity=self.identity)
+        state = {
+            "model": self._live(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict(),
+            "history": self.history,
+        }
+        save_checkpoint(self.folder / "last.pt", state, identity=self.identity)
         write_atomic(self.folder / "history.jsonl", "".join(json.dumps(record) + "\n" for record in self.history))
 
     def _about(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import timm
 import torch
 from timm.data import resolve_model_data_config
-from timm.models import load_state_dict
+from timm.models import group_parameters, load_state_dict
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
@@ -105,6 +105,30 @@ def freeze_backbone(model: nn.Module, *, frozen: bool) -> None:
     head_of(model).requires_grad_(True)
 
 
+def freeze_layers(model: nn.Module, count: int) -> None:
+    """Stop gradients at the first layers, which saves the time of going back through them.
+
+    Args:
+        model: a network of `build_network`.
+        count: layers from the input on, as timm counts them: ResNet50 has its stem, 16 blocks and the head, VGG19 its
+            16 convolutions and the rest.
+
+    Raises:
+        ParamsError: the network has no more layers than that.
+    """
+    if not count:
+        return
+    layer_of = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    total = 1 + max(layer_of.values())
+    if count >= total:
+        raise ParamsError(
+            f"{count} layers cannot be frozen", where="frozen_layers", expected=f"fewer than the network's {total}"
+        )
+    for name, parameter in model.named_parameters():
+        if layer_of[name] < count:
+            parameter.requires_grad_(False)
+
+
 def set_train_mode(model: nn.Module, *, batchnorm: str) -> None:
     """Put a network in training mode.
 
@@ -112,12 +136,13 @@ def set_train_mode(model: nn.Module, *, batchnorm: str) -> None:
         model: the network.
         batchnorm: "train" updates running statistics and normalises by the batch; "frozen" normalises by the running
             statistics of pretraining, as suits small batches and frozen backbones. Its weight and bias learn in both.
+            In frozen layers the statistics stay as well.
     """
     model.train()
-    if batchnorm == "frozen":
-        for module in model.modules():
-            if isinstance(module, _BATCHNORM):
-                module.eval()
+    for module in model.modules():
+        if isinstance(module, _BATCHNORM):
+            layer_is_frozen = module.weight is not None and not module.weight.requires_grad
+            module.train(batchnorm == "train" and not layer_is_frozen)
 
 
 def parameter_groups(model: nn.Module, params: Network, regime: Regime) -> list[dict[str, Any]]:

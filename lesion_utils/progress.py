@@ -24,7 +24,7 @@ HEADINGS = ("regime", "seed", "epoch", "training loss", "validation AP", "valida
 
 
 class TrainingProgress:
-    """Takes one mapping per epoch; logs it to `runs/<step>/train.jsonl` and shows the latest of each run.
+    """Takes the events of training; logs them to `runs/<step>/train.jsonl` and shows the latest epoch of each run.
 
     One display is updated in place: nested progress bars would leave thousands of dead lines in the page.
     """
@@ -39,6 +39,8 @@ class TrainingProgress:
     def __call__(self, event: Mapping[str, Any]) -> None:
         with self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
+        if "stage" in event:  # for the terminal, which reads the log
+            return
         self._latest[event["regime"], event["seed"]] = event
         table = Markdown(self.render())
         if self._display is None:

@@ -111,7 +111,13 @@ class RegimeParams(Section):
 
     epochs: int = Field(ge=1, le=1000, description="passes over the training images")
     lr: float = Field(gt=0, le=10, description="peak learning rate of the last layer")
+    image_size: int | None = Field(
+        ge=32, le=1024, description="side of the network's input in this regime, px; null: the network's own"
+    )
     head_epochs: int = Field(ge=0, le=100, description="of these, the first ones train the new head alone")
+    frozen_layers: int = Field(
+        ge=0, le=1000, description="layers, counted from the input as timm counts them, that keep the weights they have"
+    )
     layer_decay: float = Field(gt=0, le=1, description="factor on the learning rate per layer group towards the input")
     batchnorm: Literal["train", "frozen"] = Field(description="update BatchNorm's running statistics, or keep them")
 
@@ -172,6 +178,7 @@ class Network(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         description="arithmetic of the forward pass; auto takes bfloat16 where the processor has it"
     )
+    compile: bool = Field(description="compile the training step with torch.compile; needs a C++ compiler")
 
     @model_validator(mode="after")
     def _parts_fit(self):
@@ -179,7 +186,14 @@ class Network(Section):
             raise ValueError("seeds: each seed once")
         if self.weights == "none" and any(r in self.regimes for r in PRETRAINED_REGIMES):
             raise ValueError("regimes: features and finetune start from pretrained weights, but weights is none")
+        if "scratch" in self.regimes and self.regimes["scratch"].frozen_layers:
+            raise ValueError("regimes: from scratch, frozen_layers would keep random weights; set it to 0")
         return self
+
+    def in_regime(self, regime: Regime) -> Network:
+        """The same network with that regime's own settings in place of the common ones."""
+        own = self.regimes[regime].image_size if regime in self.regimes else None
+        return self.model_copy(update={"image_size": own}) if own else self
 
 
 class Primary(Section):
@@ -236,6 +250,10 @@ class StudyParams(Section):
     @model_validator(mode="after")
     def _input_is_not_larger_than_what_is_stored(self):
         for name in ("resnet50", "vgg19"):
-            if getattr(self, name).image_size > self.data.stored_size:
-                raise ValueError(f"{name}.image_size: cannot exceed data.stored_size ({self.data.stored_size} px)")
+            network: Network = getattr(self, name)
+            keys = {f"{name}.image_size": network.image_size}
+            keys |= {f"{name}.regimes.{regime}.image_size": own.image_size for regime, own in network.regimes.items()}
+            for key, size in keys.items():
+                if (size or 0) > self.data.stored_size:
+                    raise ValueError(f"{key}: cannot exceed data.stored_size ({self.data.stored_size} px)")
         return self

@@ -54,8 +54,8 @@ class TrainingTask:
 
     @property
     def settings(self) -> Network:
-        """The network's section of the parameters."""
-        return getattr(self.params, self.network)
+        """The network's section of the parameters, as its regime has it."""
+        return getattr(self.params, self.network).in_regime(self.regime)
 
     @property
     def regime_params(self) -> RegimeParams:

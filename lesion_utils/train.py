@@ -33,8 +33,9 @@ from lesion_utils.schema import PRETRAINED_REGIMES, StudyParams
 from lesion_utils.tasks import TrainingTask, choose_regimes, identify, name_run
 from lesion_utils.weights import WeightsSource
 
-#: Takes one mapping per epoch: regime, seed, epoch (from 1), epochs, loss, val_ap, val_auc, images_per_s, seconds_left.
-OnEpoch = Callable[[dict[str, Any]], None]
+#: Takes one mapping per epoch: regime, seed, epoch (from 1), epochs, loss, val_ap, val_auc, images_per_s, seconds_left;
+#: and, while features or final scores are computed, now and then: regime, seed, stage, done, total (images).
+OnEvent = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class FitResult:
 
 
 def train_network(
-    params: StudyParams, network: str, *, data: Images, folder: Path, on_progress: OnEpoch | None = None
+    params: StudyParams, network: str, *, data: Images, folder: Path, on_progress: OnEvent | None = None
 ) -> pd.DataFrame:
     """Train every regime and seed of a network, or go on with those that are not done.
 
@@ -64,7 +65,7 @@ def train_network(
         network: "resnet50" or "vgg19".
         data: decoded images (`images`) and their table (`table`).
         folder: of all runs; each has `<regime>-seed<k>-<fingerprint>/`.
-        on_progress: called after each epoch, and once for a run that was done before.
+        on_progress: called as `OnEvent` says, and once for a run that was done before.
 
     Returns:
         Predictions of all runs, as read from their files. `attrs["skipped"]` lists the regimes left out for want of
@@ -78,14 +79,14 @@ def train_network(
     settings = getattr(params, network)
     regimes, source, skipped = choose_regimes(settings)
     tasks = [TrainingTask(params, network, regime, seed, data) for regime in regimes for seed in settings.seeds]
-    results = [fit(task, folder=folder, source=source, on_epoch=on_progress) for task in tasks]
+    results = [fit(task, folder=folder, source=source, on_event=on_progress) for task in tasks]
     table = check_predictions(pd.concat([r.predictions for r in results], ignore_index=True), where=network)
     table.attrs = {"skipped": skipped, "runs": [{**r.record, "folder": r.folder.name} for r in results]}
     return table
 
 
 def fit(
-    task: TrainingTask, *, folder: Path, source: WeightsSource | None = None, on_epoch: OnEpoch | None = None
+    task: TrainingTask, *, folder: Path, source: WeightsSource | None = None, on_event: OnEvent | None = None
 ) -> FitResult:
     """Train one run, go on with it, or read it if it is done.
 
@@ -93,7 +94,7 @@ def fit(
         task: what to train.
         folder: of all runs.
         source: the pretrained weights, as `choose_regimes` found them; None for scratch.
-        on_epoch: called after each epoch, and once for a run that was done before.
+        on_event: called as `OnEvent` says, and once for a run that was done before.
 
     Raises:
         See `train_network`.
@@ -104,12 +105,12 @@ def fit(
     folder = folder / name_run(task, identity)
     if not (folder / "DONE").is_file():
         with computing(compute) as nondeterministic, _explain_stops(task, folder):
-            run = Run(task, compute=compute, source=source, identity=identity, folder=folder)
+            run = Run(task, compute=compute, source=source, identity=identity, folder=folder, on_event=on_event)
             run.resume()
-            run.train(on_epoch)
+            run.train()
             _finish(run, nondeterministic)
-    elif on_epoch:
-        on_epoch({**read_history(folder).iloc[-1].to_dict(), "seconds_left": 0.0})
+    elif on_event:
+        on_event({**read_history(folder).iloc[-1].to_dict(), "seconds_left": 0.0})
     (folder / "last.pt").unlink(missing_ok=True)  # up to 1.7 GB that nobody goes on from any more
     record = json.loads((folder / "DONE").read_text(encoding="utf-8"))
     return FitResult(folder, record, read_predictions(folder / "predictions.csv"), read_history(folder))
@@ -133,8 +134,7 @@ def _finish(run: Run, nondeterministic: set[str]) -> None:
     task = run.task
     run.load_best()
     rows = task.rows("val", "test")
-    logits = run.inputs.predict(rows, tta=task.settings.tta)
-    write_predictions(make_table(task, rows, logits), run.folder / "predictions.csv")
+    write_predictions(make_table(task, rows, run.predict(rows)), run.folder / "predictions.csv")
     best = run.best
     record = {
         "network": task.network,

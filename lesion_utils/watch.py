@@ -78,11 +78,17 @@ def follow_log(study: Study, step: Step) -> Callable[[], str]:
 
 
 def describe_event(event: dict) -> str:
-    """One line of the training log in words: "scratch, seed 1: epoch 3 of 16, loss 0.531, 41 images/s, 40 s left"."""
-    left = format_duration(event["seconds_left"])
+    """One line of the training log in words.
+
+    "scratch, seed 1: epoch 3 of 16, loss 0.531, validation AP 0.412, AUC 0.701, 41 images/s, 40 s left"
+    """
+    run = f"{event['regime']}, seed {event['seed']}" if "seed" in event else event["regime"]
+    if "stage" in event:
+        return f"{run}: {event['stage']}, {event['done']:,} of {event['total']:,}"
     return (
-        f"{event['regime']}, seed {event['seed']}: epoch {event['epoch']} of {event['epochs']}, "
-        f"loss {event['loss']:.3f}, {event['images_per_s']:.0f} images/s, {left} left"
+        f"{run}: epoch {event['epoch']} of {event['epochs']}, loss {event['loss']:.3f}, "
+        f"validation AP {event['val_ap']:.3f}, AUC {event['val_auc']:.3f}, "
+        f"{event['images_per_s']:.0f} images/s, {format_duration(event['seconds_left'])} left"
     )
 
 

@@ -24,7 +24,10 @@ from lesion_utils.schema import Network
 
 #: Ensembles of trees take seconds.
 NAMES = [param(n, marks=mark.slow) if n in ("random_forest", "gradient_boosting") else n for n in CANDIDATES]
-REGIME = {"epochs": 1, "lr": 0.1, "head_epochs": 0, "layer_decay": 1.0, "batchnorm": "frozen"}
+REGIME = {
+    "epochs": 1, "lr": 0.1, "image_size": None, "head_epochs": 0, "frozen_layers": 0,
+    "layer_decay": 1.0, "batchnorm": "frozen",
+}  # fmt: skip
 
 
 def make_params(**changes) -> Network:
@@ -36,6 +39,7 @@ def make_params(**changes) -> Network:
         "optim": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.0, "clip_norm": 0.0, "warmup_epochs": 0.0,
                   "final_lr": 0.0},
         "averaging": {"method": "none", "decay": 0.9, "swa_start": 0.5}, "determinism": "exact", "precision": "float32",
+        "compile": False,
     }  # fmt: skip
     return Network(**{**values, **changes})
 

@@ -5,14 +5,17 @@ A few kills in the normal suite; `KILLS=20` for the full proof.
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
+import signal
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_study import make_images, make_params, regimes
 
 from lesion_utils import loop
@@ -22,12 +25,31 @@ from lesion_utils.train import train_network
 KILLS = int(os.environ.get("KILLS", "4"))
 
 
-def train_tiny(params: StudyParams, folder: Path, *, keep_every_epoch: bool = True) -> None:
-    """What the killed process does. Every epoch is kept, so that many kills come while a checkpoint is written."""
+def train_tiny(params: StudyParams, folder: Path, *, die_in_write: int | None = None) -> None:
+    """What the killed process does; it kills itself in the middle of a checkpoint's write if it is told in which."""
     os.environ.update(THREADS="1", DEVICE="cpu")
-    if keep_every_epoch:
-        loop.CHECKPOINT_PATIENCE = 0
+    if die_in_write is not None:
+        _die_in_write(die_in_write)
     train_network(params, "resnet50", data=make_images(), folder=folder)
+
+
+def _die_in_write(number: int) -> None:
+    """Let write `number` of a checkpoint, from 0, end after half its bytes, and the process with it."""
+    left, save = number, torch.save
+
+    def save_half(content, file) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            save(content, file)
+            return
+        whole = io.BytesIO()
+        save(content, whole)
+        file.write(whole.getvalue()[: whole.tell() // 2])
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    torch.save = save_half
 
 
 def read_results(folder: Path) -> dict[str, object]:
@@ -45,10 +67,9 @@ def read_results(folder: Path) -> dict[str, object]:
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("keep_every_epoch", [True, False])
-def test_killed_runs_end_with_the_same_bytes(tmp_path, keep_every_epoch):
-    params = make_params(
+def make_demanding_study() -> StudyParams:
+    """Two seeds, with everything that has a state or draws random numbers."""
+    return make_params(
         regimes=regimes(epochs=6),
         seeds=[1, 2],
         averaging={"method": "ema"},
@@ -58,16 +79,35 @@ def test_killed_runs_end_with_the_same_bytes(tmp_path, keep_every_epoch):
         tta="flips",
         precision="auto",
     )
+
+
+def start(folder: Path, *, die_in_write: int | None = None) -> multiprocessing.process.BaseProcess:
+    """Train in a process of its own."""
     processes = multiprocessing.get_context("forkserver")  # imports torch once, not once per kill
     processes.set_forkserver_preload(["lesion_utils.train", "tiny_study"])
+    arguments = {"args": (make_demanding_study(), folder), "kwargs": {"die_in_write": die_in_write}}
+    process = processes.Process(target=train_tiny, **arguments)
+    process.start()
+    return process
 
-    def start(folder: Path):
-        process = processes.Process(
-            target=train_tiny, args=(params, folder), kwargs={"keep_every_epoch": keep_every_epoch}
-        )
-        process.start()
-        return process
 
+@pytest.mark.slow
+def test_a_kill_in_the_middle_of_a_write_costs_the_epoch_that_was_being_written(tmp_path):
+    whole = start(tmp_path / "whole")
+    whole.join()
+    expected = read_results(tmp_path / "whole")
+    for number in (0, 1, 2, 3, 2):  # best.pt and last.pt of the first epochs; the last kills come after a resume
+        process = start(tmp_path / "broken", die_in_write=number)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert list((tmp_path / "broken").rglob(".*.pt.*")), "the kill did not come while a checkpoint was written"
+    process = start(tmp_path / "broken")
+    process.join()
+    assert read_results(tmp_path / "broken") == expected
+
+
+@pytest.mark.slow
+def test_runs_killed_at_random_moments_end_with_the_same_bytes(tmp_path):
     for folder in ("warm", "whole"):  # the first one pays for imports
         begun = time.monotonic()
         process = start(tmp_path / folder)

@@ -30,7 +30,10 @@ BACKBONES = [
     "regnety_002",
     "resnet18",
 ]
-REGIME = {"epochs": 1, "lr": 0.1, "head_epochs": 0, "layer_decay": 0.8, "batchnorm": "train"}
+REGIME = {
+    "epochs": 1, "lr": 0.1, "image_size": None, "head_epochs": 0, "frozen_layers": 0,
+    "layer_decay": 0.8, "batchnorm": "train",
+}  # fmt: skip
 
 
 def make_params(backbone: str, **changes) -> Network:
@@ -41,6 +44,7 @@ def make_params(backbone: str, **changes) -> Network:
         "optim": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.01, "clip_norm": 0.0, "warmup_epochs": 0.0,
                   "final_lr": 0.0},
         "imbalance": {"method": "none", "focal_gamma": 2.0}, "determinism": "exact", "precision": "float32",
+        "compile": False,
         "averaging": {"method": "none", "decay": 0.9, "swa_start": 0.5},
     }  # fmt: skip
     return Network(**{**values, **changes})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import math
 from pathlib import Path
 
@@ -422,13 +423,13 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(tmp_path, regime, op
 
     for stops in range(4):  # one epoch at a time
         with pytest.raises(KeyboardInterrupt, match=f"{stops + 1} of 4 epochs are kept .* same command again"):
-            finish(tmp_path / "broken", regime=regime, on_epoch=stop, **options)
+            finish(tmp_path / "broken", regime=regime, on_event=stop, **options)
     assert finish(tmp_path / "broken", regime=regime, **options) == whole
 
 
-def finish(folder, *, regime="scratch", on_epoch=None, **network) -> dict[str, bytes]:
+def finish(folder, *, regime="scratch", on_event=None, **network) -> dict[str, bytes]:
     task = TrainingTask(make_params(**network), "resnet50", regime, 1, DATA)
-    result = fit(task, folder=folder, source=choose_regimes(task.settings)[1], on_epoch=on_epoch)
+    result = fit(task, folder=folder, source=choose_regimes(task.settings)[1], on_event=on_event)
     return {name: (result.folder / name).read_bytes() for name in ("best.pt", "predictions.csv")}
 
 
@@ -500,3 +501,35 @@ def test_real_backbones_train_and_predict(tmp_path, backbone):
     assert np.isfinite(table["logit"]).all()
     assert table["logit"].nunique() > 6
     assert json.dumps(events)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_step_gives_the_same_logits_and_gradients(tmp_path):
+    run = make_run(tmp_path, compile=True)
+    assert run.inputs._network is not run.inputs._run_network
+    x = run.inputs.training_batch(run.plan_epoch(0)[0][0], 0)
+    found = []
+    for network in (run.inputs._network, run.inputs._run_network):
+        run.model.zero_grad()
+        logits = network(x)
+        logits.sum().backward()
+        found.append((logits.detach(), head_of(run.model).weight.grad.clone()))
+    for compiled, plain in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, plain)
+
+
+def test_frozen_layers_keep_their_weights_and_statistics(tmp_path):
+    run = make_run(tmp_path, regime="finetune", regimes=regimes("finetune", frozen_layers=2), **PRETRAINED)
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    run.train_epoch(0)
+    after = run.model.state_dict()
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {name for name in before if name.startswith(("levels.0.", "levels.1."))}
+
+
+def test_a_regime_may_have_an_input_size_of_its_own(tmp_path):
+    run = make_run(tmp_path, regimes=regimes(image_size=40))
+    batch = run.plan_epoch(0)[0][0]
+    assert run.inputs.training_batch(batch, 0).shape[2:] == (40, 40)
+    assert run.task.params.resnet50.image_size == 32
+    assert identify(run.task, compute=run.compute, source=None)["resnet50"]["image_size"] == 40

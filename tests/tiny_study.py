@@ -18,7 +18,10 @@ NO_AUGMENTATION = AUGMENTATION | {
     "rotation": 0.0, "horizontal_flip": 0.0, "vertical_flip": 0.0, "scale": [1.0, 1.0], "translation": 0.0,
     "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0,
 }  # fmt: skip
-REGIME = {"epochs": 3, "lr": 1e-2, "head_epochs": 0, "layer_decay": 1.0, "batchnorm": "train"}
+REGIME = {
+    "epochs": 3, "lr": 1e-2, "image_size": None, "head_epochs": 0, "frozen_layers": 0,
+    "layer_decay": 1.0, "batchnorm": "train",
+}  # fmt: skip
 NETWORK = {
     "backbone": "small_cnn.untrained", "weights": "none", "without_weights": "stop", "image_size": 32,
     "drop_rate": 0.0, "regimes": {"scratch": REGIME}, "seeds": [1], "batch_size": 8, "accumulation": 1,
@@ -26,7 +29,7 @@ NETWORK = {
               "final_lr": 1.0},
     "label_smoothing": 0.0, "mixup": 0.0, "imbalance": {"method": "none", "focal_gamma": 2.0},
     "averaging": {"method": "none", "decay": 0.9, "swa_start": 0.5}, "early_stopping": 0, "tta": "none",
-    "classifiers": [], "determinism": "exact", "precision": "float32",
+    "classifiers": [], "determinism": "exact", "precision": "float32", "compile": False,
 }  # fmt: skip
 DATA = {
     "title": "tiny", "source": "isic2016", "seed": 1, "synthetic": None, "stored_size": 40, "aspect": "squash",

@@ -16,7 +16,7 @@ LESION := $(BIN)/python -m lesion_utils
 NOTEBOOKS := 01_eda 02_augmentation_preview 03_resnet50_finetune 04_vgg19_finetune 05_comparison
 STEPS     := data $(NOTEBOOKS) index
 
-.PHONY: help all test lint env lab data report $(NOTEBOOKS) why plan doctor verify publish compare diff-notebooks \
+.PHONY: help all test lint env lab data report $(NOTEBOOKS) select why plan doctor verify publish compare diff-notebooks \
         setup-git export predict strip clean lock FORCE
 
 help:  ## this page
@@ -53,6 +53,9 @@ $(REPORT)/index.html: $(REPORT)/keys/index.json $(EXECUTED)
 	@$(LESION) run index $(STUDY)
 
 # --- questions and checks ---------------------------------------------------------------------------------------------
+
+select: $(MANIFEST) | $(ENV)  ## settings compared on the training images, before a study fixes its own
+	@$(LESION) select $(STUDY)
 
 why: | $(ENV)  ## a sentence per step: would it run, and why
 	@$(LESION) why $(STUDY)

@@ -54,6 +54,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         add("doctor", examine, "say what is missing"),
         add("verify", verify, "check every file of the report against its record"),
         add("clean", clean, "remove what was generated"),
+        add("select", select, "compare settings on the training images"),
         add("publish", publish, "make the part of a report that is committed"),
     ):
         verb.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
@@ -122,6 +123,20 @@ def examine(options: argparse.Namespace) -> int:
     findings = examine_study(Study(options.study))
     print("\n".join(map(str, findings)))
     return int(any(finding.state == "wrong" for finding in findings))
+
+
+def select(options: argparse.Namespace) -> None:
+    from lesion_utils.params import load_study
+    from lesion_utils.trials_report import select_settings
+    from lesion_utils.watch import Console, describe_event
+
+    study, console = Study(options.study), Console()
+    params = load_study(study.params_dir)
+    with console.show_step("select", lambda: ""):
+        select_settings(
+            study, params, on_event=lambda e: console.show_count(f"{e['candidate']}: {describe_event(e)}", 0, 0)
+        )
+    console.report(f"reports/{study.name}/selection.md")
 
 
 def verify(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -20,6 +20,8 @@ from lesion_utils.errors import ParamsError
 from lesion_utils.paths import project_root
 from lesion_utils.schema import Augmentation, Comparison, Data, Network, StudyParams
 from lesion_utils.schema_words import Location, describe_range, find_schema, list_keys
+
+Model = TypeVar("Model", bound=BaseModel)
 
 #: The files of a study and what validates each, in the order in which they are read.
 FILES: dict[str, type[BaseModel]] = {
@@ -61,6 +63,19 @@ def load_study(folder: Path) -> StudyParams:
                 path, location = folder / f"{name}.yaml", tuple(inner.split("."))
                 problems.append(_paragraph(path, documents[name], location, sentence))
     raise ParamsError("\n".join(problems))
+
+
+def load_file(path: Path, model: type[Model]) -> Model:
+    """Read and validate one YAML file.
+
+    Raises:
+        ParamsError: as `load_study`.
+    """
+    document = _read_yaml(path)
+    try:
+        return model.model_validate(_to_plain(document))
+    except ValidationError as error:
+        raise ParamsError("\n".join(_explain_all(error, path, document, model))) from None
 
 
 def resolve(source: str | Path | Mapping[str, Any]) -> tuple[str, StudyParams]:

@@ -54,7 +54,7 @@ class PreparedData:
     @cached_property
     def cache(self) -> ImageCache:
         """The decoded images in the table's order; opened when first asked for, decoded again if they were deleted."""
-        return _open_images(self.table, self.manifest["stored_size"], self.manifest["aspect"])
+        return open_images(self.table, self.manifest["stored_size"], self.manifest["aspect"])
 
     @property
     def images(self) -> np.ndarray:
@@ -90,7 +90,7 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
     data = params.data
     root = obtain_images(data, on_progress=on_progress)
     table, notes = read_verified(root, counts=_expected_counts(data))
-    cache = _open_images(table, data.stored_size, data.aspect, verify=True, on_progress=on_progress)
+    cache = open_images(table, data.stored_size, data.aspect, verify=True, on_progress=on_progress)
     shapes = zip(table["width"], table["height"], strict=True)
     boxes = [content_box(width, height, size=data.stored_size, aspect=data.aspect) for width, height in shapes]
     table = table.join(measure_pixels(cache.images, boxes=boxes, workers=_workers()))
@@ -237,7 +237,8 @@ def _complete(problems: list[str], table: pd.DataFrame) -> list[str]:
     return problems + [problem for problem in undecodable if problem not in problems]
 
 
-def _open_images(table: pd.DataFrame, size: int, aspect: str, *, verify: bool = False, on_progress=None) -> ImageCache:
+def open_images(table: pd.DataFrame, size: int, aspect: str, *, verify: bool = False, on_progress=None) -> ImageCache:
+    """The decoded images of a table, in the project's cache; see `cache.open_cache`."""
     return open_cache(
         table, size=size, aspect=aspect, folder=paths.cache_dir() / "images", workers=_workers(), verify=verify,
         on_progress=on_progress,

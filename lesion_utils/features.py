@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy.special import logit
@@ -47,7 +51,9 @@ CANDIDATES: dict[str, tuple[ClassifierMixin, dict[str, list]]] = {
 }
 
 
-def score_classifiers(params: Network, *, network: str, data: Images, on_batch: OnBatch | None = None) -> pd.DataFrame:
+def score_classifiers(
+    params: Network, *, network: str, data: Images, on_progress: Callable[[dict[str, Any]], None] | None = None
+) -> pd.DataFrame:
     """Train the classifiers of `params.classifiers` on frozen features, and score validation and test images.
 
     The features are those of the regime `features`, read from its cache or computed once. No classifier needs the
@@ -58,7 +64,7 @@ def score_classifiers(params: Network, *, network: str, data: Images, on_batch: 
         params: of the network.
         network: the `model` of the predictions.
         data: decoded images and their table.
-        on_batch: called while features are computed.
+        on_progress: called while features are computed and before each classifier, as `train.OnEvent` says of stages.
 
     Returns:
         Predictions as `predictions.COLUMNS` has them, with regime `features:<classifier>` and the network's first seed;
@@ -79,12 +85,19 @@ def score_classifiers(params: Network, *, network: str, data: Images, on_batch: 
         return empty
     subset = data.table["subset"].to_numpy()
     known, scored = (np.flatnonzero(np.isin(subset, names)) for names in (("train", "val"), ("val", "test")))
-    features = read_features(params, data.images, known, tta="none", on_batch=on_batch)[:, 0]
-    views = read_features(params, data.images, scored, tta=params.tta, on_batch=on_batch)
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if on_progress:
+            on_progress({"regime": "classifiers", "stage": stage, "done": done, "total": total})
+
+    tell_features = partial(tell, "features")
+    features = read_features(params, data.images, known, tta="none", on_batch=tell_features)[:, 0]
+    views = read_features(params, data.images, scored, tta=params.tta, on_batch=tell_features)
     held_out = subset[scored] == "val"
     targets = data.table["target"].to_numpy(dtype=int)
     tables, chosen = [], {}
-    for name in params.classifiers:
+    for number, name in enumerate(params.classifiers, start=1):
+        tell(name, number, len(params.classifiers))
         model, chosen[name] = fit_classifier(name, features, targets[known], seed=params.seeds[0])
         probs = np.empty(len(scored))
         probs[~held_out] = predict_views(model, views[~held_out])

@@ -47,6 +47,9 @@ class Data(Section):
     """data.yaml: which images, how they are stored and how they are split."""
 
     title: str = Field(min_length=1, description="the study's name on its pages")
+    remarks: list[Annotated[str, Field(min_length=1)]] = Field(
+        description="what a reader must know before any number, shown on every page"
+    )
     source: Literal["synthetic", "isic2016"] = Field(description="drawn images, or the challenge's files")
     seed: Seed = Field(description="seed of the drawing and of the split")
     synthetic: Synthetic | None = Field(description="what to draw; null unless source is synthetic")

@@ -72,7 +72,7 @@ class OpenStudy:
         return load_prepared(self.paths)
 
     def card(self) -> Markdown:
-        """Six lines that say what this page was made from."""
+        """Six lines that say what this page was made from, and what a reader must know before its numbers."""
         rows = {
             "study": f"{self.paths.name}: {self.params.data.title}",
             "commit": _describe_commit(),
@@ -81,6 +81,7 @@ class OpenStudy:
             "threads": os.environ.get("THREADS") or f"one per core ({os.cpu_count()})",
             "writes": f"reports/{self.paths.name}/",
         }
+        rows |= {"note": " ".join(self.params.data.remarks)} if self.params.data.remarks else {}
         banner = f"> **{SYNTHETIC.capitalize()}**: drawn images. Nothing here is a medical result.\n\n"
         table = "\n".join(f"| **{key}** | {_escape(value)} |" for key, value in rows.items())
         return Markdown((banner if self.synthetic else "") + "| | |\n|---|---|\n" + table)

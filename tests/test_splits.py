@@ -16,8 +16,8 @@ from lesion_utils.splits import SUBSETS, check_split, find_leaks, make_split
 
 def data_params(**changes) -> Data:
     values = {
-        "title": "t", "remarks": [], "source": "isic2016", "seed": 1, "synthetic": None, "stored_size": 64, "aspect": "squash",
-        "validation_fraction": 0.2, "split": "grouped", "drop_leaks": True,
+        "title": "t", "remarks": [], "source": "isic2016", "seed": 1, "synthetic": None, "stored_size": 64,
+        "aspect": "squash", "validation_fraction": 0.2, "split": "grouped", "drop_leaks": True,
     }  # fmt: skip
     return Data(**(values | changes))
 

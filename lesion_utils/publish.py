@@ -7,12 +7,17 @@ ever published, nor a page that holds one.
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 import subprocess
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from lesion_utils import graph
 from lesion_utils.errors import RunError
@@ -23,7 +28,7 @@ from lesion_utils.paths import Study
 from lesion_utils.refresh import renew_record
 from lesion_utils.report import build_site
 from lesion_utils.schema import StudyParams
-from lesion_utils.site_content import Report
+from lesion_utils.site_content import Figure, Report
 from lesion_utils.verify import PUBLISHED, Finding, describe_verdict, seal_record, verify_study
 
 SCHEMA_VERSION = 1
@@ -31,6 +36,9 @@ SCHEMA_VERSION = 1
 #: Files that no step records and that belong to a published copy: what was chosen and why, records, learning curves.
 #: `DONE` does not: without the weights beside it, training in the copy would take itself for finished.
 UNRECORDED = ("*.md", "*.json", "runs/*/run.json", "runs/*/params.json", "runs/*/*/history.jsonl", ".gitignore")
+
+#: A colour scale has as many; a photograph has thousands.
+MOST_COLOURS = 256
 
 #: Reasons to leave a file out.
 PHOTOGRAPHS = "shows photographs of the data set"
@@ -97,7 +105,7 @@ def publish_study(study: Study, params: StudyParams) -> Copy:
 def list_items(study: Study) -> list[Item]:
     """Every file that a step recorded, and every other one that belongs to a published copy, sorted by path."""
     figures = {f"{figure.step}_{figure.name}": figure for figure in Report(study.report_dir).figures}
-    shows = {name: figure.shows_photographs for name, figure in figures.items()}
+    shows = {name: _may_show_photographs(figure) for name, figure in figures.items()}
     drawn = {name for name, figure in figures.items() if figure.shows_images}
     records = [graph.load_record(study, step) or {} for step in STEPS.values()]
     recorded = {output["path"]: output for record in records for output in record.get("outputs", [])}
@@ -157,6 +165,15 @@ def list_tracked(folder: Path) -> list[str]:
     except FileNotFoundError:
         return []
     return [name for name in done.stdout.split("\0") if name]
+
+
+def _may_show_photographs(figure: Figure) -> bool:
+    """Whether a figure says so, or looks like it: a picture of more colours than a chart has, whatever was noted."""
+    if figure.synthetic or figure.shows_images:
+        return figure.shows_photographs
+    embedded = re.findall(rb'="data:image/\w+;base64,([^"]+)"', figure.svg.read_bytes()) if figure.svg else []
+    pictures = (Image.open(io.BytesIO(base64.b64decode(text))) for text in embedded)
+    return any(picture.convert("RGB").getcolors(MOST_COLOURS) is None for picture in pictures)
 
 
 def _refuse_damaged(study: Study, findings: Collection[Finding]) -> None:

@@ -38,6 +38,8 @@ def refresh_page(study: Study, step: Step, params: StudyParams, key: Mapping[str
     Raises:
         RunError: the page cannot be made.
     """
+    import nbformat
+
     from lesion_utils.notebook_pages import write_notebook_page
 
     notebook, page = study.report_dir / step.target, study.html / f"{step.name}.html"
@@ -49,8 +51,9 @@ def refresh_page(study: Study, step: Step, params: StudyParams, key: Mapping[str
     if spliced is None:
         return False
     partial = notebook.with_name(f"{step.name}.partial.ipynb")
-    # As nbformat writes it, so that the file differs in the words alone.
-    write_atomic(partial, json.dumps(spliced, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    # As the run wrote it, so that the file differs in the words alone.
+    node = nbformat.reads(json.dumps(spliced), as_version=nbformat.NO_CONVERT)
+    write_atomic(partial, nbformat.writes(node, version=nbformat.NO_CONVERT))
     write_notebook_page(partial, page, study=study.name, synthetic=params.data.source == "synthetic")
     partial.replace(notebook)
     renew_record(study, step, [notebook, page], prose=key["prose"], title=read_title(step))

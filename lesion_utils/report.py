@@ -71,6 +71,7 @@ def _collect(report: Report, params: StudyParams, findings: list, published: Col
         "comparison": _collect_step(report, COMPARISON, published),
         "parts": [part for part in parts if part["figures"] or part["tables"]],
         "steps": [_describe_step(report, step, run, published) for step, run in runs.items()],
+        "documents": sorted(path.name for path in report.folder.glob("*.md")),
         "is_copy": published is not None,
         "again": name_command(report.study, synthetic=report.synthetic),
         "data": _list_data(report),
@@ -176,16 +177,18 @@ def _collect_step(report: Report, step: str, published: Collection[str] | None) 
 
 def _show_figure(report: Report, figure: Figure, published: Collection[str] | None) -> dict[str, Any]:
     """A figure's file, words and links; without a file where it is missing, or must not be in a published copy."""
-    hidden = published is not None and figure.shows_photographs
-    files = [] if hidden else [path for path in (figure.png, figure.svg) if path]
+    files = [path for path in (figure.png, figure.svg) if path]
     links = {path.suffix[1:].upper(): path.relative_to(report.folder).as_posix() for path in files}
+    # A drawn image may be in the page without its file; of a real study, what is not published is not shown.
+    if published is not None and not figure.synthetic and not set(links.values()) & set(published):
+        files = []
     return {
         "step": figure.step,
         "caption": figure.caption,
         "alt": figure.alt,
         "synthetic": figure.synthetic,
         "shows_images": figure.shows_images,
-        "absent": "shows photographs" if figure.shows_photographs else "missing",
+        "absent": "missing" if figure.file is None and not figure.shows_photographs else "shows photographs",
         "file": files[0] if files else None,
         "links": {kind: path for kind, path in links.items() if published is None or path in published},
     }

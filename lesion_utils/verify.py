@@ -131,11 +131,14 @@ def _verify_step(study: Study, step: Step, params: StudyParams, absent: Mapping[
         yield Finding(path, step.name, "changed by hand", problem)
     elif record["status"] != "ok":
         yield Finding(path, step.name, "failed", f"its last run ended as {record['status']!r}")
-    reasons = "; ".join(_list_reasons(study, step, params, record))
+    listed = _list_reasons(study, step, params, record)
+    reasons = "; ".join(why for why in listed if why != graph.PROSE)
     if not problem and record["status"] == "ok":
         yield Finding(path, step.name, "stale" if reasons else "reproduced", reasons)
     for output in record["outputs"]:
-        yield _verify_output(study, step, output, reasons, absent)
+        # New words make old what holds words: the executed notebook and its page.
+        wordy = output["path"].startswith(("notebooks/", "html/"))
+        yield _verify_output(study, step, output, "; ".join(listed) if wordy else reasons, absent)
 
 
 def _read_record(path: Path) -> tuple[dict[str, Any] | None, str]:
@@ -206,9 +209,7 @@ def _list_reasons(study: Study, step: Step, params: StudyParams, record: Mapping
     if done is None:
         done = {**record, "data": None, "weights": None}
         key = {**key, "data": None, "weights": None}
-    reasons = [*graph.explain_key(done, key), *graph.explain_inputs(done["inputs"], inputs)]
-    # Prose is in the executed notebook and its page; a copy without them holds nothing that a new word makes old.
-    return reasons if (study.report_dir / step.target).is_file() else [why for why in reasons if why != graph.PROSE]
+    return [*graph.explain_key(done, key), *graph.explain_inputs(done["inputs"], inputs)]
 
 
 def _find_owner(path: str) -> str:

@@ -10,18 +10,22 @@ import itertools
 import json
 import os
 import shutil
+import tempfile
 import threading
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
-from fake_report import copy_fake_project
+from fake_report import copy_fake_project, write_fake_report, write_index
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from lesion_utils.compare import compare_reports
 from lesion_utils.compare_views import write_comparison
 from lesion_utils.notebook_pages import write_notebook_page
+from lesion_utils.params import load_study
+from lesion_utils.paths import Study
+from lesion_utils.publish import publish_study
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
@@ -74,10 +78,24 @@ def reports(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch:
         folder = copy_fake_project(tmp_path_factory.mktemp("browser"), monkeypatch) / "reports"
         write_comparison(compare_reports(folder / "demo", folder / "other"), folder / "compare.html")
+        write_copy(folder, monkeypatch)
         yield folder
 
 
-PAGES = ("demo/index.html", "demo/html/03_resnet50_finetune.html", "compare.html")
+def write_copy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`copy/`: what a clone has of a report on photographs that was published."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        copy_fake_project(Path(elsewhere), monkeypatch)
+        study = Study("demo")
+        write_fake_report(study, synthetic=False)
+        write_index(study)
+        listed = publish_study(study, load_study(study.params_dir)).published
+        for name in [*(item.path for item in listed), "published.json"]:
+            (folder / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(study.report_dir / name, folder / "copy" / name)
+
+
+PAGES = ("demo/index.html", "demo/html/03_resnet50_finetune.html", "compare.html", "copy/index.html")
 
 
 class Visit:

@@ -10,8 +10,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
-from fake_report import copy_fake_project, write_fake_report, write_index
+from fake_report import copy_fake_project, write_fake_report, write_index, write_record
 from PIL import Image
 
 from lesion_utils.errors import RunError
@@ -101,6 +102,26 @@ def embedded_images(page: Path) -> list[str]:
     return re.findall(r'<img src="data:[^"]+"', page.read_text())
 
 
+def test_a_photograph_in_a_figure_that_does_not_own_up_to_it_is_found(study):
+    """A flag can be forgotten; a chart's few colours cannot be taken for a photograph's."""
+    rng = np.random.default_rng(0)
+    for name, colours in (("01_eda_curve", 16), ("02_augmentation_preview_curve", 1 << 24)):
+        pixels = (rng.integers(0, 256, (40, 40, 3)) // max(1, 256 // round(colours ** (1 / 3)))).astype(np.uint8)
+        packed = io.BytesIO()
+        Image.fromarray(pixels).save(packed, "png")
+        text = base64.b64encode(packed.getvalue()).decode()
+        path = study.figures / f"{name}.svg"
+        path.write_text(path.read_text().replace("</svg>", f'<image xlink:href="data:image/png;base64,{text}"/></svg>'))
+        step = name.removesuffix("_curve")
+        record = json.loads((study.runs / step / "run.json").read_text())
+        write_record(study, step, [study.report_dir / o["path"] for o in record["outputs"]], synthetic=False)
+    write_index(study)
+    published = {item.path for item in publish(study).published}
+    assert "figures/01_eda_curve.svg" in published
+    assert "figures/02_augmentation_preview_curve.svg" not in published
+    assert (study.report_dir / "index.html").read_text().count('class="placeholder"') == 3
+
+
 @pytest.mark.parametrize("synthetic", [True, False])
 def test_no_link_leads_to_what_is_not_published(tmp_path, monkeypatch, synthetic):
     copy_fake_project(tmp_path, monkeypatch)
@@ -110,7 +131,7 @@ def test_no_link_leads_to_what_is_not_published(tmp_path, monkeypatch, synthetic
     links = {link for link in re.findall(r'href="([^"]+)"', page) if not link.startswith(("#", "data:"))}
     published = {item.path for item in copy.published} | {"published.json"}
     assert links <= published
-    assert {"figures/05_comparison_curve.svg", "metrics/05_comparison.json", "published.json"} <= links
+    assert {"figures/05_comparison_curve.svg", "metrics/05_comparison.json", "published.json", "selection.md"} <= links
     assert "is not part of this copy: <code>make all STUDY=demo" in page
 
 

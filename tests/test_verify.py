@@ -121,10 +121,11 @@ def test_new_prose_makes_a_step_stale_where_its_notebook_is(study, tmp_path):
     path = tmp_path / "notebooks" / "01_eda.ipynb"
     path.write_text(path.read_text().replace("What is in the data", "What the data are"))
     findings = [finding for finding in verify_study(study) if not finding.is_clean]
-    assert {finding.step for finding in findings} == {"01_eda"}
+    assert {finding.path for finding in findings} == {"notebooks/01_eda.ipynb", "html/01_eda.html"}
+    assert {finding.state for finding in findings} == {"stale"}
     assert {finding.detail for finding in findings} == {"the notebook's prose changed: its page is rendered again"}
     (study.notebooks / "01_eda.ipynb").unlink()
-    assert list_bad(study) == {"notebooks/01_eda.ipynb": "missing"}
+    assert list_bad(study) == {"notebooks/01_eda.ipynb": "missing", "html/01_eda.html": "stale"}
 
 
 def test_the_text_names_the_worst_first_and_what_to_do(study):

@@ -76,6 +76,7 @@ def _notebook(name: str, uses: tuple[str, ...], reads: tuple[str, ...], *makes: 
 _DATA = ("data/manifest.json",)
 _CONTROL = "metrics/01_eda_control_scores.csv"
 _PREDICTIONS = ("predictions/resnet50.csv", "predictions/vgg19.csv")
+_CHOICES = ("metrics/03_resnet50_finetune_choices.csv", "metrics/04_vgg19_finetune_choices.csv")
 
 #: In the order in which they run.
 STEPS: dict[str, Step] = {
@@ -86,7 +87,7 @@ STEPS: dict[str, Step] = {
         _notebook("02_augmentation_preview", ("data", "augmentation"), _DATA),
         _notebook("03_resnet50_finetune", ("data", "augmentation", "resnet50"), _DATA, "predictions/resnet50*"),
         _notebook("04_vgg19_finetune", ("data", "augmentation", "vgg19"), _DATA, "predictions/vgg19*"),
-        _notebook("05_comparison", ("data", "comparison"), (*_DATA, *_PREDICTIONS, _CONTROL)),
+        _notebook("05_comparison", ("data", "comparison"), (*_DATA, *_PREDICTIONS, *_CHOICES, _CONTROL)),
         Step("index", ("data", "augmentation", *NETWORKS, "comparison"), ("runs",), (), ("report",)),
     )
 }

@@ -44,7 +44,8 @@ def join_predictions(trained: pd.DataFrame, classical: pd.DataFrame) -> pd.DataF
 def describe_choices(classical: pd.DataFrame) -> pd.DataFrame:
     """What cross-validation inside the training images chose for each classical classifier; empty where none ran."""
     chosen = classical.attrs.get("chosen", {})
-    return pd.DataFrame([{"classifier": name, **settings} for name, settings in chosen.items()])
+    rows = [{"classifier": name, **settings} for name, settings in chosen.items()]
+    return pd.DataFrame(rows, columns=None if rows else ["classifier", "cv_ap"])
 
 
 def describe_outcome(predictions: pd.DataFrame) -> pd.DataFrame:

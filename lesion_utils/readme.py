@@ -40,7 +40,8 @@ def update_readme(readme: Path, study: Study | None = None, *, figure: str | Non
     """
     if study is None:
         marked = [Study(name) for name in list_blocks(readme)]
-        return any([update_readme(readme, s, figure=figure) for s in marked if Report(s.report_dir).headline])
+        changed = [update_readme(readme, s, figure=figure) for s in marked if Report(s.report_dir).headline]
+        return any(changed)
     return write_if_changed(readme, _fill(readme, study, figure))
 
 
@@ -74,6 +75,8 @@ def render_block(report: Report, *, figure: str | None = None) -> str:
         lines += [f"![{_escape(shown.alt)}]({_relative(file)})", ""]
     lines += ["| | metric | value | interval | images |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join(_spell_row(item))} |" for item in report.headline]
+    if remarks := report.runs.get("data", {}).get("params", {}).get("data", {}).get("remarks"):
+        lines += ["", *(f"- {_escape(remark)}" for remark in remarks)]
     return "\n".join(lines) + "\n"
 
 

@@ -65,6 +65,7 @@ def _collect(report: Report, params: StudyParams, findings: list, published: Col
         "study": report.study,
         "title": title,
         "synthetic": report.synthetic,
+        "remarks": params.data.remarks,
         "headline": report.headline,
         "sentences": report.sentences,
         "facts": _list_facts(report, runs, verdict, date),

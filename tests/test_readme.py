@@ -98,6 +98,15 @@ def test_a_real_study_says_what_it_is_on(project):
     assert "ynthetic" not in block
 
 
+def test_remarks_of_a_study_stand_below_its_numbers(project):
+    study = Study("demo")
+    path = study.runs / "data" / "run.json"
+    record = json.loads(path.read_text())
+    record.setdefault("params", {}).setdefault("data", {})["remarks"] = ["The images are copies."]
+    path.write_text(json.dumps(record))
+    assert render_block(Report(study.report_dir)).endswith("\n\n- The images are copies.\n")
+
+
 def test_a_published_result_has_a_row_without_an_interval(project):
     path = Study("demo").metrics / "05_comparison.json"
     metrics = json.loads(path.read_text())

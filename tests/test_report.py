@@ -71,6 +71,14 @@ def test_a_newcomer_finds_what_was_run_on_what_with_what_result_how_sure_and_how
         assert what in text, what
 
 
+def test_what_a_reader_must_know_first_stands_before_the_results(study):
+    params = load_study(study.params_dir)
+    remarked = params.model_copy(update={"data": params.data.model_copy(update={"remarks": ["Not <the> same."]})})
+    page = build_site(study, remarked).read_text(encoding="utf-8")
+    assert 0 < page.index("Not &lt;the&gt; same.") < page.index('id="results"')
+    assert "Before you read the numbers" not in build(study)
+
+
 def test_drawn_images_are_called_synthetic_in_the_title_the_banner_and_at_every_figure(study):
     page = build(study)
     assert "(synthetic data)</title>" in page

@@ -76,3 +76,6 @@ def test_progress_is_logged_and_shown_once_per_run(study):
     table = progress.render().splitlines()
     assert len(table) == 4, "a heading, its rule, and one line per run"
     assert "2 of 2" in table[-1]
+    progress({"regime": "scratch", "seed": 1, "stage": "final scores", "done": 16, "total": 32})
+    assert progress.render().splitlines() == table, "a stage is for the terminal, which reads the log"
+    assert "final scores" in (study.paths.runs / "03_resnet50_finetune" / "train.jsonl").read_text(encoding="utf-8")

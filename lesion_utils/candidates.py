@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from lesion_utils.metrics import average_precision, roc_auc
-from lesion_utils.names import COMBINATION, name_series
+from lesion_utils.names import COMBINATION, MODEL_NAMES, REGIME_NAMES, name_series
 from lesion_utils.predictions import ENSEMBLE, add_ensembles, find_missing, iterate_runs
 from lesion_utils.schema import Comparison
 
@@ -43,6 +43,26 @@ def rank_on_validation(predictions: pd.DataFrame, params: Comparison) -> pd.Data
     ]
     table = pd.DataFrame(rows, columns=["name", "model", "regime", "images", "ap", "auc"])
     return table.sort_values("ap", ascending=False, kind="stable", ignore_index=True)
+
+
+def list_spoken(table: pd.DataFrame, params: Comparison) -> list[tuple[str, str]]:
+    """The rows that the prose speaks of, as (model, regime): of each network the declared regime, and the best taught.
+
+    The declared regime is that of the primary comparison; where no network has it, the most pretrained that any has.
+
+    Args:
+        table: with `model` and `regime`: predictions or results.
+        params: `primary.regime` is used.
+    """
+    trained = table[["model", "regime"]].drop_duplicates()
+    trained = trained[trained["model"].isin(MODEL_NAMES) & trained["regime"].isin(REGIME_NAMES)]
+    by_teaching = sorted(set(trained["regime"]), key=list(REGIME_NAMES).index)
+    declared = params.primary.regime if params.primary.regime in by_teaching else by_teaching[-1]
+    spoken = []
+    for model in MODEL_NAMES:
+        own = [regime for regime in by_teaching if regime in set(trained.loc[trained["model"] == model, "regime"])]
+        spoken += [(model, regime) for regime in own if regime in (declared, own[-1])]
+    return spoken
 
 
 def read_choices(folder: Path) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,16 +32,17 @@ class Ensembles(NamedTuple):
     calibrated: dict[str, np.ndarray]  # the same after temperature scaling on the validation images
 
 
-def collect_ensembles(predictions: pd.DataFrame, *, regime: str | None = None) -> Ensembles:
+def collect_ensembles(predictions: pd.DataFrame, *, runs: Collection[tuple[str, str]] | None = None) -> Ensembles:
     """Gather the networks' ensembles; classical classifiers have tables of their own.
 
     Args:
         predictions: as `read_predictions` returns them.
-        regime: one regime only; all by default.
+        runs: only these, as (model, regime); all by default.
     """
     probs, calibrated, test = {}, {}, pd.DataFrame()
     for (model, trained, seed), validation, rows in iterate_runs(add_ensembles(predictions)):
-        if seed == ENSEMBLE and not trained.startswith(CLASSICAL) and trained == (regime or trained):
+        wanted = not trained.startswith(CLASSICAL) and (runs is None or (model, trained) in runs)
+        if seed == ENSEMBLE and wanted:
             name, test = name_series(model, trained), rows
             probs[name] = rows["probability"].to_numpy()
             calibrated[name] = calibrate_run(validation, rows).after

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lesion_utils.candidates import describe_left_out, rank_on_validation
-from lesion_utils.comparison import PAIR, find_power, state_power, state_primary
+from lesion_utils.candidates import describe_left_out, list_spoken, rank_on_validation
+from lesion_utils.comparison import find_power, state_power, state_primary
 from lesion_utils.evaluation import label_metric
 from lesion_utils.names import REGIME_NAMES, name_series
 from lesion_utils.predictions import ENSEMBLE
@@ -96,10 +96,9 @@ def _read_row(row: pd.Series) -> dict[str, object]:
 def _list_headline(
     results: pd.DataFrame, primary: pd.DataFrame, params: Comparison, best: Best | None, images: int
 ) -> list[dict[str, object]]:
-    """AP and AUC of both networks in the regime that the prose speaks of and of the best row; the tested difference."""
-    own = (results["regime"] == choose_regime(results, params)) & results["model"].isin(PAIR)
-    if best is not None:
-        own |= (results["regime"] == best.regime) & (results["model"] == best.model)
+    """AP and AUC of the rows that the prose speaks of and of the best one; the tested difference."""
+    shown = list_spoken(results, params) + ([] if best is None else [(best.model, best.regime)])
+    own = pd.MultiIndex.from_frame(results[["model", "regime"]]).isin(shown)
     models = results[own & (results["seed"] == ENSEMBLE) & results["metric"].isin(("ap", "auc"))]
     rows = pd.concat([models, primary.rename(columns={"difference": "value"})])
     return [
@@ -116,20 +115,11 @@ def _list_headline(
     ]
 
 
-def choose_regime(results: pd.DataFrame, params: Comparison) -> str:
-    """The regime that the prose speaks of: the declared one, or the most pretrained that any network has."""
-    trained = set(results.loc[results["model"].isin(PAIR), "regime"])
-    candidates = [params.primary.regime, *reversed(REGIME_NAMES)]
-    return next((regime for regime in candidates if regime in trained), params.primary.regime)
-
-
 def _describe_models(results: pd.DataFrame, seeds: pd.DataFrame, params: Comparison) -> list[str]:
-    """One sentence per network: AP and AUC of the mean probability, and of a single network with its seeds' spread."""
-    regime, sentences = choose_regime(results, params), []
-    for model in PAIR:
+    """One sentence per row: AP and AUC of the mean probability, and of a single network with its seeds' spread."""
+    sentences = []
+    for model, regime in list_spoken(results, params):
         rows = _select(results, model, regime)
-        if rows.empty:
-            continue
         spread = seeds[(seeds["model"] == model) & (seeds["regime"] == regime)].set_index("metric")
         count = int(spread.loc["ap", "seeds"])
         of = "" if count == 1 else f" with the probabilities of its {count} seeds averaged"

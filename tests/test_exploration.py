@@ -63,9 +63,8 @@ def test_ensembles_hold_networks_and_not_classical_classifiers(predictions):
     assert sorted(models.probs) == [
         "ResNet50, fine-tuned", "ResNet50, from scratch", "VGG19, fine-tuned", "VGG19, from scratch"
     ]  # fmt: skip
-    assert sorted(ensembles.collect_ensembles(predictions, regime="scratch").probs) == [
-        "ResNet50, from scratch", "VGG19, from scratch"
-    ]  # fmt: skip
+    only = ensembles.collect_ensembles(predictions, runs=[("vgg19", "scratch")])
+    assert list(only.probs) == ["VGG19, from scratch"]
 
 
 def test_scaling_changes_probabilities_and_no_ranking(predictions):

@@ -8,7 +8,7 @@ import pytest
 from drawn_predictions import COMPARISON, SKILL, draw_predictions
 from sklearn import metrics as sk
 
-from lesion_utils.candidates import pick_classifiers, rank_on_validation, read_choices
+from lesion_utils.candidates import list_spoken, pick_classifiers, rank_on_validation, read_choices
 from lesion_utils.comparison import compare_networks, find_power, state_power, state_primary
 from lesion_utils.control import id_block
 from lesion_utils.ensembles import write_submissions
@@ -19,7 +19,7 @@ from lesion_utils.predictions import ENSEMBLE, add_ensembles, select_run
 from lesion_utils.published import read_published
 from lesion_utils.replication import LOPEZ_METRICS, draw_balanced, tabulate_classifiers, tabulate_regimes
 from lesion_utils.shortcuts import ALL, WITHIN, tabulate_blocks, tabulate_exclusions, widen_exclusions
-from lesion_utils.summary import choose_regime, find_best, state_standing, summarise
+from lesion_utils.summary import find_best, state_standing, summarise
 from lesion_utils.tables import (
     format_value,
     summarise_seeds,
@@ -298,7 +298,11 @@ def test_what_cannot_be_compared_is_said(predictions, results):
     assert summary["primary"] is None and summary["detectable_auc_difference"] is None
     assert [row["label"] for row in summary["headline"]] == ["ResNet50, fine-tuned"] * 2 + ["VGG19, fine-tuned"] * 2
     below = results[results["regime"] == "scratch"]
-    assert choose_regime(below, COMPARISON) == "scratch"
+    assert list_spoken(below, COMPARISON) == [("resnet50", "scratch"), ("vgg19", "scratch")]
+    unequal = results[(results["regime"] == "scratch") | (results["model"] == "resnet50")]
+    declared = COMPARISON.model_copy(update={"primary": COMPARISON.primary.model_copy(update={"regime": "scratch"})})
+    expected = [("resnet50", "scratch"), ("resnet50", "finetune"), ("vgg19", "scratch")]
+    assert list_spoken(unequal, declared) == expected, "of each network the declared regime and the most pretrained"
     dump_json(summary)
 
 

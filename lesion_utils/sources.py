@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from lesion_utils import paths
-from lesion_utils.fingerprint import fingerprint_modules
+from lesion_utils.fingerprint import PACKAGE, fingerprint_modules
 from lesion_utils.schema import Data
 
 #: The challenge's own names: per split its folder of images and its file of labels.
@@ -18,7 +18,7 @@ LABEL_FILES = {split: folder.replace("_Data", "_GroundTruth.csv") for split, fol
 MANIFEST = "manifest.csv"
 
 #: Modules that describe the project but draw nothing.
-_DRAW_NOTHING = {"__init__.py", "errors.py", "files.py", "paths.py", "schema.py", "sources.py"}
+_DRAW_NOTHING = {f"{PACKAGE}/{name}.py" for name in ("__init__", "errors", "files", "paths", "schema", "sources")}
 
 
 def source_dir(params: Data) -> Path:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 from sklearn.metrics import confusion_matrix, roc_auc_score
+from tiny_study import make_params
 
 from lesion_utils import ensembles, exploration, preview, results
 from lesion_utils.first_look import look_at
@@ -75,7 +76,7 @@ def test_scaling_changes_probabilities_and_no_ranking(predictions):
 
 
 def test_entries_for_the_challenge_hold_every_test_image_once(predictions, tmp_path):
-    written = ensembles.write_submissions(predictions, folder=tmp_path, prefix="entry")
+    written = ensembles.write_submissions(predictions, make_params().comparison, folder=tmp_path, prefix="entry")
     assert len(written) == 4
     for name in written["file"]:
         entry = pd.read_csv(tmp_path / name)

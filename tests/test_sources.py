@@ -52,10 +52,16 @@ def test_a_drawing_is_named_after_settings_seed_and_code(monkeypatch):
     others = [data_params(**DRAWN, seed=2), data_params(source="synthetic", synthetic=larger)]
     modules = fingerprint.fingerprint_modules(["synthetic"])
     keys = {sources.drawing_key(params) for params in (first, *others)}
-    monkeypatch.setattr(sources, "fingerprint_modules", lambda _: modules | {"synthetic.py": "changed"})
+    monkeypatch.setattr(sources, "fingerprint_modules", lambda _: _change(modules, "synthetic.py"))
     assert len(keys | {sources.drawing_key(first)}) == 4
-    monkeypatch.setattr(sources, "fingerprint_modules", lambda _: modules | {"schema.py": "changed"})
+    monkeypatch.setattr(sources, "fingerprint_modules", lambda _: _change(modules, "schema.py"))
     assert sources.drawing_key(first) in keys, "a change of the schema does not draw everything anew"
+
+
+def _change(modules: dict[str, str], file: str) -> dict[str, str]:
+    """The fingerprints with that of one module changed, under the name that it has there."""
+    assert f"lesion_utils/{file}" in modules
+    return modules | {f"lesion_utils/{file}": "changed"}
 
 
 def test_no_heavy_library_is_needed():

@@ -129,7 +129,7 @@ def test_an_unknown_study_is_named(project):
     done = make(project, "all", "STUDY=mine")
     assert done.returncode != 0
     assert "there is no study 'mine'" in done.stderr
-    assert "demo, isic2016, isic2016_quick" in done.stderr
+    assert "demo, isic2016, isic2016_640px, isic2016_quick" in done.stderr
 
 
 @pytest.mark.slow

@@ -35,7 +35,15 @@ SCHEMA_VERSION = 1
 
 #: Files that no step records and that belong to a published copy: what was chosen and why, records, learning curves.
 #: `DONE` does not: without the weights beside it, training in the copy would take itself for finished.
-UNRECORDED = ("*.md", "*.json", "runs/*/run.json", "runs/*/params.json", "runs/*/*/history.jsonl", ".gitignore")
+UNRECORDED = (
+    "*.md",
+    "*.json",
+    "selection/*.csv",
+    "runs/*/run.json",
+    "runs/*/params.json",
+    "runs/*/*/history.jsonl",
+    ".gitignore",
+)
 
 #: A colour scale has as many; a photograph has thousands.
 MOST_COLOURS = 256

@@ -165,7 +165,8 @@ def _cross_validate(
     )
     features = read_features(network, known.images, rows, tta="none", on_batch=tell)
     targets = known.table["target"].to_numpy()
-    groups = group_duplicates(known.table["image_id"], data.duplicates)
+    both_known = data.duplicates[["image_id_a", "image_id_b"]].isin(set(known.table["image_id"])).all(axis=1)
+    groups = group_duplicates(known.table["image_id"], data.duplicates[both_known])
     probs = np.empty(len(rows))
     for train, held_out in split_folds(targets, groups.to_numpy(), seed=seed):
         model, _ = fit_classifier(question.judge, features[train, 0], targets[train], seed=seed)

@@ -35,7 +35,7 @@ def data(tmp_path, monkeypatch):
         Image.fromarray(pixels).save(path)
         if subset == "test":
             path.write_bytes(b"")
-    duplicates = pd.DataFrame({"image_id_a": ["ISIC_0000000"], "image_id_b": ["ISIC_0000001"]})
+    duplicates = pd.DataFrame({"image_id_a": ["ISIC_0000000", "ISIC_0000002"], "image_id_b": ["ISIC_0000001", "ISIC_0000043"]})
     return SimpleNamespace(table=made.table.assign(path=list(map(str, paths))), duplicates=duplicates)
 
 

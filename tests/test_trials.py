@@ -35,7 +35,8 @@ def data(tmp_path, monkeypatch):
         Image.fromarray(pixels).save(path)
         if subset == "test":
             path.write_bytes(b"")
-    duplicates = pd.DataFrame({"image_id_a": ["ISIC_0000000", "ISIC_0000002"], "image_id_b": ["ISIC_0000001", "ISIC_0000043"]})
+    pairs = [("ISIC_0000000", "ISIC_0000001"), ("ISIC_0000002", "ISIC_0000043")]  # the last one is a test image
+    duplicates = pd.DataFrame(pairs, columns=["image_id_a", "image_id_b"])
     return SimpleNamespace(table=made.table.assign(path=list(map(str, paths))), duplicates=duplicates)
 
 

@@ -64,12 +64,11 @@ def render_block(report: Report, *, figure: str | None = None) -> str:
         )
     shown = _choose_figure(report, figure)
     folder = _relative(report.folder)
-    seconds = sum(run.get("wall_seconds") or 0 for name, run in report.runs.items() if name != "index")
     drawn = "**synthetic data**: drawn images, so this shows what a report looks like and says nothing about skin"
     real = ", ".join(filter(None, ["ISIC 2016 Part 3", report.manifest.get("summary")]))
     kind = drawn if report.synthetic else real
     where = f"From [`{folder}`]({folder}/index.html), study `{report.study}` on {kind}"
-    lines = [f"{where}; {format_duration(seconds)} of computing.", ""]
+    lines = [f"{where}; {format_duration(report.seconds)} of computing.", ""]
     # Of a chart, a published copy has the SVG.
     if shown and (file := shown.svg or shown.png):
         lines += [f"![{_escape(shown.alt)}]({_relative(file)})", ""]

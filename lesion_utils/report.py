@@ -107,13 +107,12 @@ def _list_facts(report: Report, runs: dict[str, dict], verdict: dict[str, str], 
     others = f", {older} other commits in earlier steps" if older > 0 else ""
     determinism = _last(runs, "determinism") or {}
     content = report.manifest.get("content") or "unknown"
-    wall = sum(run.get("wall_seconds") or 0 for run in runs.values())
     facts = [
         ("Verified", verdict["headline"], verdict["files"], verdict["tone"]),
         ("Data", _name_data(report), f"content {content[:12]}", ""),
         ("Weights", _name_weights(runs), "", ""),
         ("Commit", commit[:10], (dirty + others).strip(", "), ""),
-        ("Date", format_date(date), f"{format_duration(wall)} of computing", ""),
+        ("Date", format_date(date), f"{format_duration(report.seconds)} of computing", ""),
         ("Device", *_name_device(runs), ""),
         ("Determinism", determinism.get("level", "unknown"), _name_warned(determinism), ""),
         ("Seeds", _name_seeds(runs), "", ""),
@@ -211,7 +210,7 @@ def _describe_step(report: Report, step: str, run: dict[str, Any], published: Co
     return {
         "title": run.get("title") or step,
         "status": run.get("status", "unknown"),
-        "seconds": run.get("wall_seconds"),
+        "seconds": report.count_seconds(step),
         "memory": run.get("peak_memory_bytes"),
         "links": [
             {"text": text, "address": path + anchor if published is None or path in published else ""}

@@ -93,6 +93,22 @@ class Report:
         path = self.folder / "data" / "manifest.json"
         return read_json(path) if path.is_file() else {}
 
+    def count_seconds(self, step: str) -> float | None:
+        """What a step has cost: the time of its last run or, where that found networks trained already, of training."""
+        histories = [
+            self.folder / "runs" / step / run["folder"] / "history.jsonl"
+            for run in self.metrics.get(step, {}).get("runs", [])
+        ]
+        epochs = [json.loads(line) for path in histories if path.is_file() for line in path.read_text().splitlines()]
+        trained = sum(epoch["seconds"] + epoch["seconds_validation"] for epoch in epochs)
+        wall = self.runs.get(step, {}).get("wall_seconds")
+        return max(wall or 0, trained) or wall
+
+    @property
+    def seconds(self) -> float:
+        """What all steps but the index page have cost."""
+        return sum(self.count_seconds(step) or 0 for step in self.runs if step != "index")
+
     @property
     def headline(self) -> list[dict[str, Any]]:
         """The study's main numbers: label, metric, value, low, high, n; None where a published row has none."""

@@ -40,7 +40,13 @@ def find_best(predictions: pd.DataFrame, results: pd.DataFrame, params: Comparis
 
 
 def summarise(
-    predictions: pd.DataFrame, results: pd.DataFrame, seeds: pd.DataFrame, comparisons: pd.DataFrame, params: Comparison
+    predictions: pd.DataFrame,
+    results: pd.DataFrame,
+    seeds: pd.DataFrame,
+    comparisons: pd.DataFrame,
+    params: Comparison,
+    *,
+    standing: str = "",
 ) -> dict[str, object]:
     """What the prose of 05_comparison prints: every number formatted or ready to be, none typed by hand.
 
@@ -50,6 +56,7 @@ def summarise(
         seeds: from `tables.summarise_seeds`.
         comparisons: from `compare_networks`.
         params: the declared comparison, confidence, power and combinations.
+        standing: from `state_standing`, to be said with the rest.
 
     Returns:
         `images`, `malignant`, `prevalence`, `always_benign_accuracy`, `regimes` (trained), `power` (a sentence),
@@ -81,6 +88,7 @@ def summarise(
             state_power(comparisons, params),
             *_describe_models(results, seeds, params),
             *([] if best is None else [_describe_best(best, results)]),
+            *([standing] if standing else []),
             *describe_left_out(predictions, params),
             baseline,
         ],

@@ -162,6 +162,19 @@ def test_a_study_that_has_hardly_begun_has_a_page(tmp_path, monkeypatch):
     assert "missing" in text
 
 
+def test_a_step_that_found_its_networks_trained_has_cost_what_training_took(study):
+    report, step = Report(study.report_dir), "03_resnet50_finetune"
+    wall = report.count_seconds(step)
+    folder = study.runs / step / "scratch-seed1-abc"
+    folder.mkdir(parents=True)
+    (folder / "history.jsonl").write_text('{"seconds": 4000.0, "seconds_validation": 500.0}\n' * 2)
+    path = study.metrics / f"{step}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"runs": [{"folder": folder.name}]}))
+    again = Report(study.report_dir)
+    assert again.count_seconds(step) == 9000 > wall
+    assert again.seconds == pytest.approx(report.seconds + 9000 - wall)
+
+
 def test_a_damaged_file_is_named(study):
     (study.metrics / "05_comparison.json").write_text("{")
     with pytest.raises(RunError, match=r"05_comparison\.json: not readable as JSON"):

@@ -298,6 +298,8 @@ def test_what_cannot_be_compared_is_said(predictions, results):
     assert summary["primary"] is None and summary["detectable_auc_difference"] is None
     assert [row["label"] for row in summary["headline"]] == ["ResNet50, fine-tuned"] * 2 + ["VGG19, fine-tuned"] * 2
     below = results[results["regime"] == "scratch"]
+    standing = summarise(alone, results, summarise_seeds(results), rows, COMPARISON, standing="Below the best.")
+    assert set(standing["sentences"]) - set(summary["sentences"]) == {"Below the best."}
     assert list_spoken(below, COMPARISON) == [("resnet50", "scratch"), ("vgg19", "scratch")]
     unequal = results[(results["regime"] == "scratch") | (results["model"] == "resnet50")]
     declared = COMPARISON.model_copy(update={"primary": COMPARISON.primary.model_copy(update={"regime": "scratch"})})

@@ -188,6 +188,15 @@ FIGURES = {
     "reliability, four panels": lambda: plots.plot_reliability(
         TARGETS, draw_scores(names=NETWORKS)[1], confidence=0.95
     ),
+    "reliability, six panels": lambda: plots.plot_reliability(
+        TARGETS,
+        {
+            f"{network}, {stage}": PROBS[NETWORKS[0]]
+            for network in ("ResNet50, fine-tuned", "ResNet50, from scratch", "VGG19, from scratch")
+            for stage in ("as trained", "scaled")
+        },
+        confidence=0.95,
+    ),
     "reliability, constant": lambda: plots.plot_reliability(TARGETS, CONSTANT, confidence=0.95),
     "reliability, one panel": lambda: plots.plot_reliability(FEW, FEW_PROBS, confidence=0.95),
     "decision": lambda: plots.plot_decision_curve(draw_decision(NETWORKS)),

@@ -157,7 +157,7 @@ def plot_scores_by_block(rows: pd.DataFrame, *, metric: str = "auc") -> Plate:
         part = rows[(rows["name"] == name) & rows["value"].notna()]
         x = np.array([blocks.index(b) for b in part["block"]]) + (k - (len(names) - 1) / 2) * 0.7 / len(names)
         ax.vlines(x, part["low"], part["high"], color=styles[name]["color"], lw=1.1)
-        ax.plot(x, part["value"], **styles[name] | {"linestyle": ""}, ms=4.2)
+        ax.plot(x, part["value"], **styles[name] | {"linestyle": ""}, ms=4.2, clip_on=False)
     counts = rows.drop_duplicates("block").set_index("block")
     labels = [f"{wrap_label(b, 16)}\n{counts.malignant[b]} of {counts.images[b]}" for b in blocks]
     ax.set_xticks(range(len(blocks)), labels)

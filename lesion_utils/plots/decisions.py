@@ -119,16 +119,17 @@ def plot_reliability(targets: np.ndarray, probs: Mapping[str, np.ndarray], *, co
     Args:
         targets: (N,) int, 0 benign, 1 malignant.
         probs: panel title -> (N,) float in [0, 1], such as {"before": ..., "after temperature scaling": ...}; at most
-            four.
+            six.
         confidence: coverage of the intervals of the observed shares.
     """
     width = SINGLE if len(probs) == 1 else DOUBLE
+    label = "predicted probability of malignant" if len(probs) <= 2 else "predicted"
     fig, axes = new_figure(2, len(probs), width=width, height=82, height_ratios=(4, 1), sharex=True, sharey="row")
     for (top, bottom), (name, scores) in zip(axes.T, probs.items(), strict=True):
         _draw_reliability(top, measure_reliability(targets, scores, confidence=confidence))
         title_panel(top, name)
         bottom.hist(scores, bins=np.linspace(0, 1, 26), color=GREY, lw=0)
-        bottom.set(xlabel="predicted probability of malignant", xlim=(0, 1))
+        bottom.set(xlabel=label, xlim=(0, 1))
     axes[0, 0].set_ylabel("observed share of malignant")
     axes[1, 0].set_ylabel("images")
     return finish_figure(

@@ -12,12 +12,20 @@ from safetensors.torch import save_file
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from lesion_utils.errors import WeightsError
-from lesion_utils.features import CANDIDATES, MARGIN, fit_classifier, predict_views, score_classifiers
+from lesion_utils.features import (
+    CANDIDATES,
+    MARGIN,
+    _predict_held_out,
+    fit_classifier,
+    predict_views,
+    score_classifiers,
+)
 from lesion_utils.own_networks import SmallCNN
 from lesion_utils.predictions import COLUMNS, check_predictions
 from lesion_utils.schema import Network
@@ -135,12 +143,25 @@ def test_scores_keep_the_contract_of_predictions(data):
     assert set(table.attrs["chosen"]) == {"logistic", "svm_rbf"}
 
 
-def test_labels_of_validation_and_test_play_no_part(data):
+def test_labels_of_the_test_images_and_of_those_left_out_play_no_part(data):
     before = score_classifiers(make_params(), network="resnet50", data=data)
-    outside = data.table["subset"] != "train"
+    outside = data.table["subset"].isin(["test", "left_out"])
     data.table.loc[outside, "target"] = 1 - data.table.loc[outside, "target"]
     after = score_classifiers(make_params(), network="resnet50", data=data)
-    assert (before["probability"] == after["probability"]).all() and (before["target"] != after["target"]).all()
+    assert (before["probability"] == after["probability"]).all()
+    test = before["split"] == "test"
+    assert (before["target"] != after["target"])[test].all() and (before["target"] == after["target"])[~test].all()
+
+
+def test_validation_images_learn_with_the_others_and_are_scored_without_themselves():
+    rng = np.random.default_rng(0)
+    features, targets = rng.normal(size=(60, 4)), np.tile([0, 1, 0], 20)
+    nearest = KNeighborsClassifier(1).fit(features, targets)  # it knows by heart what it has seen
+    known, scored = np.arange(100, 160), np.arange(110, 130)
+    views = features[scored - 100][:, None]
+    assert ((predict_views(nearest, views) > 0.5) == targets[scored - 100]).all()
+    probs = _predict_held_out(nearest, features, targets, views, known=known, scored=scored, seed=1)
+    assert 0 < ((probs > 0.5) == targets[scored - 100]).mean() < 1
 
 
 def test_features_are_computed_once(data, monkeypatch):

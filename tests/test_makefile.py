@@ -90,6 +90,7 @@ def test_prose_renders_its_page_and_the_index_and_runs_no_notebook(project, edit
 
 @pytest.mark.slow
 def test_code_reruns_what_reaches_it(project, edit):
+    make(project, "all")
     edit("lesion_utils/watch.py", "FILE_INTERVAL = 1.0, 60.0", "FILE_INTERVAL = 1.0, 61.0")
     why = make(project, "why").stdout
     assert "02_augmentation_preview runs because code changed in lesion_utils/watch.py" in why

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -43,6 +42,7 @@ from lesion_utils.loop import Run
 from lesion_utils.optimiser import make_optimizer
 from lesion_utils.params import load_study
 from lesion_utils.paths import params_root
+from lesion_utils.provenance import measure_peak_memory
 from lesion_utils.schema import StudyParams
 from lesion_utils.tasks import TrainingTask, identify
 
@@ -90,6 +90,8 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="folder of JPEG files for (c)")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.images and len(list(options.images.glob("*.jpg"))) < 2:
+        parser.error(f"--images: no JPEG files (*.jpg) in {options.images}: name the folder that holds the photographs")
     if not KEEP_MEMORY.items() <= os.environ.items():  # glibc reads them when a process starts
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})
     if options.memory_of:
@@ -250,8 +252,7 @@ def use_memory(name: str) -> float:
             run.train_epoch(1)
         if run.compute.device == "cuda":
             return torch.cuda.max_memory_allocated() / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return measure_peak_memory() / 1e9
 
 
 if __name__ == "__main__":

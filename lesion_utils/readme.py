@@ -74,8 +74,9 @@ def render_block(report: Report, *, figure: str | None = None) -> str:
         lines += [f"![{_escape(shown.alt)}]({_relative(file)})", ""]
     lines += ["| | metric | value | interval | images |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join(_spell_row(item))} |" for item in report.headline]
-    if remarks := report.runs.get("data", {}).get("params", {}).get("data", {}).get("remarks"):
-        lines += ["", *(f"- {_escape(remark)}" for remark in remarks)]
+    remarks = report.runs.get("data", {}).get("params", {}).get("data", {}).get("remarks", [])
+    if notes := [*report.aims, *remarks]:
+        lines += ["", *(f"- {_escape(note)}" for note in notes)]
     return "\n".join(lines) + "\n"
 
 

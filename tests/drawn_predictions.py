@@ -30,6 +30,7 @@ COMPARISON = Comparison(
     balanced_subset=75,
     balanced_repeats=50,
     combinations={},
+    aims={},
 )
 
 

@@ -133,6 +133,8 @@ def test_no_link_leads_to_what_is_not_published(tmp_path, monkeypatch, synthetic
     assert links <= published
     assert {"figures/05_comparison_curve.svg", "metrics/05_comparison.json", "published.json", "selection.md"} <= links
     assert "is not part of this copy: <code>make all STUDY=demo" in page
+    results = page[page.index('id="results"') : page.index('id="figures"')]
+    assert 'href="selection.md"' in results, "what was tried belongs beside what came out"
 
 
 def test_drawn_images_stay_in_the_page_and_are_smaller_there(tmp_path, monkeypatch):

@@ -98,8 +98,8 @@ def check_kernel() -> Finding:
     spec = Path(sys.prefix) / "share" / "jupyter" / "kernels" / KERNEL / "kernel.json"
     if not spec.is_file():
         return Finding("wrong", "kernel", f"no Jupyter kernel named {KERNEL}", "rm .venv/.installed-* && make env")
-    python = json.loads(spec.read_text(encoding="utf-8"))["argv"][0]
-    if Path(python).parent != Path(sys.executable).parent:
+    python = Path(json.loads(spec.read_text(encoding="utf-8"))["argv"][0])
+    if python.parent.resolve() != Path(sys.executable).parent.resolve():  # .venv may be a link
         return Finding("wrong", "kernel", f"{KERNEL} starts another Python", "rm .venv/.installed-* && make env")
     return Finding("ok", "kernel", KERNEL)
 

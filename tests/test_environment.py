@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -118,6 +119,16 @@ def test_a_finding_is_one_line_and_its_remedy_another():
 
 def test_the_kernel_belongs_to_this_environment():
     assert doctor.check_kernel().state == "ok", str(doctor.check_kernel())
+
+
+def test_a_link_to_the_environment_is_the_environment_and_another_python_is_not(tmp_path, monkeypatch):
+    linked = tmp_path / ".venv"
+    linked.symlink_to(sys.prefix, target_is_directory=True)
+    monkeypatch.setattr(sys, "prefix", str(linked))
+    monkeypatch.setattr(sys, "executable", str(linked / "bin" / "python"))
+    assert doctor.check_kernel().state == "ok", str(doctor.check_kernel())
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    assert "another Python" in str(doctor.check_kernel())
 
 
 def test_continuous_integration_runs_the_readmes_command():

@@ -1,7 +1,7 @@
 """A first look at test scores, in the notebooks before the comparison.
 
-Its settings are fixed, so that a change of `comparison.yaml` does not concern the notebooks that train; 05_comparison
-computes the intervals that the study states.
+Its settings are fixed, so that a change of `comparison.yaml` does not concern the notebooks that train. They are those
+of the studies that come with the project, whose intervals are then the same here and in 05_comparison.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lesion_utils.evaluation import band_precision_recall, band_roc, evaluate_wi
 from lesion_utils.intervals import draw_weights
 from lesion_utils.metrics import rank_scores
 
-CONFIDENCE, DRAWS, SEED = 0.95, 2000, 0
+CONFIDENCE, DRAWS, SEED = 0.95, 10_000, 2016
 
 
 class FirstLook(NamedTuple):

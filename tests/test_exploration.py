@@ -10,9 +10,11 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 from tiny_study import make_params
 
 from lesion_utils import ensembles, exploration, preview, results
+from lesion_utils.evaluation import evaluate_with_intervals
 from lesion_utils.first_look import look_at
+from lesion_utils.intervals import draw_weights
 from lesion_utils.params import load_study
-from lesion_utils.paths import Study
+from lesion_utils.paths import Study, params_root
 from lesion_utils.schema import Augmentation
 
 
@@ -50,6 +52,18 @@ def test_a_first_look_agrees_with_scikit_learn():
     assert (look.confusion == confusion_matrix(targets, probs > 0.5)).all()
     assert look.metrics["auc"]["low"] < look.metrics["auc"]["value"] < look.metrics["auc"]["high"]
     assert look.write("auc").startswith(f"AUC {roc_auc_score(targets, probs):.3f} (")
+
+
+@pytest.mark.parametrize("name", ["demo", "isic2016", "isic2016_640px", "isic2016_quick"])
+def test_a_first_look_has_the_intervals_that_the_comparison_states(name):
+    params = load_study(params_root() / name).comparison
+    rng = np.random.default_rng(1)
+    targets = rng.integers(0, 2, 80)
+    probs = expit(rng.normal(size=80) + targets)
+    weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed)
+    stated = evaluate_with_intervals(targets, probs, weights=weights, confidence=params.confidence).set_index("metric")
+    for metric, first in look_at(targets, probs).metrics.items():
+        assert stated.loc[metric, ["value", "low", "high"]].to_dict() == pytest.approx(first, nan_ok=True)
 
 
 def test_the_detail_is_the_most_pretrained_regime_and_the_mean_of_its_seeds(predictions):

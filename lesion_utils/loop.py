@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,16 @@ import torch
 from torch import Tensor
 
 from lesion_utils.averaging import WeightAverage
+from lesion_utils.batches import load_batches, make_inputs, plan_epoch
 from lesion_utils.checkpoint import load_checkpoint, save_checkpoint
 from lesion_utils.device import Compute
 from lesion_utils.errors import TrainingError
 from lesion_utils.files import write_atomic
 from lesion_utils.inference import prefetch
-from lesion_utils.inputs import FeatureInputs, PixelInputs
-from lesion_utils.losses import class_weights, mix, sample_losses, soften
+from lesion_utils.losses import class_weights, sample_losses
 from lesion_utils.models import build_network, freeze_backbone, freeze_layers, head_of, set_train_mode
 from lesion_utils.optimiser import make_optimizer, set_learning_rates
-from lesion_utils.paths import cache_dir
-from lesion_utils.schedule import Batch, derive_seed, draw_order, split_steps
+from lesion_utils.schedule import derive_seed
 from lesion_utils.schema import PRETRAINED_REGIMES
 from lesion_utils.selection import deterministic_part, rank_epoch, score_validation
 from lesion_utils.tasks import TrainingTask
@@ -69,7 +68,9 @@ class Run:
         self.average = WeightAverage(self._live(), settings.averaging, epochs=regime.epochs)
         self.train_rows, self.val_rows = task.rows("train"), task.rows("val")
         self._weights = class_weights(task.targets(self.train_rows), settings.imbalance.method)
-        self.inputs = self._make_inputs()
+        self.inputs = make_inputs(
+            task, self.model, compute=compute, source=source, on_batch=self._tell("frozen features")
+        )
 
     def train(self) -> None:
         """Train the epochs that are left; ends with the history and the selected weights on disk."""
@@ -101,8 +102,8 @@ class Run:
         """
         settings, head_only = self.task.settings, self._is_head_only(epoch)
         self._set_mode(head_only)
-        steps = self.plan_epoch(epoch)
-        batches = prefetch(self._load(steps, epoch))
+        steps = plan_epoch(self.task, epoch)
+        batches = prefetch(load_batches(self.task, self.inputs, steps, epoch=epoch, device=self.compute.device))
         total = torch.zeros((), dtype=torch.float64 if self.compute.device != "mps" else torch.float32)
         total = total.to(self.compute.device)
         for number, step in enumerate(steps):
@@ -159,28 +160,6 @@ class Run:
         """Give the network the selected weights."""
         self._load_live(load_checkpoint(self.folder / "best.pt", identity=self.identity)["model"])
 
-    def _make_inputs(self) -> PixelInputs | FeatureInputs:
-        task = self.task
-        if not self.frozen:
-            return PixelInputs(
-                self.model,
-                task.data.images,
-                task.settings,
-                augmentation=task.params.augmentation,
-                seed=task.seed,
-                compute=self.compute,
-            )
-        return FeatureInputs(
-            self.model,
-            task.data.images,
-            task.settings,
-            rows=task.rows("train", "val"),
-            weights=self.source.sha256,
-            folder=cache_dir() / "features",
-            compute=self.compute,
-            on_batch=self._tell("frozen features"),
-        )
-
     def _tell(self, stage: str) -> Callable[[int, int], None]:
         """A clock for what takes its time between epochs: images done, of how many; an event a second at most."""
         told = time.monotonic()
@@ -202,30 +181,6 @@ class Run:
         if not head_only:
             freeze_layers(self.model, self.task.regime_params.frozen_layers)
         set_train_mode(self.model, batchnorm="frozen" if head_only else self.task.regime_params.batchnorm)
-
-    def plan_epoch(self, epoch: int) -> list[list[Batch]]:
-        """The batches of an epoch: for each change of the weights, those whose gradients it sums."""
-        settings = self.task.settings
-        samples = draw_order(
-            self.train_rows,
-            self.task.targets(self.train_rows),
-            balanced=settings.imbalance.method == "balanced_sampling",
-            seed=self.task.seed,
-            epoch=epoch,
-            total=len(self.task.data.table),
-        )
-        return split_steps(samples, batch_size=settings.batch_size, accumulation=settings.accumulation)
-
-    def _load(self, steps: list[list[Batch]], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        settings = self.task.settings
-        for number, batch in enumerate(batch for step in steps for batch in step):
-            x = self.inputs.training_batch(batch, epoch)
-            targets = torch.from_numpy(self.task.targets(batch.rows)).float().to(self.compute.device)
-            targets = soften(targets, settings.label_smoothing)
-            if settings.mixup:
-                rng = np.random.default_rng(derive_seed("mixup", self.task.seed, epoch, number))
-                x, targets = mix(x, targets, alpha=settings.mixup, rng=rng)
-            yield x, targets
 
     def _learning(self) -> list[Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]

@@ -16,6 +16,7 @@ from tiny_study import NO_AUGMENTATION, make_images, make_params, regimes
 from torch import nn
 
 from lesion_utils import inference, inputs, train
+from lesion_utils.batches import plan_epoch
 from lesion_utils.device import choose_compute
 from lesion_utils.errors import TrainingError, WeightsError
 from lesion_utils.loop import Run
@@ -103,7 +104,7 @@ def test_the_backbone_waits_while_the_head_warms_up(tmp_path):
 def test_the_backbone_warms_up_when_its_turn_comes(tmp_path):
     finetune = regimes("finetune", head_epochs=1, epochs=4)
     run = make_run(tmp_path, regime="finetune", regimes=finetune, optim={"warmup_epochs": 1.0}, **PRETRAINED)
-    steps, rates = len(run.plan_epoch(0)), []
+    steps, rates = len(plan_epoch(run.task, 0)), []
     step = run.optimizer.step
     run.optimizer.step = lambda: (rates.append({g["start"]: g["lr"] for g in run.optimizer.param_groups}), step())
     for epoch in range(2):
@@ -185,7 +186,7 @@ def test_the_loop_equals_a_plain_one(tmp_path):
     for epoch in range(3):
         run.train_epoch(epoch)
         plain.train()
-        steps = run.plan_epoch(epoch)
+        steps = plan_epoch(run.task, epoch)
         for number, step in enumerate(steps):
             now = epoch + (number + 1) / len(steps)
             cosine = 0.1 + 0.9 * (1 + math.cos(math.pi * now / 3)) / 2
@@ -336,7 +337,7 @@ def test_the_test_images_are_opened_once_and_after_selection(tmp_path, monkeypat
 def test_the_table_left_out_is_never_used(tmp_path):
     table = DATA.table.assign(subset=DATA.table["subset"].where(DATA.table.index != 4, "left_out"))
     run = make_run(tmp_path, data=type(DATA)(DATA.images, table))
-    assert 4 not in {row for step in run.plan_epoch(0) for batch in step for row in batch.rows}
+    assert 4 not in {row for step in plan_epoch(run.task, 0) for batch in step for row in batch.rows}
 
 
 def test_predictions_follow_the_contract_and_tta_is_the_mean_of_eight_views(tmp_path):
@@ -507,7 +508,7 @@ def test_real_backbones_train_and_predict(tmp_path, backbone):
 def test_a_compiled_step_gives_the_same_logits_and_gradients(tmp_path):
     run = make_run(tmp_path, compile=True)
     assert run.inputs._network is not run.inputs._run_network
-    x = run.inputs.training_batch(run.plan_epoch(0)[0][0], 0)
+    x = run.inputs.training_batch(plan_epoch(run.task, 0)[0][0], 0)
     found = []
     for network in (run.inputs._network, run.inputs._run_network):
         run.model.zero_grad()
@@ -529,7 +530,7 @@ def test_frozen_layers_keep_their_weights_and_statistics(tmp_path):
 
 def test_a_regime_may_have_an_input_size_of_its_own(tmp_path):
     run = make_run(tmp_path, regimes=regimes(image_size=40))
-    batch = run.plan_epoch(0)[0][0]
+    batch = plan_epoch(run.task, 0)[0][0]
     assert run.inputs.training_batch(batch, 0).shape[2:] == (40, 40)
     assert run.task.params.resnet50.image_size == 32
     assert identify(run.task, compute=run.compute, source=None)["resnet50"]["image_size"] == 40

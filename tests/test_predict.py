@@ -9,8 +9,11 @@ import torch
 from safetensors.torch import save_file
 from tiny_study import make_images, make_params, regimes
 
+from lesion_utils.augment import Augmenter, resize_batch
 from lesion_utils.errors import CheckpointError
 from lesion_utils.inference import prefetch
+from lesion_utils.params import load_study
+from lesion_utils.paths import params_root
 from lesion_utils.predict import load_network
 from lesion_utils.train import train_network
 
@@ -58,3 +61,27 @@ def test_prefetch_keeps_order_passes_errors_on_and_stays_close():
             seen.append(item)
             assert len(made) <= len(seen) + 3, "two ahead at most, and the one being made"
     assert seen == list(range(10))
+
+
+@pytest.mark.skipif(not torch.backends.openmp.is_available(), reason="torch's threads are not OpenMP's here")
+def test_prefetch_leaves_the_cores_to_the_network():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert list(prefetch(torch.get_num_threads() for _ in range(3))) == [1, 1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_augmentation_has_the_same_bytes_on_one_core_and_on_two():
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (16, 256, 256, 3), dtype=np.uint8))
+    augment = Augmenter(load_study(params_root() / "isic2016").augmentation, image_size=224, seed=1)
+    before, made = torch.get_num_threads(), []
+    try:
+        for cores in (1, 2):
+            torch.set_num_threads(cores)
+            made.append((augment(images, torch.arange(16), 0), resize_batch(images, 224)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, two) for one, two in zip(*made, strict=True))

@@ -68,6 +68,16 @@ class TrainingImages:
     table: pd.DataFrame
 
 
+@dataclass(frozen=True)
+class Trial:
+    """One candidate, judged once: `params` are the study's as it changes them."""
+
+    question: Question
+    params: StudyParams
+    known: TrainingImages
+    seed: int
+
+
 def run_trials(
     selection: Selection, params: StudyParams, data: PreparedData, *, folder: Path, on_event: OnEvent | None = None
 ) -> pd.DataFrame:
@@ -95,8 +105,11 @@ def run_trials(
             known = without_test_images(changed, data)
             for seed in question.seeds:
                 tell = _add_to_events(on_event, question=question.question, candidate=name)
-                judge = _train if question.trains else _cross_validate
-                scores, remark = judge(question, changed, known, data, seed=seed, folder=folder, on_event=tell)
+                trial = Trial(question, changed, known, seed)
+                if question.trains:
+                    scores, remark = _train(trial, folder=folder, on_event=tell)
+                else:
+                    scores, remark = _cross_validate(trial, data.duplicates, on_event=tell), {}
                 parts.append(scores.assign(question=number, candidate=name, seed=seed))
                 remarks[number, name, seed] = remark
     table = pd.concat(parts, ignore_index=True)
@@ -135,12 +148,9 @@ def without_test_images(params: StudyParams, data: PreparedData) -> TrainingImag
     return TrainingImages(cache.images, table)
 
 
-def _train(
-    question: Question, params: StudyParams, known: TrainingImages, data: PreparedData, *, seed: int, folder: Path,
-    on_event: OnEvent | None,
-) -> tuple[pd.DataFrame, dict[str, Any]]:  # fmt: skip
-    """Train one network; its scores of the validation images, at the selected epoch."""
-    task = TrainingTask(params, question.network, question.judge, seed, known)
+def _train(trial: Trial, *, folder: Path, on_event: OnEvent | None) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Train one network; its scores of the validation images, at the selected epoch, and what there is to say."""
+    task = TrainingTask(trial.params, trial.question.network, trial.question.judge, trial.seed, trial.known)
     source = choose_regimes(task.settings)[1]
     result = fit(task, folder=folder, source=source, on_event=on_event)
     history = read_history(result.folder)
@@ -153,25 +163,22 @@ def _train(
     return result.predictions[["image_id", "target", "probability"]], remark
 
 
-def _cross_validate(
-    question: Question, params: StudyParams, known: TrainingImages, data: PreparedData, *, seed: int, folder: Path,
-    on_event: OnEvent | None,
-) -> tuple[pd.DataFrame, dict[str, Any]]:  # fmt: skip
+def _cross_validate(trial: Trial, duplicates: pd.DataFrame, *, on_event: OnEvent | None) -> pd.DataFrame:
     """Scores of all training images by classifiers that were fitted without them; duplicates stay together."""
-    network = getattr(params, question.network).in_regime("features")
-    rows = np.arange(len(known.table))
+    table, network = trial.known.table, getattr(trial.params, trial.question.network).in_regime("features")
+    rows = np.arange(len(table))
     tell = on_event and (
         lambda done, total: on_event({"regime": "features", "stage": "frozen features", "done": done, "total": total})
     )
-    features = read_features(network, known.images, rows, tta="none", on_batch=tell)
-    targets = known.table["target"].to_numpy()
-    both_known = data.duplicates[["image_id_a", "image_id_b"]].isin(set(known.table["image_id"])).all(axis=1)
-    groups = group_duplicates(known.table["image_id"], data.duplicates[both_known])
+    features = read_features(network, trial.known.images, rows, tta="none", on_batch=tell)
+    targets = table["target"].to_numpy()
+    both_known = duplicates[["image_id_a", "image_id_b"]].isin(set(table["image_id"])).all(axis=1)
+    groups = group_duplicates(table["image_id"], duplicates[both_known])
     probs = np.empty(len(rows))
-    for train, held_out in split_folds(targets, groups.to_numpy(), seed=seed):
-        model, _ = fit_classifier(question.judge, features[train, 0], targets[train], seed=seed)
+    for train, held_out in split_folds(targets, groups.to_numpy(), seed=trial.seed):
+        model, _ = fit_classifier(trial.question.judge, features[train, 0], targets[train], seed=trial.seed)
         probs[held_out] = predict_views(model, features[held_out])
-    return known.table[["image_id", "target"]].assign(probability=probs), {}
+    return table[["image_id", "target"]].assign(probability=probs)
 
 
 def split_folds(targets: np.ndarray, groups: np.ndarray, *, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

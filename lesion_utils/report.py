@@ -104,7 +104,7 @@ def _list_facts(report: Report, runs: dict[str, dict], verdict: dict[str, str], 
     """The header's card."""
     commit, dirty = _name_commit(runs)
     older = len({run.get("commit") for run in runs.values()}) - 1
-    others = f", {older} other commits in earlier steps" if older > 0 else ""
+    others = f", {older} other commit{'s' * (older > 1)} in earlier steps" if older > 0 else ""
     determinism = _last(runs, "determinism") or {}
     content = report.manifest.get("content") or "unknown"
     facts = [

@@ -164,8 +164,8 @@ def hash_array(array: np.ndarray) -> str:
 def prefetch(items: Iterable[T], *, ahead: int = 2) -> Iterator[T]:
     """The same items, made by another thread while the caller works on earlier ones.
 
-    The other thread computes on one core: threads that wait for each other in its parallel sections and in the
-    network's, all on the same few cores, cost ResNet50's training on two cores 8 % of its speed.
+    The other thread computes on one core: in its parallel sections and in the network's, threads on the same few cores
+    would wait for each other. ResNet50's epoch on two cores, in turns within one run, was 5 to 10 % slower so.
     """
     source = iter(items)
     with ThreadPoolExecutor(1, initializer=_compute_on_one_core) as pool:

@@ -16,7 +16,7 @@ LESION := $(BIN)/python -m lesion_utils
 NOTEBOOKS := 01_eda 02_augmentation_preview 03_resnet50_finetune 04_vgg19_finetune 05_comparison
 STEPS     := data $(NOTEBOOKS) index
 
-.PHONY: help all test lint env lab data report $(NOTEBOOKS) select why plan doctor verify publish compare diff-notebooks \
+.PHONY: help all test lint reference readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish compare diff-notebooks \
         setup-git export predict strip clean lock FORCE
 
 help:  ## this page
@@ -91,6 +91,8 @@ test: | $(ENV)  ## the tests, the same that continuous integration runs
 
 lint: | $(ENV)  ## style of the code
 	@$(BIN)/ruff check
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/deptry .
 
 lab: | $(ENV)  ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab --notebook-dir=. notebooks
@@ -99,10 +101,11 @@ strip: | $(ENV)  ## outputs out of the notebooks, before a commit
 	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
 
 diff-notebooks: | $(ENV)  ## changes of the notebooks since REV (default HEAD); in the browser with WEB=1
-	@$(LESION) diff-notebooks $(REV) $(if $(WEB),--web)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdiff$(if $(WEB),-web) --ignore-outputs $(or $(REV),HEAD) notebooks
 
 setup-git: | $(ENV)  ## readable diffs of notebooks, and no outputs committed, in this clone
-	@$(LESION) setup-git
+	@$(BIN)/nbdime config-git --enable
+	@$(BIN)/nbstripout --install --keep-id --attributes .gitattributes
 
 clean:  ## remove what STUDY generated; keeps downloads and whatever is under version control
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m lesion_utils clean $(STUDY)
@@ -126,6 +129,12 @@ $(ENV):
 	@$(BIN)/python -m ipykernel install --sys-prefix --name lesion-utils --display-name "lesion-utils" >/dev/null
 	@rm -f $(VENV)/.installed-* && touch $@
 
+reference: | $(ENV)  ## params/README.md from the schema
+	@$(LESION) reference
+
+readme: | $(ENV)  ## the README's results from the reports
+	@$(LESION) readme
+
 lock: | $(ENV)  ## requirements.lock from pyproject.toml
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev pyproject.toml -o requirements.lock \
-	  --custom-compile-command "make lock"
+	  --generate-hashes --custom-compile-command "make lock"

@@ -26,10 +26,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from lesion_utils import control, isic, paths, prepare
-from lesion_utils.cache import open_cache
-from lesion_utils.images import inspect_images
-from lesion_utils.params import load_study
+from lesion_utils.config.load import load_study
+from lesion_utils.core import paths
+from lesion_utils.data import challenge, prepare
+from lesion_utils.data.cache import open_cache
+from lesion_utils.data.images import inspect_images
+from lesion_utils.evaluation import control
 
 WORKERS, BATCH = 2, 32
 
@@ -131,7 +133,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=paths.project_root().parent / "shared/data/isic2016")
     parser.add_argument("--size", type=int, default=256)
     args = parser.parse_args()
-    table = isic.read_dataset(args.data)
+    table = challenge.read_dataset(args.data)
     native = pd.DataFrame({"path": sorted(map(str, (args.data / "native").glob("*.jpg")))})
     native["image_id"] = [Path(path).stem for path in native["path"]]
     with MemoryWatch() as memory:

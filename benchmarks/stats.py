@@ -24,9 +24,9 @@ from scipy.optimize import brentq
 from scipy.special import expit
 from scipy.stats import beta, binom, norm
 
-from lesion_utils.evaluation import evaluate, evaluate_with_intervals
-from lesion_utils.intervals import delong_interval, draw_weights, wilson_interval
-from lesion_utils.paired import compare_bootstrap, compare_delong
+from lesion_utils.evaluation.evaluate import evaluate, evaluate_with_intervals
+from lesion_utils.evaluation.intervals import delong_interval, draw_weights, wilson_interval
+from lesion_utils.evaluation.paired_tests import compare_bootstrap, compare_delong
 
 MALIGNANT, BENIGN = 75, 304
 TARGET = 0.1  # a threshold as validation might choose it, for the metrics at a target sensitivity

@@ -35,16 +35,16 @@ from PIL import Image
 from torch import nn
 from torchvision import transforms
 
-from lesion_utils.device import choose_compute, computing
-from lesion_utils.execute import KEEP_MEMORY
-from lesion_utils.inference import forward_logits
-from lesion_utils.loop import Run
-from lesion_utils.optimiser import make_optimizer
-from lesion_utils.params import load_study
-from lesion_utils.paths import params_root
-from lesion_utils.provenance import measure_peak_memory
-from lesion_utils.schema import StudyParams
-from lesion_utils.tasks import TrainingTask, identify
+from lesion_utils.config.load import load_study
+from lesion_utils.config.schema import StudyParams
+from lesion_utils.core.paths import params_root
+from lesion_utils.models.compute import choose_compute, computing
+from lesion_utils.models.inference import forward_logits
+from lesion_utils.pipeline.execute import KEEP_MEMORY
+from lesion_utils.provenance.record import measure_peak_memory
+from lesion_utils.training.loop import Run
+from lesion_utils.training.optim import make_optimizer
+from lesion_utils.training.task import TrainingTask, identify
 
 BARS = {"b/a": 0.95, "b/c": 2.5}
 MEMORY_BARS = {"resnet50": 4.0, "vgg19": 8.0}

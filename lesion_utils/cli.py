@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lesion_utils.errors import LesionError
-from lesion_utils.paths import Study, project_root, reports_root
+from lesion_utils.core.errors import LesionError
+from lesion_utils.core.paths import Study, project_root, reports_root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,14 +60,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         verb.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
     block = add("readme", write_readme, "write the README's results from the reports")
     block.add_argument("study", nargs="?", help="one study's block (default: each whose report is there)")
+    add("reference", write_reference, "write params/README.md from the schema")
     both = add("compare", compare, "compare two reports, number by number")
     both.add_argument("a", type=Path, help="folder of a report")
     both.add_argument("b", type=Path, help="folder of another")
     both.add_argument("--outputs", action="store_true", help="compare the notebooks' outputs as well")
-    diff = add("diff-notebooks", diff_notebooks, "show what changed in the notebooks")
-    diff.add_argument("revision", nargs="?", default="HEAD", help="since which commit (default: HEAD)")
-    diff.add_argument("--web", action="store_true", help="in the browser")
-    add("setup-git", setup_git, "readable diffs of notebooks in this clone")
     hand_over = add("export", export, "write trained networks as folders that timm loads, each with a model card")
     hand_over.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
     hand_over.add_argument("--model", default="", help="network, network/regime or network/regime/seed (default: each)")
@@ -80,45 +77,51 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def write_readme(options: argparse.Namespace) -> None:
-    from lesion_utils.paths import project_root
-    from lesion_utils.readme import update_readme
+    from lesion_utils.core.paths import project_root
+    from lesion_utils.report.readme import update_readme
 
     update_readme(project_root() / "README.md", Study(options.study) if options.study else None)
 
 
+def write_reference(options: argparse.Namespace) -> None:
+    from lesion_utils.config.reference import write_reference
+
+    write_reference()
+
+
 def write_keys(options: argparse.Namespace) -> None:
-    from lesion_utils import graph
-    from lesion_utils.params import load_study
+    from lesion_utils.config.load import load_study
+    from lesion_utils.pipeline import graph
 
     study = Study(options.study)
     graph.write_keys(study, load_study(study.params_dir))
 
 
 def run(options: argparse.Namespace) -> None:
-    from lesion_utils.execute import run_step
-    from lesion_utils.watch import Console
+    from lesion_utils.core.console import Console
+    from lesion_utils.pipeline.execute import run_step
 
     run_step(options.step, options.study, console=Console())
 
 
 def tell_why(options: argparse.Namespace) -> None:
-    from lesion_utils import forecast
-    from lesion_utils.params import load_study
+    from lesion_utils.config.load import load_study
+    from lesion_utils.pipeline import forecast
 
     study = Study(options.study)
     print(forecast.tell_why(study, load_study(study.params_dir)))
 
 
 def tell_plan(options: argparse.Namespace) -> None:
-    from lesion_utils import forecast
-    from lesion_utils.params import load_study
+    from lesion_utils.config.load import load_study
+    from lesion_utils.pipeline import forecast
 
     study = Study(options.study)
     print(forecast.tell_plan(study, load_study(study.params_dir)))
 
 
 def examine(options: argparse.Namespace) -> int:
-    from lesion_utils.doctor import examine_study
+    from lesion_utils.pipeline.doctor import examine_study
 
     findings = examine_study(Study(options.study))
     print("\n".join(map(str, findings)))
@@ -126,9 +129,9 @@ def examine(options: argparse.Namespace) -> int:
 
 
 def select(options: argparse.Namespace) -> None:
-    from lesion_utils.params import load_study
-    from lesion_utils.trials_report import select_settings
-    from lesion_utils.watch import Console, describe_event
+    from lesion_utils.config.load import load_study
+    from lesion_utils.core.console import Console, describe_event
+    from lesion_utils.training.select import select_settings
 
     study, console = Study(options.study), Console()
     params = load_study(study.params_dir)
@@ -140,7 +143,7 @@ def select(options: argparse.Namespace) -> None:
 
 
 def verify(options: argparse.Namespace) -> int:
-    from lesion_utils import verify
+    from lesion_utils.provenance import verify
 
     findings = verify.verify_study(Study(options.study))
     print(verify.describe_findings(findings, study=options.study))
@@ -148,7 +151,7 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def compare(options: argparse.Namespace) -> None:
-    from lesion_utils import compare, compare_views
+    from lesion_utils.report import compare, compare_views
 
     comparison = compare.compare_reports(options.a, options.b)
     print(compare_views.describe_comparison(comparison, outputs=options.outputs))
@@ -156,36 +159,24 @@ def compare(options: argparse.Namespace) -> None:
     print(f"page  {compare_views.write_comparison(comparison, page, outputs=options.outputs)}")
 
 
-def diff_notebooks(options: argparse.Namespace) -> int:
-    from lesion_utils import gitsetup
-
-    return gitsetup.diff_notebooks(options.revision, web=options.web)
-
-
-def setup_git(options: argparse.Namespace) -> None:
-    from lesion_utils import gitsetup
-
-    print("\n".join(gitsetup.setup_git()))
-
-
 def publish(options: argparse.Namespace) -> None:
-    from lesion_utils import publish
-    from lesion_utils.params import load_study
+    from lesion_utils.config.load import load_study
+    from lesion_utils.report import publish
 
     study = Study(options.study)
     print(publish.describe_copy(publish.publish_study(study, load_study(study.params_dir))))
 
 
 def clean(options: argparse.Namespace) -> None:
-    from lesion_utils.cleaning import clean_study
+    from lesion_utils.pipeline.clean import clean_study
 
     for folder in clean_study(Study(options.study)):
         print(f"removed {folder}")
 
 
 def export(options: argparse.Namespace) -> None:
-    from lesion_utils.export import export_study
-    from lesion_utils.watch import Console
+    from lesion_utils.core.console import Console
+    from lesion_utils.release.export import export_study
 
     console = Console()
     with console.show_step("export", lambda: ""):
@@ -194,8 +185,9 @@ def export(options: argparse.Namespace) -> None:
 
 
 def predict(options: argparse.Namespace) -> None:
-    from lesion_utils import scoring, scoring_page
-    from lesion_utils.watch import Console
+    from lesion_utils.core.console import Console
+    from lesion_utils.release import page as scoring_page
+    from lesion_utils.release import predict as scoring
 
     console, folder = Console(), scoring.find_folder(options.images)
     out = Path(options.out) if options.out else project_root() / "predictions" / folder.resolve().name

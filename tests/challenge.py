@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lesion_utils.sources import FOLDERS, LABEL_FILES
+from lesion_utils.provenance.outside import FOLDERS, LABEL_FILES
 
 WORDS = {"train": ("benign", "malignant"), "test": ("0.0", "1.0")}
 SMALL = {"train": (3, 2), "test": (2, 1)}

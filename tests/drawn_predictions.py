@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from lesion_utils.schema import Comparison
+from lesion_utils.config.schema import Comparison
 
 #: How far each model and regime separates the classes, in standard deviations of its logits.
 SKILL = {

@@ -19,14 +19,16 @@ import pytest
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lesion_utils import graph, paths, readme
-from lesion_utils.files import dump_json
-from lesion_utils.graph import STEPS
-from lesion_utils.notebook_pages import write_notebook_page
-from lesion_utils.params import load_study
-from lesion_utils.paths import Study
-from lesion_utils.report import build_site
-from lesion_utils.verify import seal_record
+from lesion_utils.config.load import load_study
+from lesion_utils.core import paths
+from lesion_utils.core.files import dump_json
+from lesion_utils.core.paths import Study
+from lesion_utils.provenance import steps
+from lesion_utils.provenance.steps import STEPS
+from lesion_utils.provenance.verify import seal_record
+from lesion_utils.report import readme
+from lesion_utils.report.index import build_site
+from lesion_utils.report.notebook_pages import write_notebook_page
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,7 +63,7 @@ def copy_fake_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def use_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the package take `folder` for the project."""
-    for module in (paths, graph, readme):
+    for module in (paths, steps, readme):
         monkeypatch.setattr(module, "project_root", lambda: folder)
     monkeypatch.delenv("REPORTS_DIR", raising=False)
 
@@ -116,7 +118,7 @@ def write_index(study: Study) -> Path:
 
 def write_record(study: Study, step: str, files: list[Path], *, number: int = 0, synthetic: bool = True) -> Path:
     """Write `runs/<step>/run.json` with the present key of the step and the hashes of `files`."""
-    key = graph.compute_key(STEPS[step], load_study(study.params_dir))
+    key = steps.compute_key(STEPS[step], load_study(study.params_dir))
     record = {
         "schema_version": 1,
         "run_id": f"{step}-0123abcd",
@@ -142,7 +144,7 @@ def write_record(study: Study, step: str, files: list[Path], *, number: int = 0,
         "device": {"type": "cpu", "name": "Fixture CPU", "threads": 2},
         "determinism": {"level": "exact" if STEPS[step].network else None, "warned_ops": []},
         "seeds": {"data.seed": 2016} | ({f"{STEPS[step].network}.seeds": [0, 1]} if STEPS[step].network else {}),
-        "inputs": graph.hash_inputs(study, STEPS[step]),
+        "inputs": steps.hash_inputs(study, STEPS[step]),
         "outputs": [_describe(study.report_dir, path) for path in sorted(files)],
     }
     path = _write(study.runs / step / "run.json", dump_json(seal_record(record)))

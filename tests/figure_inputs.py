@@ -7,7 +7,29 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from lesion_utils import plots
+from lesion_utils.figures.calibration import (
+    plot_confusion,
+    plot_decision_curve,
+    plot_reliability,
+    plot_score_distributions,
+)
+from lesion_utils.figures.cases import plot_gradcam_grid, plot_prediction_grid
+from lesion_utils.figures.comparison import plot_forest, plot_paired_differences, plot_scores_by_block
+from lesion_utils.figures.dataset import (
+    plot_class_balance,
+    plot_colour_statistics,
+    plot_image_sizes,
+    plot_prevalence_by_block,
+)
+from lesion_utils.figures.images import (
+    plot_augmentation_strips,
+    plot_augmented_samples,
+    plot_duplicate_pairs,
+    plot_sample_grid,
+)
+from lesion_utils.figures.papers import plot_classifier_heatmap, plot_regimes
+from lesion_utils.figures.roc import plot_precision_recall, plot_roc
+from lesion_utils.figures.training import plot_learning_curves
 
 LONG = "ResNet50 features, gradient boosting with a name that somebody made far too long for any legend"
 NETWORKS = ("ResNet50, fine-tuned", "VGG19, fine-tuned", "ResNet50, from scratch", "VGG19, frozen features")
@@ -125,70 +147,70 @@ MANY = [f"block {k}" for k in range(8)]
 MAPS = np.random.default_rng(0).random((3, 7, 7))
 
 FIGURES = {
-    "class balance": lambda: plots.plot_class_balance(draw_table()),
-    "class balance, one part, one class": lambda: plots.plot_class_balance(
+    "class balance": lambda: plot_class_balance(draw_table()),
+    "class balance, one part, one class": lambda: plot_class_balance(
         draw_table(subsets=["train"]).query("target == 0")
     ),
-    "class balance, by another column": lambda: plots.plot_class_balance(
+    "class balance, by another column": lambda: plot_class_balance(
         draw_table(subsets=["a clinic far away in the hills", "b"])
     ),
-    "image sizes": lambda: plots.plot_image_sizes(draw_table()),
-    "image sizes, one size": lambda: plots.plot_image_sizes(draw_table(sizes=[(256, 192)])),
-    "image sizes, small": lambda: plots.plot_image_sizes(draw_table(n=2, sizes=[(64, 48)])),
-    "colour": lambda: plots.plot_colour_statistics(
+    "image sizes": lambda: plot_image_sizes(draw_table()),
+    "image sizes, one size": lambda: plot_image_sizes(draw_table(sizes=[(256, 192)])),
+    "image sizes, small": lambda: plot_image_sizes(draw_table(n=2, sizes=[(64, 48)])),
+    "colour": lambda: plot_colour_statistics(
         draw_table(), columns={"red_mean": "mean of red (0 to 255)", "blue_std": "sd"}
     ),
-    "colour, tiny": lambda: plots.plot_colour_statistics(
+    "colour, tiny": lambda: plot_colour_statistics(
         draw_table(n=2), columns=dict.fromkeys(["red_mean", "blue_std", "constant", "width"], "x")
     ),
-    "blocks": lambda: plots.plot_prevalence_by_block(
+    "blocks": lambda: plot_prevalence_by_block(
         draw_blocks(["0000000 to 0000999", "0001000 to 0009859", "0009860 to 0011402"])
     ),
-    "blocks, many": lambda: plots.plot_prevalence_by_block(draw_blocks(MANY)),
-    "samples": lambda: plots.plot_sample_grid(draw_images(8), name_ids(8), np.arange(8) % 2),
-    "samples, one": lambda: plots.plot_sample_grid(draw_images(1), name_ids(1), np.array([1])),
-    "duplicates": lambda: plots.plot_duplicate_pairs(draw_images(3), draw_images(3), draw_pairs(3)),
-    "duplicates, one": lambda: plots.plot_duplicate_pairs(draw_images(1), draw_images(1), draw_pairs(1)),
-    "strips": lambda: plots.plot_augmentation_strips(
+    "blocks, many": lambda: plot_prevalence_by_block(draw_blocks(MANY)),
+    "samples": lambda: plot_sample_grid(draw_images(8), name_ids(8), np.arange(8) % 2),
+    "samples, one": lambda: plot_sample_grid(draw_images(1), name_ids(1), np.array([1])),
+    "duplicates": lambda: plot_duplicate_pairs(draw_images(3), draw_images(3), draw_pairs(3)),
+    "duplicates, one": lambda: plot_duplicate_pairs(draw_images(1), draw_images(1), draw_pairs(1)),
+    "strips": lambda: plot_augmentation_strips(
         {
             "rotation": ([f"{a}°" for a in range(7)], draw_images(7)),
             "horizontal_flip": (["as it is", "flipped"], draw_images(2)),
             "hue": (["+0.000 turns"], draw_images(1)),
         }
     ),
-    "augmented": lambda: plots.plot_augmented_samples(
+    "augmented": lambda: plot_augmented_samples(
         draw_images(3),
         np.random.default_rng(0).random((3, 5, 24, 24, 3)),
         image_ids=name_ids(3),
         targets=np.array([0, 1, 0]),
     ),
-    "learning curves": lambda: plots.plot_learning_curves(draw_history(["scratch", "features", "finetune"], 3, 8)),
-    "learning curves, one seed, one epoch": lambda: plots.plot_learning_curves(draw_history(["scratch"], 1, 1)),
-    "learning curves, no numbers": lambda: plots.plot_learning_curves(
+    "learning curves": lambda: plot_learning_curves(draw_history(["scratch", "features", "finetune"], 3, 8)),
+    "learning curves, one seed, one epoch": lambda: plot_learning_curves(draw_history(["scratch"], 1, 1)),
+    "learning curves, no numbers": lambda: plot_learning_curves(
         draw_history(["features"], 1, 3).assign(val_loss=np.nan, train_loss=np.nan)
     ),
-    "confusion": lambda: plots.plot_confusion({"ResNet50": MATRIX}),
-    "confusion, five": lambda: plots.plot_confusion(dict.fromkeys((*NETWORKS, LONG), MATRIX)),
-    "confusion, an empty row": lambda: plots.plot_confusion({"nothing malignant": np.array([[5, 0], [0, 0]])}),
-    "roc": lambda: plots.plot_roc(
+    "confusion": lambda: plot_confusion({"ResNet50": MATRIX}),
+    "confusion, five": lambda: plot_confusion(dict.fromkeys((*NETWORKS, LONG), MATRIX)),
+    "confusion, an empty row": lambda: plot_confusion({"nothing malignant": np.array([[5, 0], [0, 0]])}),
+    "roc": lambda: plot_roc(
         TARGETS, PROBS, bands={NETWORKS[0]: BAND}, summaries={NETWORKS[0]: "AUC 0.82 (0.77–0.87)"}
     ),
-    "roc, constant and long": lambda: plots.plot_roc(TARGETS, CONSTANT),
-    "roc, four images": lambda: plots.plot_roc(FEW, FEW_PROBS),
-    "precision recall": lambda: plots.plot_precision_recall(TARGETS, PROBS, bands={NETWORKS[0]: BAND}),
-    "precision recall, constant and long": lambda: plots.plot_precision_recall(
+    "roc, constant and long": lambda: plot_roc(TARGETS, CONSTANT),
+    "roc, four images": lambda: plot_roc(FEW, FEW_PROBS),
+    "precision recall": lambda: plot_precision_recall(TARGETS, PROBS, bands={NETWORKS[0]: BAND}),
+    "precision recall, constant and long": lambda: plot_precision_recall(
         TARGETS, CONSTANT, summaries={LONG: "AP 0.2"}
     ),
-    "precision recall, four images": lambda: plots.plot_precision_recall(FEW, FEW_PROBS),
-    "scores": lambda: plots.plot_score_distributions(TARGETS, draw_scores(names=NETWORKS)[1]),
-    "scores, constant": lambda: plots.plot_score_distributions(TARGETS, CONSTANT),
-    "reliability": lambda: plots.plot_reliability(
+    "precision recall, four images": lambda: plot_precision_recall(FEW, FEW_PROBS),
+    "scores": lambda: plot_score_distributions(TARGETS, draw_scores(names=NETWORKS)[1]),
+    "scores, constant": lambda: plot_score_distributions(TARGETS, CONSTANT),
+    "reliability": lambda: plot_reliability(
         TARGETS, {"before": PROBS[NETWORKS[0]], "after temperature scaling": PROBS[NETWORKS[1]]}, confidence=0.95
     ),
-    "reliability, four panels": lambda: plots.plot_reliability(
+    "reliability, four panels": lambda: plot_reliability(
         TARGETS, draw_scores(names=NETWORKS)[1], confidence=0.95
     ),
-    "reliability, six panels": lambda: plots.plot_reliability(
+    "reliability, six panels": lambda: plot_reliability(
         TARGETS,
         {
             f"{network}, {stage}": PROBS[NETWORKS[0]]
@@ -197,49 +219,49 @@ FIGURES = {
         },
         confidence=0.95,
     ),
-    "reliability, constant": lambda: plots.plot_reliability(TARGETS, CONSTANT, confidence=0.95),
-    "reliability, one panel": lambda: plots.plot_reliability(FEW, FEW_PROBS, confidence=0.95),
-    "decision": lambda: plots.plot_decision_curve(draw_decision(NETWORKS)),
-    "decision, one": lambda: plots.plot_decision_curve(draw_decision([LONG])),
-    "predictions": lambda: plots.plot_prediction_grid(draw_images(120), name_ids(120), TARGETS, PROBS[NETWORKS[0]]),
-    "predictions, nothing malignant called": lambda: plots.plot_prediction_grid(
+    "reliability, constant": lambda: plot_reliability(TARGETS, CONSTANT, confidence=0.95),
+    "reliability, one panel": lambda: plot_reliability(FEW, FEW_PROBS, confidence=0.95),
+    "decision": lambda: plot_decision_curve(draw_decision(NETWORKS)),
+    "decision, one": lambda: plot_decision_curve(draw_decision([LONG])),
+    "predictions": lambda: plot_prediction_grid(draw_images(120), name_ids(120), TARGETS, PROBS[NETWORKS[0]]),
+    "predictions, nothing malignant called": lambda: plot_prediction_grid(
         draw_images(120), name_ids(120), TARGETS, np.zeros(120)
     ),
-    "gradcam": lambda: plots.plot_gradcam_grid(
+    "gradcam": lambda: plot_gradcam_grid(
         draw_images(3),
         {"ResNet50": MAPS, "ResNet50, weights randomised": MAPS},
         labels=["TP\nISIC_0000001\np = 0.91"] * 3,
         targets=np.array([1, 0, 1]),
     ),
-    "gradcam, flat": lambda: plots.plot_gradcam_grid(
+    "gradcam, flat": lambda: plot_gradcam_grid(
         draw_images(1), {"VGG19": np.zeros((1, 7, 7))}, labels=["x"], targets=np.array([1])
     ),
-    "forest": lambda: plots.plot_forest(draw_forest(NETWORKS)),
-    "forest, combinations": lambda: plots.plot_forest(
+    "forest": lambda: plot_forest(draw_forest(NETWORKS)),
+    "forest, combinations": lambda: plot_forest(
         draw_forest([*NETWORKS, "ResNet50, fine-tuned + RBF SVM", "VGG19 features, RBF SVM [best of 7 by validation]"])
     ),
-    "forest, long names": lambda: plots.plot_forest(draw_forest([LONG]), metrics=["auc"]),
-    "differences": lambda: plots.plot_paired_differences(draw_differences(["ResNet50 − VGG19, fine-tuned", LONG])),
-    "differences, small": lambda: plots.plot_paired_differences(
+    "forest, long names": lambda: plot_forest(draw_forest([LONG]), metrics=["auc"]),
+    "differences": lambda: plot_paired_differences(draw_differences(["ResNet50 − VGG19, fine-tuned", LONG])),
+    "differences, small": lambda: plot_paired_differences(
         draw_differences(["ResNet50 − VGG19, from scratch"]).assign(difference=0.001, low=-0.018, high=0.02)
     ),
-    "differences, one": lambda: plots.plot_paired_differences(draw_differences(["a − b"]).iloc[:1]),
-    "by block": lambda: plots.plot_scores_by_block(draw_block_scores(MANY[:3], NETWORKS)),
-    "by block, many, AP": lambda: plots.plot_scores_by_block(draw_block_scores(MANY, NETWORKS[:1]), metric="ap"),
-    "heat map": lambda: plots.plot_classifier_heatmap(draw_heat(["resnet50", "vgg19"], ["svm_rbf", "knn", "logistic"])),
-    "heat map, gaps": lambda: plots.plot_classifier_heatmap(
+    "differences, one": lambda: plot_paired_differences(draw_differences(["a − b"]).iloc[:1]),
+    "by block": lambda: plot_scores_by_block(draw_block_scores(MANY[:3], NETWORKS)),
+    "by block, many, AP": lambda: plot_scores_by_block(draw_block_scores(MANY, NETWORKS[:1]), metric="ap"),
+    "heat map": lambda: plot_classifier_heatmap(draw_heat(["resnet50", "vgg19"], ["svm_rbf", "knn", "logistic"])),
+    "heat map, gaps": lambda: plot_classifier_heatmap(
         draw_heat(["resnet50", "vgg19", "mobilenetv2_100"], ["knn", LONG]).iloc[:-1]
     ),
-    "heat map, none": lambda: plots.plot_classifier_heatmap(draw_heat([], [])),
-    "heat map, one cell": lambda: plots.plot_classifier_heatmap(draw_heat(["vgg19"], ["knn"])),
-    "regimes": lambda: plots.plot_regimes(
+    "heat map, none": lambda: plot_classifier_heatmap(draw_heat([], [])),
+    "heat map, one cell": lambda: plot_classifier_heatmap(draw_heat(["vgg19"], ["knn"])),
+    "regimes": lambda: plot_regimes(
         draw_regimes(
             ["accuracy", "sensitivity", "specificity", "precision", "log_loss"], ["scratch", "features", "finetune"]
         )
     ),
-    "regimes, marked": lambda: plots.plot_regimes(
+    "regimes, marked": lambda: plot_regimes(
         draw_regimes(["accuracy", "log_loss"], ["scratch", "features", "finetune"]).assign(mark="secondary source"),
         official=False,
     ),
-    "regimes, one": lambda: plots.plot_regimes(draw_regimes(["auc"], ["scratch"])),
+    "regimes, one": lambda: plot_regimes(draw_regimes(["auc"], ["scratch"])),
 }

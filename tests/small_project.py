@@ -19,7 +19,7 @@ NAMES = ("01_eda", "02_augmentation_preview", "03_resnet50_finetune", "04_vgg19_
 
 PREPARE = '''
 """Counts instead of images."""
-from lesion_utils.files import dump_json, write_if_changed
+from lesion_utils.core.files import dump_json, write_if_changed
 
 def prepare_study(study, params, *, on_progress=None):
     on_progress("drawing", 1, 1)
@@ -39,7 +39,7 @@ def write_notebook_page(notebook, page, *, study, synthetic):
     page.write_text(f"{study} {synthetic}")
 '''
 SETUP = """import json, os, sys, time
-from lesion_utils.paths import Study
+from lesion_utils.core.paths import Study
 folder = Study(params["study"]).report_dir
 def save(name, text):
     path = folder / name
@@ -54,7 +54,7 @@ def make_project(folder: Path) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
     for name in ("Makefile", "pyproject.toml", "requirements.lock", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
-    for name, source in {"prepare": PREPARE, "report": REPORT, "notebook_pages": PAGES}.items():
+    for name, source in {"data/prepare": PREPARE, "report/index": REPORT, "report/notebook_pages": PAGES}.items():
         (folder / "lesion_utils" / f"{name}.py").write_text(source)
     (folder / "notebooks").mkdir()
     for name in NAMES:

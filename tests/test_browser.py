@@ -20,12 +20,12 @@ import pytest
 from fake_report import copy_fake_project, write_fake_report, write_index
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lesion_utils.compare import compare_reports
-from lesion_utils.compare_views import write_comparison
-from lesion_utils.notebook_pages import write_notebook_page
-from lesion_utils.params import load_study
-from lesion_utils.paths import Study
-from lesion_utils.publish import publish_study
+from lesion_utils.config.load import load_study
+from lesion_utils.core.paths import Study
+from lesion_utils.report.compare import compare_reports
+from lesion_utils.report.compare_views import write_comparison
+from lesion_utils.report.notebook_pages import write_notebook_page
+from lesion_utils.report.publish import publish_study
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [

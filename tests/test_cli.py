@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from lesion_utils import cli
-from lesion_utils.errors import DataError
-from lesion_utils.paths import project_root
+from lesion_utils.core.errors import DataError
+from lesion_utils.core.paths import project_root
 
 HEAVY = {"torch", "torchvision", "pandas", "matplotlib", "sklearn", "scipy", "timm", "papermill", "IPython", "numpy"}
 
@@ -18,7 +18,7 @@ HEAVY = {"torch", "torchvision", "pandas", "matplotlib", "sklearn", "scipy", "ti
     "code",
     [
         "import lesion_utils",
-        "import lesion_utils.cli, lesion_utils.graph, lesion_utils.params, lesion_utils.paths",
+        "import lesion_utils.cli, lesion_utils.pipeline.graph, lesion_utils.config.load, lesion_utils.core.paths",
         "import lesion_utils.cli as c; c.main(['keys', 'demo'])",
         "import lesion_utils.cli as c; c.main(['why', 'demo'])",
     ],
@@ -51,7 +51,7 @@ def test_how_a_verb_ends(monkeypatch, capsys, error, status, message):
     def fail(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("lesion_utils.execute.run_step", fail)
+    monkeypatch.setattr("lesion_utils.pipeline.execute.run_step", fail)
     assert cli.main(["run", "01_eda"]) == status
     assert capsys.readouterr().err == message
 
@@ -60,7 +60,7 @@ def test_a_mistake_in_the_package_keeps_its_traceback(monkeypatch):
     def fail(*arguments, **options):
         raise ModuleNotFoundError("x", name="lesion_utils.nothing")
 
-    monkeypatch.setattr("lesion_utils.execute.run_step", fail)
+    monkeypatch.setattr("lesion_utils.pipeline.execute.run_step", fail)
     with pytest.raises(ModuleNotFoundError):
         cli.main(["run", "01_eda"])
 

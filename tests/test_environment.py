@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
-from lesion_utils import doctor
-from lesion_utils.doctor import Finding, explain_torch, list_differences
-from lesion_utils.params import load_study
-from lesion_utils.paths import Study, project_root
+from lesion_utils.config.load import load_study
+from lesion_utils.core.paths import Study, project_root
+from lesion_utils.pipeline import doctor
+from lesion_utils.pipeline.doctor import Finding, explain_torch, list_differences
 
 ROOT = project_root()
 LOCK = (ROOT / "requirements.lock").read_text()
 
 
 def read_lock() -> list[Requirement]:
-    return [Requirement(line) for line in LOCK.splitlines() if line and not line.startswith(("#", " "))]
+    return [Requirement(line.rstrip("\\ ")) for line in LOCK.splitlines() if line and not line.startswith(("#", " "))]
 
 
 def read_dependencies() -> list[str]:
@@ -34,7 +35,7 @@ def test_conda_installs_the_same_lock():
     environment = YAML(typ="safe").load(ROOT / "environment.yml")
     *conda, pip = environment["dependencies"]
     assert [package.split("=")[0] for package in conda] == ["python", "pip"]
-    assert pip == {"pip": ["-r requirements.lock", "-e ."]}
+    assert pip == {"pip": ["-r requirements.lock"]}
     python = next(package for package in conda if package.startswith("python="))
     assert python.split("=")[1] in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
 
@@ -58,6 +59,13 @@ def test_the_lock_has_what_installs_the_package_and_names_no_machine():
     names = {r.name for r in read_lock()}
     assert {"uv", "setuptools"} <= names
     assert "://" not in LOCK, "no index's address"
+
+
+def test_every_package_in_the_lock_has_its_hashes():
+    """Each requirement ends in a continued line, and the next one holds a hash."""
+    lines = LOCK.splitlines()
+    bare = [a for a, b in pairwise(lines) if a and a[0] not in "# " and not b.strip().startswith("--hash=sha256:")]
+    assert not bare
 
 
 def test_torch_and_torchvision_are_a_pair():

@@ -18,9 +18,9 @@ import pytest
 import torch
 from tiny_study import make_images, make_params, regimes
 
-from lesion_utils import loop
-from lesion_utils.schema import StudyParams
-from lesion_utils.train import train_network
+from lesion_utils.config.schema import StudyParams
+from lesion_utils.training import loop
+from lesion_utils.training.fit import train_network
 
 KILLS = int(os.environ.get("KILLS", "4"))
 
@@ -84,7 +84,7 @@ def make_demanding_study() -> StudyParams:
 def start(folder: Path, *, die_in_write: int | None = None) -> multiprocessing.process.BaseProcess:
     """Train in a process of its own."""
     processes = multiprocessing.get_context("forkserver")  # imports torch once, not once per kill
-    processes.set_forkserver_preload(["lesion_utils.train", "tiny_study"])
+    processes.set_forkserver_preload(["lesion_utils.training.fit", "tiny_study"])
     arguments = {"args": (make_demanding_study(), folder), "kwargs": {"die_in_write": die_in_write}}
     process = processes.Process(target=train_tiny, **arguments)
     process.start()

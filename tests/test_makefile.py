@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from small_project import NAMES, ROOT, clean_environment, make, make_project, write_notebook
 
-from lesion_utils.graph import STEPS, list_upstream
+from lesion_utils.provenance.steps import STEPS, list_upstream
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> tuple[Path, str]:
     """A project after its first `make all`, with jobs in parallel, and what that printed."""
     folder = make_project(tmp_path_factory.mktemp("project"))
-    write_notebook(folder, "02_augmentation_preview", "import lesion_utils.watch")
+    write_notebook(folder, "02_augmentation_preview", "import lesion_utils.core.console")
     done = make(folder, "-j4", "all")
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
@@ -68,22 +68,17 @@ def test_a_second_run_does_nothing(project):
 @pytest.mark.slow
 def test_comments_and_docstrings_run_nothing(project, edit):
     edit("params/demo/vgg19.yaml", "momentum:", "# a comment\n  momentum:")
-    edit("lesion_utils/watch.py", '"""What the terminal', '"""All that the terminal')
+    edit("lesion_utils/core/console.py", '"""What the terminal', '"""All that the terminal')
     assert make(project, "all").stdout == ""
 
 
 @pytest.mark.slow
-def test_prose_renders_its_page_and_the_index_and_runs_no_notebook(project, edit):
+def test_a_changed_word_runs_its_notebook_and_what_reads_it(project, edit):
     make(project, "all")
     edit("notebooks/03_resnet50_finetune.ipynb", "## Work", "## Other words")
     why = make(project, "why").stdout.splitlines()
-    assert [line for line in why if not line.endswith("is up to date")] == [
-        "03_resnet50_finetune need not run; the notebook's prose changed: its page is rendered again",
-        "index follows, since 03_resnet50_finetune is rendered again",
-    ]
-    output = make(project, "all").stdout
-    assert "03_resnet50_finetune     page rendered again" in output
-    assert ran(output) == ["index"]
+    assert "03_resnet50_finetune runs because the notebook changed" in why
+    assert ran(make(project, "all").stdout)[0] == "03_resnet50_finetune"
     assert "## Other words" in (project / "reports/demo/notebooks/03_resnet50_finetune.ipynb").read_text()
     assert make(project, "all").stdout == ""
 
@@ -91,9 +86,9 @@ def test_prose_renders_its_page_and_the_index_and_runs_no_notebook(project, edit
 @pytest.mark.slow
 def test_code_reruns_what_reaches_it(project, edit):
     make(project, "all")
-    edit("lesion_utils/watch.py", "FILE_INTERVAL = 1.0, 60.0", "FILE_INTERVAL = 1.0, 61.0")
+    edit("lesion_utils/core/console.py", "FILE_INTERVAL = 1.0, 60.0", "FILE_INTERVAL = 1.0, 61.0")
     why = make(project, "why").stdout
-    assert "02_augmentation_preview runs because code changed in lesion_utils/watch.py" in why
+    assert "02_augmentation_preview runs because code changed in lesion_utils/core/console.py" in why
     assert "01_eda is up to date" in why
     assert "03_resnet50_finetune is up to date" in why
 

@@ -8,9 +8,9 @@ import pytest
 from drawn_predictions import COMPARISON, draw_predictions
 
 from benchmarks.oracles import ROOT, ask_mlscorecheck, ask_official, find_contradiction, read_truth
-from lesion_utils.ensembles import write_submissions
-from lesion_utils.predictions import write_predictions
-from lesion_utils.tables import tabulate_results
+from lesion_utils.evaluation.predictions import write_predictions
+from lesion_utils.evaluation.tables import tabulate_results
+from lesion_utils.notebooks.ensembles import write_submissions
 
 REPORTS = sorted(path.parent.parent for path in ROOT.glob("reports/*/metrics/05_comparison_results.csv"))
 COMBINED = COMPARISON.model_copy(update={"combinations": {"both": ["resnet50/finetune", "vgg19/finetune"]}})

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lesion_utils.schema import StudyParams
+from lesion_utils.config.schema import StudyParams
 
 AUGMENTATION = {
     "rotation": 90.0, "horizontal_flip": 0.5, "vertical_flip": 0.5, "scale": [0.9, 1.1], "translation": 0.05,

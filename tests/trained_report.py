@@ -7,13 +7,13 @@ from typing import Any
 import pandas as pd
 from tiny_study import TinyImages, make_images, make_params
 
-from lesion_utils.files import dump_json, write_atomic
-from lesion_utils.graph import STEPS
-from lesion_utils.paths import Study
-from lesion_utils.predictions import check_predictions
-from lesion_utils.schema import StudyParams
-from lesion_utils.tables import tabulate_results
-from lesion_utils.train import train_network
+from lesion_utils.config.schema import StudyParams
+from lesion_utils.core.files import dump_json, write_atomic
+from lesion_utils.core.paths import Study
+from lesion_utils.evaluation.predictions import check_predictions
+from lesion_utils.evaluation.tables import tabulate_results
+from lesion_utils.provenance.steps import STEPS
+from lesion_utils.training.fit import train_network
 
 DATA = make_images()
 

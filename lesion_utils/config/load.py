@@ -1,0 +1,214 @@
+"""Reading a study's YAML files, with errors that point at the line.
+
+YAML 1.2 by ruamel.yaml, so that `lr: 1e-4` is a number and `seed: 010` is ten, and pydantic for types,
+ranges and unknown keys. Every problem of every file is reported at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from lesion_utils.config.schema import Augmentation, Comparison, Data, Network, StudyParams
+from lesion_utils.config.words import Location, describe_range, find_schema, list_keys
+from lesion_utils.core.errors import ParamsError
+from lesion_utils.core.paths import project_root
+
+Model = TypeVar("Model", bound=BaseModel)
+
+#: The files of a study and what validates each, in the order in which they are read.
+FILES: dict[str, type[BaseModel]] = {
+    "data": Data,
+    "augmentation": Augmentation,
+    "resnet50": Network,
+    "vgg19": Network,
+    "comparison": Comparison,
+}
+
+
+def load_study(folder: Path) -> StudyParams:
+    """Read and validate the five YAML files of a study.
+
+    Args:
+        folder: `params/<study>`.
+
+    Raises:
+        ParamsError: with one paragraph per problem, each starting `file:line: key:`.
+    """
+    documents: dict[str, CommentedMap] = {}
+    problems: list[str] = []
+    for name, model in FILES.items():
+        path = folder / f"{name}.yaml"
+        try:
+            documents[name] = _read_yaml(path)
+            model.model_validate(_to_plain(documents[name]))
+        except ParamsError as error:
+            problems.append(str(error))
+        except ValidationError as error:
+            problems += _explain_all(error, path, documents[name], model)
+    if not problems:
+        try:
+            return StudyParams.model_validate({name: _to_plain(doc) for name, doc in documents.items()})
+        except ValidationError as error:  # rules that span files
+            for e in error.errors():
+                key, _, sentence = e["msg"].removeprefix("Value error, ").partition(": ")
+                name, _, inner = key.partition(".")
+                path, location = folder / f"{name}.yaml", tuple(inner.split("."))
+                problems.append(_paragraph(path, documents[name], location, sentence))
+    raise ParamsError("\n".join(problems))
+
+
+def load_file(path: Path, model: type[Model]) -> Model:
+    """Read and validate one YAML file.
+
+    Raises:
+        ParamsError: as `load_study`.
+    """
+    document = _read_yaml(path)
+    try:
+        return model.model_validate(_to_plain(document))
+    except ValidationError as error:
+        raise ParamsError("\n".join(_explain_all(error, path, document, model))) from None
+
+
+def resolve(source: str | Path | Mapping[str, Any]) -> tuple[str, StudyParams]:
+    """The study's name and parameters, from a folder or from the mapping that a run injects.
+
+    Args:
+        source: a folder such as "../params/demo" (relative to the present folder or to the project), or a
+            mapping with the keys `study` and the five files' names.
+    """
+    if isinstance(source, Mapping):
+        body = dict(source)
+        name = body.pop("study")
+        return name, StudyParams.model_validate(body)
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = project_root() / "notebooks" / source
+    return folder.resolve().name, load_study(folder.resolve())
+
+
+def to_mapping(name: str, params: StudyParams) -> dict[str, Any]:
+    """What a run injects into a notebook: every value used, in plain types; `resolve` takes it back."""
+    return {"study": name, **params.model_dump(mode="json")}
+
+
+def _read_yaml(path: Path) -> CommentedMap:
+    where = _relative(path)
+    try:
+        with path.open(encoding="utf-8") as stream:
+            document = YAML(typ="rt").load(stream)
+    except FileNotFoundError:
+        raise ParamsError(
+            "this file of the study is missing", where=where, do=f"copy params/demo/{path.name} there and edit it"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"not UTF-8 text ({error.reason})", where=where, do="save the file as UTF-8") from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None) if isinstance(error, MarkedYAMLError) else None
+        line = f":{mark.line + 1}" if mark else ""
+        what = (getattr(error, "problem", None) or str(error)).splitlines()[0]
+        raise ParamsError(f"not valid YAML: {what}", where=f"{where}{line}", do="correct the line") from None
+    if not isinstance(document, CommentedMap):
+        raise ParamsError("expected `key: value` lines", where=f"{where}:1", do=f"start from params/demo/{path.name}")
+    return document
+
+
+def _to_plain(node: Any) -> Any:
+    """ruamel's annotated containers and numbers as plain dict, list, int and float."""
+    if isinstance(node, CommentedMap):
+        return {key: _to_plain(value) for key, value in node.items()}
+    if isinstance(node, CommentedSeq):
+        return [_to_plain(value) for value in node]
+    for plain in (bool, int, float, str):
+        if isinstance(node, plain):
+            return plain(node)
+    return node
+
+
+def _explain_all(error: ValidationError, path: Path, document: CommentedMap, model: type[BaseModel]) -> list[str]:
+    """A paragraph per problem of one file; a misspelt key is one problem, not an unknown and a missing one."""
+    schema = model.model_json_schema()
+    errors = sorted(error.errors(), key=lambda e: e["type"] == "missing")
+    misspelt: set[Location] = set()
+    problems = []
+    for e in errors:
+        location = tuple(part for part in e["loc"] if part != "[key]")
+        if e["type"] == "extra_forbidden" or "[key]" in e["loc"]:
+            allowed = list_keys(schema, location[:-1])
+            close = difflib.get_close_matches(str(location[-1]), allowed, n=1, cutoff=0.5)
+            misspelt |= {(*location[:-1], key) for key in close}
+            hint = f", did you mean '{close[0]}'?" if close else ""
+            problems.append(_paragraph(path, document, location, f"unknown parameter{hint}", allowed=allowed))
+        elif location not in misspelt:
+            problems.append(_explain(e, location, path, document, schema))
+    return problems
+
+
+def _explain(
+    error: Mapping[str, Any], location: Location, path: Path, document: CommentedMap, schema: Mapping[str, Any]
+) -> str:
+    """One paragraph for a value that is missing, of the wrong type, out of range or against a rule."""
+    kind = error["type"]
+    if kind == "missing":
+        wanted = describe_range(find_schema(schema, location))
+        return _paragraph(path, document, location, f"this parameter is missing; it is {wanted}")
+    if kind == "value_error":
+        sentence = error["msg"].removeprefix("Value error, ")
+        key, colon, rest = sentence.partition(": ")
+        if colon and key in (list_keys(schema, location) or []):
+            location, sentence = (*location, key), rest
+        return _paragraph(path, document, location, sentence)
+    wanted = describe_range(find_schema(schema, location))
+    return _paragraph(path, document, location, f"{error['input']!r} is not {wanted}{_suggest(error)}")
+
+
+def _suggest(error: Mapping[str, Any]) -> str:
+    if error["type"] != "literal_error" or not isinstance(error["input"], str):
+        return ""
+    options = [part.strip("'") for part in error["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+    close = difflib.get_close_matches(error["input"], options, n=1)
+    return f", did you mean '{close[0]}'?" if close else ""
+
+
+def _paragraph(
+    path: Path, document: CommentedMap, location: Location, sentence: str, *, allowed: list[str] | None = None
+) -> str:
+    line = _find_line(document, location)
+    text = path.read_text(encoding="utf-8").splitlines()
+    key = ".".join(map(str, location))
+    parts = [f"{_relative(path)}:{line}: {key}: {sentence}"]
+    if line <= len(text):
+        parts.append(f"    {line} | {text[line - 1].rstrip()}")
+    if allowed:
+        anchor = location[-2] if len(location) > 1 else path.stem
+        parts.append(f"  allowed here: {', '.join(allowed)}        (params/README.md#{anchor})")
+    return "\n".join(parts)
+
+
+def _find_line(document: CommentedMap, location: Location) -> int:
+    """Line, from 1, of the deepest part of `location` that the file has."""
+    node: Any = document
+    line = 0
+    for part in location:
+        if isinstance(node, CommentedMap) and part in node:
+            line = node.lc.key(part)[0]
+        elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
+            line = node.lc.item(part)[0]
+        else:
+            break
+        node = node[part]
+    return line + 1
+
+
+def _relative(path: Path) -> str:
+    """The path as the user knows it: from the project's folder where it lies in it."""
+    path = path.resolve()
+    return str(path.relative_to(project_root())) if path.is_relative_to(project_root()) else str(path)

@@ -1,0 +1,65 @@
+"""`params/README.md`: every parameter with its range and meaning, written from the schema.
+
+`make reference` writes it after a change of `lesion_utils/config/schema.py`; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lesion_utils.config.load import FILES
+from lesion_utils.config.words import describe_range, find_schema
+from lesion_utils.core.files import write_if_changed
+from lesion_utils.core.paths import params_root
+
+INTRODUCTION = """# Parameters of a study
+
+A study is a folder here, with five files. Copy one, edit it, and run `make all STUDY=<folder>`: only what depends on a
+change runs again, and a change of a comment runs nothing. In the files, every key carries its reason; here, its range.
+Unknown keys, wrong types and values out of range stop a run before it starts, with the file and the line.
+
+This page is written by `make reference` from `lesion_utils/config/schema.py`.
+"""
+
+
+def render_readme() -> str:
+    """The page as Markdown: a table per file and per nested section."""
+    parts = [INTRODUCTION]
+    seen: set[str] = set()
+    for model in FILES.values():
+        if model.__name__ not in seen:
+            names = [n for n, m in FILES.items() if m is model]
+            heading = " and ".join(f"{n}.yaml" for n in names)
+            anchors = "".join(f'<a id="{n}"></a>' for n in names)
+            parts += [f"## {anchors}{heading}\n", *_render_section(model.model_json_schema(), ())]
+        seen.add(model.__name__)
+    return "\n".join(parts)
+
+
+def write_reference() -> None:
+    """Write `params/README.md`."""
+    write_if_changed(params_root() / "README.md", render_readme())
+
+
+def _render_section(schema: Mapping[str, Any], location: tuple[str, ...]) -> Iterator[str]:
+    properties = find_schema(schema, location)["properties"]
+    yield "| key | allowed | meaning |\n|---|---|---|"
+    sections = []
+    for key in properties:
+        node = find_schema(schema, (*location, key))
+        if "properties" in node or "propertyNames" in node:
+            sections.append(key)
+            allowed = f"a section, [below](#{key})"
+        else:
+            allowed = describe_range(node)
+        meaning = properties[key].get("description") or node["description"].rstrip(".")
+        yield f"| `{key}` | {allowed} | {meaning} |"
+    yield ""
+    for key in sections:
+        node = find_schema(schema, (*location, key))
+        inner = (*location, key, "*") if "propertyNames" in node else (*location, key)
+        yield f'### <a id="{key}"></a>{".".join((*location, key))}\n'
+        if "propertyNames" in node:
+            yield f"One or more of {', '.join(f'`{n}`' for n in node['propertyNames']['enum'])}, each with\n"
+        yield from _render_section(schema, inner)

@@ -1,0 +1,280 @@
+"""The schema of the five YAML files of a study: every key, its meaning, unit and range.
+
+Nothing here has a default: a default is chosen once, in the YAML file, with its reason beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Regime = Literal["scratch", "features", "finetune"]
+Classifier = Literal["logistic", "knn", "svm_linear", "svm_rbf", "svm_cubic", "random_forest", "gradient_boosting"]
+
+#: Whose test score may be aimed at.
+AimedRow = Literal[
+    "best",
+    "resnet50/scratch", "resnet50/features", "resnet50/finetune",
+    "vgg19/scratch", "vgg19/features", "vgg19/finetune",
+]  # fmt: skip
+
+#: The two regimes that start from pretrained weights.
+PRETRAINED_REGIMES = ("features", "finetune")
+
+#: The files of a study that describe a network.
+NETWORKS = ("resnet50", "vgg19")
+
+
+class Section(BaseModel):
+    """A mapping in a YAML file: strict types, no unknown keys, no changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Synthetic(Section):
+    """The embedded data set that `lesion_utils.data.synthetic` draws."""
+
+    train_images: int = Field(ge=40, le=900, description="training images to draw, at most as many as ISIC 2016 has")
+    test_images: int = Field(ge=20, le=379, description="test images to draw, at most as many as ISIC 2016 has")
+    prevalence: Fraction = Field(description="share of malignant images in each split")
+    overlap: float = Field(
+        ge=0,
+        le=3,
+        description="standard deviation of the latent malignancy within a class, the class means being 2 apart; "
+        "0 makes the classes separable",
+    )
+    image_width: int = Field(ge=64, le=2048, description="width of the drawn photographs, px")
+
+
+class Data(Section):
+    """data.yaml: which images, how they are stored and how they are split."""
+
+    title: str = Field(min_length=1, description="the study's name on its pages")
+    remarks: list[Annotated[str, Field(min_length=1)]] = Field(
+        description="what a reader must know before any number, shown on every page"
+    )
+    source: Literal["synthetic", "isic2016"] = Field(description="drawn images, or the challenge's files")
+    seed: Seed = Field(description="seed of the drawing and of the split")
+    synthetic: Synthetic | None = Field(description="what to draw; null unless source is synthetic")
+    stored_size: int = Field(ge=32, le=1024, description="side of the decoded images in the cache, px")
+    aspect: Literal["squash", "crop", "pad"] = Field(description="how a rectangular photograph becomes a square")
+    validation_fraction: float = Field(
+        ge=0.05, le=0.5, description="share of the training images held out to choose on"
+    )
+    split: Literal["grouped", "starting_project"] = Field(description="how validation images are chosen")
+    drop_leaks: bool = Field(description="leave training images out that duplicate a test image")
+
+    @model_validator(mode="after")
+    def _synthetic_belongs_to_its_source(self):
+        if (self.source == "synthetic") != (self.synthetic is not None):
+            raise ValueError("synthetic: give it when source is synthetic, and null otherwise")
+        return self
+
+    @model_validator(mode="after")
+    def _starting_project_has_its_share(self):
+        if self.split == "starting_project" and self.validation_fraction != 0.2:
+            raise ValueError("validation_fraction: the starting project's split holds out 0.2")
+        return self
+
+
+class Augmentation(Section):
+    """augmentation.yaml: random changes of the training images, drawn anew each epoch."""
+
+    rotation: float = Field(ge=0, le=180, description="largest rotation either way, degrees")
+    horizontal_flip: Probability = Field(description="probability of a left-right flip")
+    vertical_flip: Probability = Field(description="probability of an up-down flip")
+    scale: list[Annotated[float, Field(ge=0.25, le=4)]] = Field(
+        min_length=2, max_length=2, description="smallest and largest magnification; 1 is the image as it is"
+    )
+    translation: float = Field(ge=0, le=0.5, description="largest shift either way, share of the side")
+    shear: float = Field(ge=0, le=45, description="largest shear either way, degrees")
+    brightness: float = Field(ge=0, le=0.9, description="largest relative change of brightness")
+    contrast: float = Field(ge=0, le=0.9, description="largest relative change of contrast")
+    saturation: float = Field(ge=0, le=0.9, description="largest relative change of saturation")
+    hue: float = Field(ge=0, le=0.5, description="largest shift of hue, share of the colour circle")
+    fill: Literal["reflect", "border", "zeros"] = Field(description="what lies beyond the image's edge")
+
+    @model_validator(mode="after")
+    def _scale_is_ordered(self):
+        if self.scale[0] > self.scale[1]:
+            raise ValueError("scale: the first number is the smallest magnification, the second the largest")
+        return self
+
+
+class Optim(Section):
+    """The optimiser, shared by every regime of a network."""
+
+    name: Literal["sgd", "adamw"] = Field(description="stochastic gradient descent with momentum, or AdamW")
+    momentum: float = Field(ge=0, lt=1, description="momentum of SGD, or AdamW's first beta")
+    weight_decay: float = Field(ge=0, le=1, description="decay of weights; norms and biases are never decayed")
+    clip_norm: float = Field(ge=0, le=100, description="largest norm of the gradient; 0 leaves it alone")
+    warmup_epochs: float = Field(ge=0, le=20, description="epochs over which the learning rate rises linearly")
+    final_lr: Probability = Field(description="learning rate at the end of the cosine, share of the peak")
+
+
+class RegimeParams(Section):
+    """How one of Lopez's three regimes is trained."""
+
+    epochs: int = Field(ge=1, le=1000, description="passes over the training images")
+    lr: float = Field(gt=0, le=10, description="peak learning rate of the last layer")
+    image_size: int | None = Field(
+        ge=32, le=1024, description="side of the network's input in this regime, px; null: the network's own"
+    )
+    head_epochs: int = Field(ge=0, le=100, description="of these, the first ones train the new head alone")
+    frozen_layers: int = Field(
+        ge=0, le=1000, description="layers, counted from the input as timm counts them, that keep the weights they have"
+    )
+    layer_decay: float = Field(gt=0, le=1, description="factor on the learning rate per layer group towards the input")
+    batchnorm: Literal["train", "frozen"] = Field(description="update BatchNorm's running statistics, or keep them")
+
+    @model_validator(mode="after")
+    def _head_epochs_are_some_of_the_epochs(self):
+        if self.head_epochs > self.epochs:
+            raise ValueError("head_epochs: cannot exceed epochs")
+        return self
+
+
+class Imbalance(Section):
+    """What is done about benign images outnumbering malignant ones."""
+
+    method: Literal["none", "class_weights", "balanced_sampling", "focal"] = Field(description="how, if at all")
+    focal_gamma: float = Field(ge=0, le=10, description="focusing exponent of the focal loss")
+
+
+class Averaging(Section):
+    """Averaging of weights over training."""
+
+    method: Literal["none", "ema", "swa"] = Field(description="exponential moving average, or the tail's plain mean")
+    decay: float = Field(ge=0, lt=1, description="decay of the moving average, per step")
+    swa_start: Probability = Field(description="share of the epochs after which the plain mean begins")
+
+
+class Network(Section):
+    """resnet50.yaml and vgg19.yaml: one backbone, its regimes and how it is trained."""
+
+    backbone: str = Field(min_length=1, description="timm's name of the network, with the tag of its weights")
+    weights: str = Field(
+        min_length=1,
+        description="`pretrained` (by the backbone's tag), `none`, or a file (looked up in WEIGHTS_DIR)",
+    )
+    without_weights: Literal["stop", "skip"] = Field(
+        description="when the weights cannot be had: stop, or leave the regimes that need them out and say so"
+    )
+    image_size: int = Field(ge=32, le=1024, description="side of the network's input, px")
+    drop_rate: float = Field(ge=0, lt=1, description="dropout before the last layer")
+    regimes: dict[Regime, RegimeParams] = Field(min_length=1, description="which regimes are trained, and how")
+    seeds: list[Seed] = Field(min_length=1, description="one run of every regime per seed")
+    batch_size: int = Field(ge=2, le=1024, description="images per step through the network")
+    accumulation: int = Field(ge=1, le=64, description="steps whose gradients are summed before the weights change")
+    optim: Optim
+    label_smoothing: float = Field(ge=0, lt=0.5, description="share of each label given to the other class")
+    mixup: float = Field(ge=0, le=2, description="alpha of mixup's beta distribution; 0 turns it off")
+    imbalance: Imbalance
+    averaging: Averaging
+    early_stopping: int = Field(
+        ge=0, le=1000, description="epochs without a better validation AP before a stop; 0: never"
+    )
+    tta: Literal["none", "flips"] = Field(
+        description="test-time augmentation: none, or the eight flips and quarter turns"
+    )
+    classifiers: list[Classifier] = Field(description="classical classifiers on the frozen features")
+    determinism: Literal["exact", "device", "fast"] = Field(
+        description="the promise of reproducibility, see the README"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        description="arithmetic of the forward pass; auto takes bfloat16 where the processor has it"
+    )
+    compile: bool = Field(description="compile the training step with torch.compile; needs a C++ compiler")
+
+    @model_validator(mode="after")
+    def _parts_fit(self):
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds: each seed once")
+        if self.weights == "none" and any(r in self.regimes for r in PRETRAINED_REGIMES):
+            raise ValueError("regimes: features and finetune start from pretrained weights, but weights is none")
+        if "scratch" in self.regimes and self.regimes["scratch"].frozen_layers:
+            raise ValueError("regimes: from scratch, frozen_layers would keep random weights; set it to 0")
+        return self
+
+    def in_regime(self, regime: Regime) -> Network:
+        """The same network with that regime's own settings in place of the common ones."""
+        own = self.regimes[regime].image_size if regime in self.regimes else None
+        return self.model_copy(update={"image_size": own}) if own else self
+
+
+class Primary(Section):
+    """The one comparison that is tested; every other is descriptive."""
+
+    metric: Literal["auc", "ap"] = Field(description="what is compared")
+    regime: Regime = Field(description="the regime in which ResNet50 and VGG19 are compared")
+    alpha: Fraction = Field(description="two-sided significance level")
+
+
+class Aim(Section):
+    """What a row is to reach on the test images."""
+
+    ap: Fraction | None = Field(description="average precision, at least; null: no aim")
+    auc: Fraction | None = Field(description="area under the ROC curve, at least; null: no aim")
+
+
+class Comparison(Section):
+    """comparison.yaml: the statistics of 05_comparison."""
+
+    primary: Primary
+    bootstrap_draws: int = Field(
+        ge=100, le=1_000_000, description="stratified bootstrap resamples behind each interval"
+    )
+    seed: Seed = Field(description="seed of the resampling")
+    confidence: Fraction = Field(description="coverage of every interval")
+    sensitivity_target: Fraction = Field(description="sensitivity at which the validation threshold is chosen")
+    power: Fraction = Field(description="power at which the smallest detectable AUC difference is stated")
+    balanced_subset: int = Field(
+        ge=2, description="images per class in Lopez's balanced subset; the smaller class bounds it"
+    )
+    balanced_repeats: int = Field(ge=1, le=100_000, description="balanced subsets drawn, for the spread")
+    combinations: dict[str, list[str]] = Field(
+        description="name shown: [members] whose probabilities are averaged, each `network/regime` or "
+        "`network/features:classifier` and itself the mean over its seeds; {} for none"
+    )
+    aims: dict[AimedRow, Aim] = Field(
+        description="what is to be reached on the test images, by a single network of `network/regime` or by the row "
+        "that validation puts first (`best`); {} for none"
+    )
+
+    @model_validator(mode="after")
+    def _combinations_can_be_had(self):
+        stages = [*get_args(Regime), *(f"features:{name}" for name in get_args(Classifier))]
+        known = [f"{network}/{stage}" for network in NETWORKS for stage in stages]
+        for name, members in self.combinations.items():
+            if not name.strip() or name.casefold() in NETWORKS:
+                raise ValueError(f"combinations: {name!r} names no combination; say what is averaged")
+            if unknown := [member for member in members if member not in known]:
+                raise ValueError(f"combinations: {unknown[0]!r} is not a member such as resnet50/finetune")
+            if len(members) < 2 or len(set(members)) < len(members):
+                raise ValueError(f"combinations: {name!r} wants two members or more, each once")
+        return self
+
+
+class StudyParams(Section):
+    """A whole study: the five files of `params/<study>/`."""
+
+    data: Data
+    augmentation: Augmentation
+    resnet50: Network
+    vgg19: Network
+    comparison: Comparison
+
+    @model_validator(mode="after")
+    def _input_is_not_larger_than_what_is_stored(self):
+        for name in ("resnet50", "vgg19"):
+            network: Network = getattr(self, name)
+            keys = {f"{name}.image_size": network.image_size}
+            keys |= {f"{name}.regimes.{regime}.image_size": own.image_size for regime, own in network.regimes.items()}
+            for key, size in keys.items():
+                if (size or 0) > self.data.stored_size:
+                    raise ValueError(f"{key}: cannot exceed data.stored_size ({self.data.stored_size} px)")
+        return self

@@ -1,0 +1,107 @@
+"""What the terminal shows while a step runs: a clock, the latest line of the training log, and one line at the end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+from lesion_utils.core.paths import Study
+
+#: Seconds between two looks on a terminal, and between two lines in a log file.
+TERMINAL_INTERVAL, FILE_INTERVAL = 1.0, 60.0
+
+
+class Console:
+    """One line per step; on a terminal, a line above it that changes while the step runs."""
+
+    def __init__(self, out: TextIO | None = None):
+        self._out = out or sys.stdout
+        self._terminal = self._out.isatty()
+        self._count = ""
+
+    def report(self, line: str) -> None:
+        """Say a line that stays."""
+        self._out.write(f"{line}\n")
+        self._out.flush()
+
+    def show_count(self, what: str, done: int, total: int) -> None:
+        """Remember how far a piece of work is; the clock shows it."""
+        self._count = f"{what} {done:,} of {total:,}" if total else what
+
+    @contextmanager
+    def show_step(self, name: str, read_status: Callable[[], str]) -> Iterator[None]:
+        """Show the time since the start and `read_status()` while the block runs."""
+        self._count = ""
+        ended = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(name, read_status, ended), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watcher.join()
+
+    def _watch(self, name: str, read_status: Callable[[], str], ended: threading.Event) -> None:
+        start, told = time.monotonic(), ""
+        while not ended.wait(TERMINAL_INTERVAL if self._terminal else FILE_INTERVAL):
+            status = read_status() or self._count
+            line = f"{name:<24} {format_clock(time.monotonic() - start)}  {status}".rstrip()
+            if self._terminal:
+                width = shutil.get_terminal_size().columns - 1
+                self._out.write(f"\r\x1b[K{line[:width]}")
+                self._out.flush()
+            elif status != told:
+                self.report(line)
+            told = status
+        if self._terminal:
+            self._out.write("\r\x1b[K")
+            self._out.flush()
+
+
+def follow_log(study: Study, step: str) -> Callable[[], str]:
+    """A function that returns the latest line of a step's training log in words; "" while there is none."""
+    path = study.runs / step / "train.jsonl"
+
+    def read() -> str:
+        with suppress(OSError, ValueError, KeyError, IndexError):  # not there yet, or half a line
+            return describe_event(json.loads(path.read_text(encoding="utf-8").splitlines()[-1]))
+        return ""
+
+    return read
+
+
+def describe_event(event: dict) -> str:
+    """One line of the training log in words.
+
+    "scratch, seed 1: epoch 3 of 16, loss 0.531, validation AP 0.412, AUC 0.701, 41 images/s, 40 s left"
+    """
+    run = f"{event['regime']}, seed {event['seed']}" if "seed" in event else event["regime"]
+    if "stage" in event:
+        return f"{run}: {event['stage']}, {event['done']:,} of {event['total']:,}"
+    return (
+        f"{run}: epoch {event['epoch']} of {event['epochs']}, loss {event['loss']:.3f}, "
+        f"validation AP {event['val_ap']:.3f}, AUC {event['val_auc']:.3f}, "
+        f"{event['images_per_s']:.0f} images/s, {format_duration(event['seconds_left'])} left"
+    )
+
+
+def format_clock(seconds: float) -> str:
+    """Hours, minutes and seconds, such as 00:12:41."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
+
+
+def format_duration(seconds: float) -> str:
+    """A time as one says it: "42 s", "1 min 42 s", "2 h 05 min"."""
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60:02d} s"
+    return f"{total // 3600} h {total % 3600 // 60:02d} min"

@@ -1,0 +1,114 @@
+"""Where things are. Nothing is created or checked until it is asked for."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lesion_utils.core.errors import ParamsError
+
+
+def project_root() -> Path:
+    """The folder that holds `params/`, `notebooks/` and `reports/`."""
+    return Path(__file__).resolve().parents[2]
+
+
+def _from_environment(variable: str) -> Path | None:
+    value = os.environ.get(variable, "").strip()
+    return Path(value).expanduser().resolve() if value else None
+
+
+def data_dir() -> Path:
+    """The challenge's files: `DATA_DIR`, or `data/isic2016` in the project."""
+    return _from_environment("DATA_DIR") or project_root() / "data" / "isic2016"
+
+
+def weights_dir() -> Path | None:
+    """The folder of pretrained weights that the user named with `WEIGHTS_DIR`, if any."""
+    return _from_environment("WEIGHTS_DIR")
+
+
+def cache_dir() -> Path:
+    """Decoded images and frozen features: `LESION_CACHE`, or `data/cache` in the project."""
+    return _from_environment("LESION_CACHE") or project_root() / "data" / "cache"
+
+
+def synthetic_dir() -> Path:
+    """Drawn data sets, one folder per setting."""
+    return project_root() / "data" / "synthetic"
+
+
+def params_root() -> Path:
+    """The folder of all studies' parameters."""
+    return project_root() / "params"
+
+
+def reports_root() -> Path:
+    """The folder of all studies' reports: `REPORTS_DIR`, or `reports` in the project."""
+    return _from_environment("REPORTS_DIR") or project_root() / "reports"
+
+
+def list_studies() -> list[str]:
+    """Names of the studies that exist, sorted."""
+    return sorted(p.name for p in params_root().iterdir() if (p / "data.yaml").is_file())
+
+
+@dataclass(frozen=True)
+class Study:
+    """The folders of one study."""
+
+    name: str
+
+    @property
+    def params_dir(self) -> Path:
+        """The five YAML files.
+
+        Raises:
+            ParamsError: there is no such study.
+        """
+        folder = params_root() / self.name
+        if not (folder / "data.yaml").is_file():
+            raise ParamsError(
+                f"there is no study {self.name!r}",
+                where=f"STUDY={self.name}",
+                expected="one of " + ", ".join(list_studies()),
+                do=f"choose one, or copy params/isic2016 to params/{self.name} and edit it",
+            )
+        return folder
+
+    @property
+    def report_dir(self) -> Path:
+        return reports_root() / self.name
+
+    @property
+    def data(self) -> Path:
+        return self.report_dir / "data"
+
+    @property
+    def keys(self) -> Path:
+        return self.report_dir / "keys"
+
+    @property
+    def runs(self) -> Path:
+        return self.report_dir / "runs"
+
+    @property
+    def notebooks(self) -> Path:
+        return self.report_dir / "notebooks"
+
+    @property
+    def html(self) -> Path:
+        return self.report_dir / "html"
+
+    @property
+    def figures(self) -> Path:
+        return self.report_dir / "figures"
+
+    @property
+    def metrics(self) -> Path:
+        return self.report_dir / "metrics"
+
+    @property
+    def predictions(self) -> Path:
+        return self.report_dir / "predictions"

@@ -1,0 +1,161 @@
+"""Reading the challenge's files: images and labels become one table, or every problem is named.
+
+The formats that exist in the wild are read: label files with or without
+a header, a byte-order mark or carriage returns; ids with or without `.jpg`; labels as words (the training file) or as
+`0.0` and `1.0` (the test file). Everything else is refused with its file and line.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from lesion_utils.core.errors import DataError
+from lesion_utils.provenance.outside import FOLDERS, LABEL_FILES
+
+SPLITS = ("train", "test")
+CLASSES = ("benign", "malignant")
+#: Images per split and class (benign, malignant) as the challenge states them.
+CHALLENGE_COUNTS = {"train": (727, 173), "test": (304, 75)}
+
+Counts = dict[str, tuple[int, int]]
+
+_LABELS = {"benign": 0, "0": 0, "0.0": 0, "malignant": 1, "1": 1, "1.0": 1}
+_HEADERS = {"image", "image_id", "image_name", "id", "name"}
+_ID = re.compile(r"ISIC_\d{7}")
+
+
+@dataclass
+class Scan:
+    """What lies in a data folder: the sound part as a table, all problems, and remarks about what was tolerated."""
+
+    table: pd.DataFrame
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_dataset(root: Path, *, counts: Counts | None = CHALLENGE_COUNTS) -> pd.DataFrame:
+    """Read the table of images and labels from a folder in the challenge's layout.
+
+    Args:
+        root: folder that holds `ISBI2016_ISIC_Part3_{Training,Test}_Data/` and the two label files.
+        counts: images per split and class (benign, malignant) to insist on; None accepts any.
+
+    Returns:
+        one row per image: `image_id` (ISIC_xxxxxxx), `split` (train, test), `target` (0 benign, 1 malignant),
+        `path`; the training images first, then by id.
+
+    Raises:
+        DataError: names every problem at once: unreadable labels, ids twice, images without label, labels without
+            image, wrong counts.
+    """
+    scan = scan_dataset(root, counts=counts)
+    raise_problems(scan.problems, root)
+    return scan.table
+
+
+def scan_dataset(root: Path, *, counts: Counts | None = CHALLENGE_COUNTS) -> Scan:
+    """Like `read_dataset`, but collects the problems instead of raising them."""
+    scan = Scan(pd.DataFrame())
+    rows = [row for split in SPLITS for row in _scan_split(Path(root), split, scan)]
+    scan.table = pd.DataFrame(rows, columns=["image_id", "split", "target", "path"])
+    twice = scan.table.image_id[scan.table.image_id.duplicated()]
+    scan.problems += [f"{image_id}: is in the training and in the test set" for image_id in twice]
+    for split in SPLITS if counts and not scan.problems else ():  # a wrong count is news only where all else is right
+        targets = scan.table.target[scan.table.split == split]
+        found = (int((targets == 0).sum()), int((targets == 1).sum()))
+        if found != counts[split]:
+            scan.problems.append(
+                f"{LABEL_FILES[split]}: {found[0]} benign and {found[1]} malignant images with a label and a file, "
+                f"expected {counts[split][0]} and {counts[split][1]}"
+            )
+    return scan
+
+
+def raise_problems(problems: list[str], root: Path) -> None:
+    """Raise one error that lists all problems, if there are any."""
+    if problems:
+        some = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise DataError(
+            f"{some} in the data:\n" + "\n".join(f"  - {problem}" for problem in problems),
+            where=root,
+            expected="the challenge's layout: "
+            + ", ".join([*(f"{folder}/ISIC_xxxxxxx.jpg" for folder in FOLDERS.values()), *LABEL_FILES.values()]),
+            do="put the challenge's own files in place, or set DATA_DIR to a folder that has them",
+        )
+
+
+def _scan_split(root: Path, split: str, scan: Scan) -> list[tuple[str, str, int, str]]:
+    """Match the labels of one split with its images; what does not match goes to `scan`."""
+    labels = read_labels(root / LABEL_FILES[split], problems=scan.problems, notes=scan.notes)
+    folder = root / FOLDERS[split]
+    if not folder.is_dir():
+        scan.problems.append(f"{FOLDERS[split]}: this folder of images is missing")
+        return []
+    images = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix == ".jpg"}
+    others = Counter(path.suffix or path.name for path in folder.iterdir() if path.suffix != ".jpg")
+    if others:
+        named = ", ".join(f"{count} x {suffix}" for suffix, count in sorted(others.items()))
+        scan.notes.append(f"{folder.name}: left aside what is not a .jpg file ({named})")
+    for image_id in sorted(images.keys() - labels.keys()):
+        scan.problems.append(f"{folder.name}/{images[image_id].name}: image without a label in {LABEL_FILES[split]}")
+    for image_id in sorted(labels.keys() - images.keys()):
+        line, _ = labels[image_id]
+        scan.problems.append(f"{LABEL_FILES[split]}:{line}: {image_id} has no image in {folder.name}")
+    sound = sorted(image_id for image_id in labels.keys() & images.keys() if labels[image_id][1] is not None)
+    return [(image_id, split, labels[image_id][1], str(images[image_id])) for image_id in sound]
+
+
+def read_labels(path: Path, *, problems: list[str], notes: list[str]) -> dict[str, tuple[int, int | None]]:
+    """Read one file of labels.
+
+    Args:
+        path: a CSV file of two columns, id and label.
+        problems: receives a sentence for each line that is refused.
+        notes: receives a sentence for each oddity that is tolerated.
+
+    Returns:
+        for each image id the number of its line and its target (0 benign, 1 malignant; None where the label
+        was refused).
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+    except FileNotFoundError:
+        problems.append(f"{path.name}: this file of labels is missing")
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{path.name}: not a readable UTF-8 text: {error}")
+        return {}
+    labels: dict[str, tuple[int, int | None]] = {}
+    for number, line in enumerate(lines, start=1):
+        fields = [text.strip() for text in next(csv.reader([line]), [])]
+        if not any(fields) or (number == 1 and len(fields) == 2 and fields[0].lower() in _HEADERS):
+            continue
+        image_id, target, problem = _parse_row(fields)
+        first, known = labels.setdefault(image_id, (number, target)) if image_id else (number, None)
+        if problem:
+            problems.append(f"{path.name}:{number}: {problem}")
+        elif first != number and known == target:
+            notes.append(f"{path.name}:{number}: {image_id} is listed again with the same label as in line {first}")
+        elif first != number and known is not None:
+            problems.append(
+                f"{path.name}:{number}: {image_id} is {CLASSES[target]} here and {CLASSES[known]} in line {first}"
+            )
+    return labels
+
+
+def _parse_row(fields: list[str]) -> tuple[str | None, int | None, str | None]:
+    """Image id, target and, if something is wrong with the line, a sentence about it."""
+    if len(fields) != 2:
+        return None, None, f"expected two columns, id and label, found {len(fields)}"
+    image_id = re.sub(r"\.jpe?g$", "", fields[0], flags=re.IGNORECASE)
+    if not _ID.fullmatch(image_id):
+        return None, None, f"{fields[0]!r} is not an image id (ISIC_ and seven digits)"
+    if fields[1] not in _LABELS:
+        return image_id, None, f"unknown label {fields[1]!r} of {image_id}, expected one of {', '.join(_LABELS)}"
+    return image_id, _LABELS[fields[1]], None

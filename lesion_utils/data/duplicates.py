@@ -1,0 +1,116 @@
+"""Images that show the same photograph: the same bytes, the same pixels, or the same picture in another pose.
+
+Pictures are compared by a perceptual hash: the signs of the low frequencies of a small grey copy (Zauner 2010, the
+"pHash"), here 16 x 16 of them. Any two different photographs of the challenge differ in 44 bits or more of the 255, in
+every pose; its photographs and their own copies with another size, compression, contrast or colour differ in 24 at
+most, most of them in fewer than 10. A crop by more than 1 % of the sides and a second photograph of a lesion escape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.fft import dctn
+
+from lesion_utils.data.images import run_parallel
+
+COLUMNS = [
+    "image_id_a", "split_a", "target_a", "image_id_b", "split_b", "target_b", "kind", "pose", "distance", "correlation",
+]  # fmt: skip
+#: Exact copies first.
+KINDS = ("same bytes", "same pixels", "near")
+#: The eight poses of a square: quarter turns counter-clockwise, after a left-right mirroring or not.
+POSES = tuple(
+    ("mirrored, " if mirrored else "") + (f"turned {90 * turns}°" if turns else "upright")
+    for mirrored in (False, True)
+    for turns in range(4)
+)
+
+THUMBNAIL, FREQUENCIES = 32, 16
+#: Two pictures are near duplicates if at most so many of their 255 bits differ.
+NEAR_BITS = 32
+_BLOCK = 256
+
+
+def find_duplicates(table: pd.DataFrame, images: np.ndarray, *, boxes: list, workers: int) -> pd.DataFrame:
+    """Find all pairs of images that show the same photograph.
+
+    Args:
+        table: columns `image_id`, `split`, `target`, `sha256`; N rows.
+        images: (N, S, S, 3) uint8, the decoded images in the table's order.
+        boxes: for each image the rows and columns that show it, see `images.content_box`.
+        workers: images worked on at a time.
+
+    Returns:
+        one row per pair, in the table's order: both ids, splits and targets; `kind` (see `KINDS`); `pose` of
+        the second image in which it looks like the first; `distance`, bits of 255 that differ; `correlation` of the
+        grey thumbnails, in [-1, 1].
+    """
+
+    def shrink(index: int) -> tuple[str, np.ndarray]:
+        picture = np.ascontiguousarray(images[index][boxes[index]])
+        grey = Image.fromarray(picture).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+        return hashlib.sha256(picture).hexdigest(), np.asarray(grey, np.float32)
+
+    pixel_hashes, thumbnails = zip(*run_parallel(shrink, range(len(table)), workers=workers), strict=True)
+    return compare_pictures(table, np.stack(thumbnails), pixels=np.array(pixel_hashes))
+
+
+def compare_pictures(table: pd.DataFrame, thumbnails: np.ndarray, *, pixels: np.ndarray) -> pd.DataFrame:
+    """Like `find_duplicates`, from grey thumbnails (N, 32, 32) float32 and a hash (N,) of every image's pixels."""
+    rows = []
+    for a, b, pose, distance in _near_pairs(thumbnails):
+        first, second = table.iloc[a], table.iloc[b]
+        same = first.sha256 == second.sha256, pixels[a] == pixels[b], True
+        correlation = np.corrcoef(thumbnails[a].ravel(), pose_picture(thumbnails[b], pose).ravel())[0, 1]
+        rows.append((
+            first.image_id, first.split, first.target, second.image_id, second.split, second.target,
+            KINDS[same.index(True)], POSES[pose], distance, round(float(np.nan_to_num(correlation, nan=1)), 4),
+        ))  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def pose_picture(picture: np.ndarray, pose: int) -> np.ndarray:
+    """One of the eight poses (`POSES`) of a picture (..., S, S)."""
+    mirrored, turns = divmod(pose, 4)
+    return np.rot90(picture[..., ::-1] if mirrored else picture, turns, axes=(-2, -1))
+
+
+def hash_pictures(thumbnails: np.ndarray) -> np.ndarray:
+    """Perceptual hash of grey pictures.
+
+    Args:
+        thumbnails: (N, 32, 32) float32.
+
+    Returns:
+        (N, 255) float32 of -1 and 1: whether each low frequency lies above the picture's median one.
+    """
+    low = dctn(thumbnails, axes=(1, 2))[:, :FREQUENCIES, :FREQUENCIES].reshape(len(thumbnails), -1)[:, 1:]
+    return np.where(low > np.median(low, axis=1, keepdims=True), np.float32(1), np.float32(-1))
+
+
+def group_duplicates(image_ids: pd.Series, duplicates: pd.DataFrame) -> pd.Series:
+    """Name the group of each image: the first id among all it is connected with through pairs of duplicates."""
+    group = {image_id: image_id for image_id in image_ids}
+    for a, b in zip(duplicates["image_id_a"], duplicates["image_id_b"], strict=True):
+        keep, drop = sorted((group[a], group[b]))
+        group = {image_id: keep if name == drop else name for image_id, name in group.items()}
+    return image_ids.map(group)
+
+
+def _near_pairs(thumbnails: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
+    """Pairs (a, b, pose, bits) with a < b that differ in few bits, each in its best pose."""
+    hashes = hash_pictures(thumbnails)
+    posed = [hash_pictures(pose_picture(thumbnails, pose)) for pose in range(len(POSES))]
+    bits = hashes.shape[1]
+    for start in range(0, len(hashes), _BLOCK):
+        block = hashes[start : start + _BLOCK]
+        agreement = np.stack([block @ other.T for other in posed])
+        distance = ((bits - agreement.max(axis=0)) / 2).astype(int)
+        for row, b in np.argwhere(distance <= NEAR_BITS):
+            if start + row < b:
+                yield int(start + row), int(b), int(agreement[:, row, b].argmax()), int(distance[row, b])

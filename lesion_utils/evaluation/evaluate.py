@@ -1,0 +1,229 @@
+"""All metrics of one set of scores, each with its interval, from one pass over the bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from lesion_utils.evaluation.calibration import average_losses
+from lesion_utils.evaluation.intervals import (
+    Interval,
+    bound_specificity,
+    bounds_from_below,
+    combine_intervals,
+    delong_interval,
+    map_draws,
+    percentile_interval,
+    wilson_interval,
+)
+from lesion_utils.evaluation.metrics import Confusion, rank_scores
+
+#: Sensitivities at which specificity is read: 82 and 89 % by the 2017 challenge, 95 % by both, 98 and 99 % by 2016.
+SENSITIVITIES = {0.82: "2017", 0.89: "2017", 0.95: "2016 and 2017", 0.98: "2016", 0.99: "2016"}
+
+AT_SENSITIVITY = "specificity_at_sensitivity_"
+
+#: Sensitivity above which the partial AUC counts, as in the official scorer.
+PARTIAL_FROM = 0.80
+
+#: A score above this is a call of malignant (ISIC 2016).
+CALL = 0.5
+
+#: Ending of the metrics at the threshold that was chosen on validation; those at `CALL` have none.
+AT_TARGET = "_at_target"
+
+#: The calibration error is biased upwards and resampling adds to the bias: `calibration.expect_ece` gives the range
+#: that perfect calibration would show instead. The Brier reference depends on the prevalence alone.
+WITHOUT_INTERVAL = ("ece", "brier_reference")
+
+#: How the interval of a specificity that has no lower bound is named.
+ONE_SIDED = "one-sided"
+
+#: Metrics of a confusion matrix, in the order of tables.
+CONFUSION_METRICS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1", "mcc")
+
+#: How metrics are written in tables; the rest by their key.
+LABELS = {
+    "ap": "average precision",
+    "ap_trapezoid": "average precision, trapezoid (scorer of 2016)",
+    "auc": "AUC",
+    "partial_auc_80": "partial AUC above 80 % sensitivity",
+    "brier": "Brier score",
+    "brier_reference": "Brier score of the prevalence",
+    "log_loss": "log loss",
+    "ece": "expected calibration error",
+    "balanced_accuracy": "balanced accuracy",
+    "f1": "F1",
+    "mcc": "MCC",
+}
+
+
+def label_metric(metric: str) -> str:
+    """How a metric's key is written in a table, with the challenge's year where there are several conventions."""
+    name = metric.removesuffix(AT_TARGET)
+    if name.startswith(AT_SENSITIVITY):
+        sensitivity = int(name.removeprefix(AT_SENSITIVITY))
+        return f"specificity at {sensitivity} % sensitivity ({SENSITIVITIES[sensitivity / 100]})"
+    label = LABELS.get(name, name)
+    return f"{label}, threshold from validation" if metric.endswith(AT_TARGET) else label
+
+
+def evaluate(
+    targets: ArrayLike, probs: ArrayLike, *, target_threshold: float | None = None, weights: ArrayLike | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """Every metric of scores, for one or many weightings of the images.
+
+    Args:
+        targets: (N,) labels, 0 or 1.
+        probs: (N,) scores in [0, 1].
+        target_threshold: chosen on validation for a sensitivity; without it the metrics `*_at_target` are left out.
+        weights: (N,) or (draws, N) weight of each image; 1 by default.
+
+    Returns:
+        metric -> a number, or (draws,).
+
+    Raises:
+        MetricError: NaN, scores outside [0, 1], labels other than 0 and 1, or a class is missing.
+    """
+    ranking = rank_scores(targets, probs, weights=weights)
+    values = {
+        "ap": ranking.average_precision(),
+        "ap_trapezoid": ranking.average_precision_trapezoid(),
+        "auc": ranking.roc_auc(),
+        "partial_auc_80": ranking.partial_auc(PARTIAL_FROM),
+    }
+    values |= {f"{AT_SENSITIVITY}{s * 100:.0f}": ranking.specificity_at(s) for s in SENSITIVITIES}
+    values |= average_losses(targets, probs, weights=weights)
+    values |= _read_confusion(ranking.confusion(CALL), "")
+    if target_threshold is not None:
+        values |= _read_confusion(ranking.confusion(target_threshold), AT_TARGET)
+    return values
+
+
+def _read_confusion(confusion: Confusion, ending: str) -> dict[str, NDArray[np.float64]]:
+    return {metric + ending: getattr(confusion, metric) for metric in CONFUSION_METRICS}
+
+
+def evaluate_with_intervals(
+    targets: ArrayLike,
+    probs: ArrayLike,
+    *,
+    weights: ArrayLike,
+    confidence: float,
+    target_threshold: float | None = None,
+) -> pd.DataFrame:
+    """Every metric with its interval: the analytic one where it exists, the bootstrap's beside it.
+
+    Where the test set cannot bound a specificity from below (`intervals.bounds_from_below`) its interval runs from 0 to
+    the one-sided bound of `intervals.bound_specificity`, and the bootstrap's is left out. A perfect ranking leaves
+    neither DeLong nor the bootstrap anything to vary; then low is high.
+
+    Args:
+        targets: (N,) labels, 0 or 1.
+        probs: (N,) scores in [0, 1].
+        weights: (draws, N) from `intervals.draw_weights`.
+        confidence: coverage of the intervals.
+        target_threshold: as in `evaluate`.
+
+    Returns:
+        one row per metric: `metric`, `value`, `low`, `high`, `interval` (how it was had),
+        `bootstrap_low`, `bootstrap_high`. An undefined value (precision when nothing is called malignant) is NaN.
+    """
+    values = evaluate(targets, probs, target_threshold=target_threshold)
+    draws = map_draws(
+        lambda part: evaluate(targets, probs, target_threshold=target_threshold, weights=part), np.asarray(weights)
+    )
+    analytic = _find_analytic(targets, probs, target_threshold, confidence)
+    rows = []
+    for metric, value in values.items():
+        if metric in WITHOUT_INTERVAL:
+            rows.append((metric, float(value), np.nan, np.nan, "none", np.nan, np.nan))
+            continue
+        bootstrap = percentile_interval(draws[metric], confidence=confidence)
+        name, interval = analytic.get(metric, ("bootstrap", bootstrap))
+        if name == ONE_SIDED:
+            bootstrap = Interval(np.nan, np.nan)
+        rows.append((metric, float(value), *interval, name, *bootstrap))
+    return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "interval", "bootstrap_low", "bootstrap_high"])
+
+
+def _find_analytic(
+    targets: ArrayLike, probs: ArrayLike, target_threshold: float | None, confidence: float
+) -> dict[str, tuple[str, Interval]]:
+    """The intervals that need no resampling: DeLong's of the AUC, Wilson's of sensitivity and specificity, one bound.
+
+    Accuracy mixes two classes of fixed size, so it is no binomial share: Wilson's interval would hold the truth 99
+    times in 100 where it promises 95. It and balanced accuracy are combined from the two shares that they are made of.
+    """
+    found = {"auc": ("DeLong", delong_interval(targets, probs, confidence=confidence))}
+    ranking = rank_scores(targets, probs)
+    for sensitivity in SENSITIVITIES:
+        if not bounds_from_below(sensitivity, int(np.sum(targets)), confidence=confidence):
+            bound = bound_specificity(targets, probs, sensitivity=sensitivity, confidence=confidence)
+            top = max(bound, float(ranking.specificity_at(sensitivity)))  # a perfect ranking lies above any bound
+            found[f"{AT_SENSITIVITY}{sensitivity * 100:.0f}"] = (ONE_SIDED, Interval(0.0, top))
+    thresholds = {"": CALL} | ({} if target_threshold is None else {AT_TARGET: target_threshold})
+    for ending, threshold in thresholds.items():
+        c = ranking.confusion(threshold)
+        sizes = c.tp + c.fn, c.tn + c.fp
+        spans = [wilson_interval(*pair, confidence=confidence) for pair in zip((c.tp, c.tn), sizes, strict=True)]
+        values = c.sensitivity, c.specificity
+        found["sensitivity" + ending], found["specificity" + ending] = (("Wilson", span) for span in spans)
+        for metric, weights in (("accuracy", np.divide(sizes, sum(sizes))), ("balanced_accuracy", (0.5, 0.5))):
+            found[metric + ending] = ("combined Wilson", combine_intervals(values, spans, weights=weights))
+    return found
+
+
+Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def band_roc(
+    targets: ArrayLike, probs: ArrayLike, *, weights: ArrayLike, confidence: float, points: int = 101
+) -> Curve:
+    """Pointwise band of the ROC curve: sensitivity over a grid of false positive rates, from the bootstrap.
+
+    Returns:
+        the grid (points,) from 0 to 1, and the lower and the upper sensitivity on it.
+    """
+
+    def read(tp: NDArray, fp: NDArray) -> NDArray:
+        return np.interp(grid, np.append(0, fp / fp[-1]), np.append(0, tp / tp[-1]))
+
+    grid = np.linspace(0, 1, points)
+    return grid, *_band(read, targets, probs, weights, confidence)
+
+
+def band_precision_recall(
+    targets: ArrayLike, probs: ArrayLike, *, weights: ArrayLike, confidence: float, points: int = 101
+) -> Curve:
+    """Pointwise band of the precision-recall steps: precision over a grid of recalls above 0, from the bootstrap.
+
+    Returns:
+        the grid (points,) up to 1, and the lower and the upper precision at the first threshold that reaches it.
+    """
+
+    def read(tp: NDArray, fp: NDArray) -> NDArray:
+        at = np.searchsorted(tp / tp[-1], grid)
+        return tp[at] / (tp[at] + fp[at])
+
+    grid = np.linspace(0, 1, points + 1)[1:]
+    return grid, *_band(read, targets, probs, weights, confidence)
+
+
+def _band(
+    read: Callable[[NDArray, NDArray], NDArray],
+    targets: ArrayLike,
+    probs: ArrayLike,
+    weights: ArrayLike,
+    confidence: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def compute(part: NDArray) -> dict[str, NDArray]:
+        ranking = rank_scores(targets, probs, weights=part)
+        return {"curve": np.stack([read(tp, fp) for tp, fp in zip(ranking.tp, ranking.fp, strict=True)])}
+
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(map_draws(compute, np.asarray(weights))["curve"], [tail, 1 - tail], axis=0)
+    return low, high

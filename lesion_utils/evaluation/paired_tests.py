@@ -1,0 +1,148 @@
+"""Tests between two models that scored the same images: DeLong, paired bootstrap, McNemar, and what they could show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import binomtest, norm
+
+from lesion_utils.core.errors import MetricError
+from lesion_utils.evaluation.intervals import (
+    Placements,
+    combine_placements,
+    map_draws,
+    percentile_interval,
+    place_scores,
+)
+from lesion_utils.evaluation.metrics import Ranking, check_scores, rank_scores
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """A difference between models a and b on the same images.
+
+    Attributes:
+        test: how it was tested.
+        metric: what differs.
+        a, b: the metric of each.
+        difference: a minus b.
+        low, high: confidence interval of the difference; NaN where the test gives none.
+        error: standard error of the difference; NaN likewise.
+        p: two-sided p-value.
+    """
+
+    test: str
+    metric: str
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    error: float
+    p: float
+
+
+def compare_delong(targets: ArrayLike, probs_a: ArrayLike, probs_b: ArrayLike, *, confidence: float) -> PairedTest:
+    """DeLong's test of two correlated AUCs (1988).
+
+    Without any variance (such as two identical models) p is 1 when the AUCs are equal and 0 when they are not.
+    """
+    a, b = place_scores(targets, probs_a), place_scores(targets, probs_b)
+    difference, error = combine_placements(Placements(a.malignant - b.malignant, a.benign - b.benign))
+    reach = norm.ppf((1 + confidence) / 2) * error
+    p = 2 * norm.sf(abs(difference) / error) if error > 0 else float(difference == 0)
+    return PairedTest(
+        test="DeLong",
+        metric="auc",
+        a=float(a.malignant.mean()),
+        b=float(b.malignant.mean()),
+        difference=difference,
+        low=float(difference - reach),
+        high=float(difference + reach),
+        error=error,
+        p=float(p),
+    )
+
+
+def compare_bootstrap(
+    targets: ArrayLike, probs_a: ArrayLike, probs_b: ArrayLike, *, metric: str, weights: ArrayLike, confidence: float
+) -> PairedTest:
+    """Paired bootstrap: the difference between the models in every draw, both weighted alike.
+
+    The p-value is twice the smaller share of draws on one side of zero, counting the sample itself as a draw
+    (Davison and Hinkley 1997, 4.2).
+
+    Args:
+        targets: (N,) labels, 0 or 1.
+        probs_a: (N,) scores of the first model.
+        probs_b: (N,) scores of the second.
+        metric: "ap" or "auc".
+        weights: (draws, N) from `draw_weights`.
+        confidence: coverage of the percentile interval.
+    """
+    compute = RANKING_METRICS[metric]
+    observed = [float(compute(rank_scores(targets, probs))) for probs in (probs_a, probs_b)]
+
+    def compare(part: np.ndarray) -> dict[str, np.ndarray]:
+        first, second = (compute(rank_scores(targets, probs, weights=part)) for probs in (probs_a, probs_b))
+        return {"difference": first - second}
+
+    differences = map_draws(compare, np.asarray(weights))["difference"]
+    beyond = min((differences <= 0).sum(), (differences >= 0).sum())
+    low, high = percentile_interval(differences, confidence=confidence)
+    return PairedTest(
+        test="paired bootstrap",
+        metric=metric,
+        a=observed[0],
+        b=observed[1],
+        difference=observed[0] - observed[1],
+        low=low,
+        high=high,
+        error=float(differences.std(ddof=1)),
+        p=float(min(1.0, 2 * (beyond + 1) / (differences.size + 1))),
+    )
+
+
+#: What the paired bootstrap can compare.
+RANKING_METRICS: dict[str, Callable[[Ranking], np.ndarray]] = {
+    "ap": Ranking.average_precision,
+    "auc": Ranking.roc_auc,
+}
+
+
+def compare_mcnemar(
+    targets: ArrayLike, probs_a: ArrayLike, probs_b: ArrayLike, *, threshold: float = 0.5
+) -> PairedTest:
+    """McNemar's exact test (1947) on the images that exactly one of the models calls rightly."""
+    labels, a = check_scores(targets, probs_a)
+    _, b = check_scores(targets, probs_b)
+    right_a, right_b = (a > threshold) == labels, (b > threshold) == labels
+    only_a, only_b = int((right_a & ~right_b).sum()), int((~right_a & right_b).sum())
+    p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    return PairedTest(
+        test="McNemar, exact",
+        metric="accuracy",
+        a=float(right_a.mean()),
+        b=float(right_b.mean()),
+        difference=float((only_a - only_b) / labels.size),
+        low=np.nan,
+        high=np.nan,
+        error=np.nan,
+        p=float(p),
+    )
+
+
+def detectable_difference(error: float, *, alpha: float, power: float) -> float:
+    """The smallest true difference that a two-sided test with this standard error finds with the given power.
+
+    Args:
+        error: standard error of the difference, such as DeLong's on the test set at hand.
+        alpha: two-sided significance level.
+        power: probability of a significant result.
+    """
+    if not error >= 0:
+        raise MetricError(f"a standard error of {error}", expected="a number of at least 0")
+    return float((norm.ppf(1 - alpha / 2) + norm.ppf(power)) * error)

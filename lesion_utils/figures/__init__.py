@@ -1,0 +1,8 @@
+"""Figures: each function draws one, from plain arrays and tables, and returns it.
+
+A figure is shown by being the last value of a notebook's cell. Class order and colours are the same everywhere; widths
+are those of one or two columns of a journal's page.
+
+May import `evaluation` and the rooms below it.
+Begin with `style`, for colours, sizes and how a figure is saved.
+"""

@@ -1,0 +1,139 @@
+"""Figures of single cases: right and wrong predictions, and where a network looked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.cm import ScalarMappable
+
+from lesion_utils.figures.images import name_column, name_row, new_tiles, show_tile
+from lesion_utils.figures.style import (
+    CLASS_COLOURS,
+    CLASS_NAMES,
+    GREY,
+    MM,
+    Plate,
+    count_classes,
+    finish_figure,
+    house_style,
+)
+
+HEAT = "inferno"  # perceptually uniform, monotonic in lightness
+#: The four outcomes at a threshold of 0.5, the order of the rows of a prediction grid.
+OUTCOMES = {
+    "TP": "malignant, called malignant", "FN": "malignant, called benign",
+    "FP": "benign, called malignant", "TN": "benign, called benign",
+}  # fmt: skip
+
+
+def select_outcomes(targets: np.ndarray, probs: np.ndarray, *, count: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Pick cases of each outcome at 0.5, at random, so that a grid shows neither the best nor the worst.
+
+    Args:
+        targets: (N,) int, 0 benign, 1 malignant.
+        probs: (N,) float in [0, 1]; above 0.5 is called malignant.
+        count: at most so many of each.
+        seed: of the choice.
+
+    Returns:
+        "TP", "FN", "FP", "TN" -> positions in the arrays, the highest probability first.
+    """
+    targets, probs = np.asarray(targets), np.asarray(probs)
+    called = probs > 0.5
+    masks = {"TP": (targets == 1) & called, "FN": (targets == 1) & ~called}
+    masks |= {"FP": (targets == 0) & called, "TN": (targets == 0) & ~called}
+    random = np.random.default_rng(seed)
+    chosen = {name: random.permutation(np.flatnonzero(mask))[:count] for name, mask in masks.items()}
+    return {name: picks[np.argsort(-probs[picks], kind="stable")] for name, picks in chosen.items()}
+
+
+@house_style
+def plot_prediction_grid(
+    images: np.ndarray,
+    image_ids: Sequence[str],
+    targets: np.ndarray,
+    probs: np.ndarray,
+    *,
+    columns: int = 6,
+    seed: int = 0,
+) -> Plate:
+    """Right and wrong predictions: a row each of true positives, false negatives, false positives, true negatives.
+
+    Args:
+        images: (N, H, W, 3) uint8, all of them; only those shown are read.
+        image_ids: N ids.
+        targets: (N,) int, 0 benign, 1 malignant.
+        probs: (N,) float in [0, 1], probability of malignant; above 0.5 is called malignant.
+        columns: cases in a row, drawn at random from all of that outcome.
+        seed: of the choice.
+    """
+    chosen = select_outcomes(targets, probs, count=columns, seed=seed)
+    all_of = {name: len(picks) for name, picks in select_outcomes(targets, probs, count=len(targets)).items()}
+    fig, axes = new_tiles(4, columns, lines=2, left=24)
+    for row, (name, picks) in zip(axes, chosen.items(), strict=True):
+        row[0].set_visible(True)
+        row[0].set_axis_off()
+        name_row(row[0], "\n".join((name, *OUTCOMES[name].split(" ", 1), f"{all_of[name]} in all")))
+        if not len(picks):
+            row[0].text(0.5, 0.5, "none", transform=row[0].transAxes, ha="center", va="center", color=GREY)
+        for ax, k in zip(row, picks, strict=False):
+            ax.set_axis_on()
+            colour = CLASS_COLOURS[CLASS_NAMES[int(targets[k])]]
+            show_tile(ax, images[k], f"{image_ids[k]}\np = {probs[k]:.2f}", colour=colour, edge=1.4)
+    return finish_figure(
+        fig,
+        note=f"{count_classes(targets)}; cases drawn at random from each outcome; p: probability of malignant",
+        alt="Example images of each outcome at threshold 0.5: "
+        + ", ".join(f"{all_of[name]} {name} ({OUTCOMES[name]})" for name in OUTCOMES),
+    )
+
+
+@house_style
+def plot_gradcam_grid(
+    images: np.ndarray, maps: Mapping[str, np.ndarray], *, labels: Sequence[str], targets: np.ndarray
+) -> Plate:
+    """Where a network looked: each row an image, then the image under each set of maps.
+
+    Args:
+        images: (N, H, W, 3) uint8.
+        maps: column title -> (N, h, w) float in [0, 1], such as {"ResNet50": ..., "ResNet50, randomised": ...};
+            stretched over the image.
+        labels: N short texts beside the rows, such as "TP ISIC_0000001, p = 0.91".
+        targets: (N,) int, 0 benign, 1 malignant.
+    """
+    fig, axes = new_tiles(len(images), len(maps) + 1, lines=0, left=24, top=8, side=23)
+    high, wide = images.shape[1:3]
+    for i, row in enumerate(axes):
+        name_row(row[0], labels[i])
+        colour = CLASS_COLOURS[CLASS_NAMES[int(targets[i])]]
+        show_tile(row[0], images[i], colour=colour, edge=1.4)
+        for ax, heat in zip(row[1:], maps.values(), strict=True):
+            show_tile(ax, images[i])
+            ax.imshow(
+                heat[i],
+                cmap=HEAT,
+                vmin=0,
+                vmax=1,
+                alpha=0.75 * heat[i],
+                interpolation="bilinear",
+                extent=(-0.5, wide - 0.5, high - 0.5, -0.5),
+            )
+    for ax, title in zip(axes[0], ("image", *maps), strict=True):
+        name_column(ax, title)
+    _add_heat_key(fig)
+    return finish_figure(
+        fig,
+        note=f"{count_classes(targets)}; each map scaled to its own maximum",
+        alt=f"Grad-CAM heat maps over {len(images)} images for {', '.join(maps)}: " + "; ".join(labels),
+    )
+
+
+def _add_heat_key(fig: Plate) -> None:
+    """A small colour bar in the corner above the rows' names."""
+    width, height = fig.get_size_inches() / MM
+    key = fig.add_axes((6 / width, 1 - 6 / height, 12 / width, 1.6 / height))
+    fig.colorbar(ScalarMappable(cmap=matplotlib.colormaps[HEAT]), cax=key, orientation="horizontal", ticks=[])
+    for x, y, text in ((-0.12, 0.5, "0"), (1.12, 0.5, "1"), (0.5, 2.1, "weight")):
+        key.text(x, y, text, transform=key.transAxes, ha="center", va="center", fontsize=6, color=GREY)

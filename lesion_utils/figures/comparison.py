@@ -1,0 +1,192 @@
+"""Figures that set models beside each other and beside the literature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from lesion_utils.evaluation.evaluate import label_metric
+from lesion_utils.figures.style import (
+    DOUBLE,
+    GREY,
+    INK,
+    LIGHT,
+    MODEL_COLOURS,
+    Plate,
+    finish_figure,
+    house_style,
+    legend_below,
+    new_figure,
+    style_series,
+    wrap_label,
+)
+
+#: Groups of a forest plot, from top to bottom: how each is drawn; the study's own rows take their network's style.
+GROUPS = {
+    "this study": {"color": MODEL_COLOURS["resnet50"], "marker": "o"},
+    "controls": {"color": GREY, "marker": "s"},
+    "published": {"color": INK, "marker": "D"},
+    "not comparable": {"color": GREY, "marker": "D", "markerfacecolor": "white"},
+}
+
+
+@house_style
+def plot_forest(rows: pd.DataFrame, *, metrics: Sequence[str] = ("ap", "auc")) -> Plate:
+    """All models with their intervals, among the published results; what cannot be compared stands apart.
+
+    Args:
+        rows: one row per model, with `name`, `group` (a key of `GROUPS`), and for each metric `<metric>`,
+            `<metric>_low`, `<metric>_high`; NaN where there is none. Order within a group is kept; a row without
+            any of the metrics is left out.
+        metrics: columns to draw, a panel each.
+    """
+    rows = rows.dropna(subset=list(metrics), how="all")
+    groups = [g for g in GROUPS if g in set(rows["group"])]
+    ordered = pd.concat([rows[rows["group"] == g] for g in groups], ignore_index=True)
+    labels = [wrap_label(name, 46) for name in ordered["name"]]
+    steps = np.array([max(1, 0.7 * (label.count("\n") + 1)) for label in labels])  # longer names take more room
+    y = np.cumsum(steps) - steps / 2 + 1.6 * np.array([groups.index(g) for g in ordered["group"]])
+    fig, axes = new_figure(1, len(metrics), width=DOUBLE, height=16 + 4.3 * (y[-1] + 2), sharey=True)
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        _draw_forest(ax, ordered, y, metric)
+    axes[0, 0].set_yticks(y, labels)
+    axes[0, 0].set_ylim(y[-1] + 0.8, -1.2)
+    for group in groups:
+        top = (y - steps / 2)[(ordered["group"] == group).to_numpy()][0] - 0.5
+        axes[0, 0].annotate(
+            group, (0, top), xycoords=axes[0, 0].get_yaxis_transform(), xytext=(-4, 0), textcoords="offset points",
+            ha="right", va="center", weight="bold",
+        )  # fmt: skip
+    own = rows[rows["group"] == "this study"]
+    return finish_figure(
+        fig,
+        note="bars: intervals of this study and its controls; published rows give none",
+        alt=f"Forest plot of {len(rows)} models. "
+        + "; ".join(
+            f"{r['name']}: " + ", ".join(f"{label_metric(m)} {r[m]:.3f}" for m in metrics) for _, r in own.iterrows()
+        ),
+    )
+
+
+def _draw_forest(ax: Axes, rows: pd.DataFrame, y: np.ndarray, metric: str) -> None:
+    """One panel: a mark and a bar per row, the numbers in a column at the right edge."""
+    own = style_series(list(rows.loc[rows["group"] == "this study", "name"]))
+    for (_, row), height in zip(rows[rows[metric].notna()].iterrows(), y[rows[metric].notna()], strict=True):
+        style = own.get(row["name"], GROUPS[row["group"]]) | {"linestyle": ""}
+        low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+        ax.plot([low, high], [height, height], color=style["color"], lw=1.1)
+        ax.plot(row[metric], height, ms=4.5, **style)
+        span = "" if np.isnan(low) else f" ({low:.3f}–{high:.3f})"
+        _write_beside(ax, height, f"{row[metric]:.3f}{span}")
+    apart = (rows["group"] == "not comparable").to_numpy()
+    if apart.any():
+        ax.axhspan(y[apart][0] - 1.6, y[-1] + 0.8, color=LIGHT, alpha=0.35, lw=0, zorder=0)
+    _frame_rows(ax, label_metric(metric))
+
+
+def _write_beside(ax: Axes, height: float, text: str) -> None:
+    """Numbers in the column right of a panel, at the height of their row."""
+    ax.text(1.02, height, text, transform=ax.get_yaxis_transform(), va="center_baseline", fontsize=6)
+
+
+def _frame_rows(ax: Axes, label: str) -> None:
+    """A panel whose rows are named, not measured."""
+    ax.set_xlabel(label)
+    ax.grid(axis="x", color=LIGHT, lw=0.5)
+    ax.set_axisbelow(True)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+
+
+@house_style
+def plot_paired_differences(rows: pd.DataFrame) -> Plate:
+    """Differences between two models on the same images, with intervals; zero is no difference.
+
+    Args:
+        rows: one row per comparison, with `name` (such as "ResNet50 − VGG19, fine-tuned"), `metric`, `difference`,
+            `low`, `high` (NaN without an interval), `p` (NaN where untested) and `primary` (bool: the one comparison
+            declared beforehand).
+    """
+    metrics, names = list(dict.fromkeys(rows["metric"])), list(dict.fromkeys(rows["name"]))
+    fig, axes = new_figure(1, len(metrics), width=DOUBLE, height=14 + 8 * len(names), sharey=True)
+    reach = 1.1 * rows[["difference", "low", "high"]].abs().max().max()
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        ax.axvline(0, color=INK, lw=0.8)
+        for row in rows[rows["metric"] == metric].itertuples():
+            y, colour = names.index(row.name), MODEL_COLOURS["resnet50"] if row.primary else GREY
+            ax.plot([row.low, row.high], [y, y], color=colour, lw=2 if row.primary else 1.1)
+            ax.plot(row.difference, y, "o", color=colour, ms=5 if row.primary else 4)
+            tested = "" if np.isnan(row.p) else f", p = {row.p:.3f}" if row.p >= 0.001 else ", p < 0.001"
+            span = "" if np.isnan(row.low) else f"\n({row.low:+.3f} to {row.high:+.3f})"
+            _write_beside(ax, y, f"{row.difference:+.3f}{tested}{span}".replace("-", "−"))
+        ax.set_xlim(-reach, reach)
+        ax.xaxis.set_major_locator(MaxNLocator(2 if len(metrics) > 2 else 4, symmetric=True))
+        _frame_rows(ax, f"difference in {label_metric(metric)}")
+    axes[0, 0].set_yticks(range(len(names)), [wrap_label(n, 30) for n in names])
+    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    told = (
+        f"{r.name}, {label_metric(r.metric)} {r.difference:+.3f}"
+        + ("" if np.isnan(r.low) else f" ({r.low:+.3f} to {r.high:+.3f})")
+        for r in rows.itertuples()
+    )
+    return finish_figure(
+        fig,
+        note="paired on the same images; thick: the comparison declared beforehand, the rest are descriptive",
+        alt=f"Paired differences: {'; '.join(told)}.",
+    )
+
+
+@house_style
+def plot_scores_by_block(rows: pd.DataFrame, *, metric: str = "auc") -> Plate:
+    """A metric within each block of ids, where the block itself cannot help.
+
+    Args:
+        rows: one row per (block, name), with `block`, `name` (the model), `images`, `malignant` (counts in the block),
+            `value`, `low`, `high`; NaN where a block holds one class only.
+        metric: "auc" or "ap".
+    """
+    blocks, names = (list(dict.fromkeys(rows[c])) for c in ("block", "name"))
+    styles = style_series(names)
+    fig, ((ax,),) = new_figure(width=DOUBLE, height=58)
+    for k, name in enumerate(names):
+        part = rows[(rows["name"] == name) & rows["value"].notna()]
+        x = np.array([blocks.index(b) for b in part["block"]]) + (k - (len(names) - 1) / 2) * 0.7 / len(names)
+        ax.vlines(x, part["low"], part["high"], color=styles[name]["color"], lw=1.1)
+        ax.plot(x, part["value"], **styles[name] | {"linestyle": ""}, ms=4.2, clip_on=False)
+    counts = rows.drop_duplicates("block").set_index("block")
+    labels = [f"{wrap_label(b, 16)}\n{counts.malignant[b]} of {counts.images[b]}" for b in blocks]
+    ax.set_xticks(range(len(blocks)), labels)
+    for edge in range(1, len(blocks)):
+        ax.axvline(edge - 0.5, color=LIGHT, lw=0.6)
+    if metric == "auc":
+        ax.axhline(0.5, color=GREY, lw=0.8, ls=(0, (1, 2)))
+    else:
+        ax.hlines(
+            counts.malignant / counts.images,
+            np.arange(len(blocks)) - 0.45,
+            np.arange(len(blocks)) + 0.45,
+            color=GREY,
+            lw=0.8,
+            ls=(0, (1, 2)),
+        )
+    ax.set(
+        ylim=(0, 1),
+        xlim=(-0.5, len(blocks) - 0.5),
+        ylabel=label_metric(metric),
+        xlabel="block of image ids, malignant of all images",
+    )
+    handles = [Line2D([], [], **style | {"linestyle": ""}, label=name) for name, style in styles.items()]
+    chance = Line2D([], [], color=GREY, lw=0.8, ls=(0, (1, 2)), label="chance")
+    legend_below(fig, [*handles, chance], columns=min(4, len(handles) + 1))
+    return finish_figure(
+        fig,
+        note=f"bars: intervals; dotted: {'chance' if metric == 'auc' else 'the share of malignant images'}"
+        + ("; no mark: too few images of a class" if rows["value"].isna().any() else ""),
+        alt=f"{label_metric(metric)} within blocks of ids: "
+        + "; ".join(f"{r.name} in {r.block} {r.value:.2f}" for r in rows.itertuples() if not np.isnan(r.value)),
+    )

@@ -1,0 +1,202 @@
+"""Figures made of images: samples, duplicates, augmentation; and the grid of tiles that they stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from lesion_utils.figures.style import (
+    CLASS_COLOURS,
+    CLASS_NAMES,
+    DOUBLE,
+    FOOTER,
+    GREY,
+    MM,
+    SINGLE,
+    Plate,
+    count_classes,
+    finish_figure,
+    house_style,
+    wrap_label,
+)
+
+GAP = 1.6  # between tiles, mm
+LINE = 3.0  # one line of small type, mm
+
+
+def new_tiles(
+    rows: int, columns: int, *, lines: int, left: float = 1.0, top: float = 1.0, side: float = 30.0, group: int = 99
+) -> tuple[Plate, np.ndarray]:
+    """Square tiles on at most two columns of a page, placed to the millimetre; hidden until something is shown in them.
+
+    Args:
+        rows: rows of tiles.
+        columns: columns of tiles.
+        lines: lines of small type below each tile.
+        left: room for the names of rows, mm.
+        top: room for the names of columns, mm.
+        side: of a tile where the page has room for it, mm.
+        group: columns that belong together; a wider gap follows them.
+
+    Returns:
+        The figure and its axes (rows, columns).
+    """
+    gaps = np.array([GAP * c + 3 * GAP * (c // group) for c in range(columns)])
+    side = min(side, (DOUBLE - left - 1 - gaps[-1]) / columns)
+    width = max(left + 1 + columns * side + gaps[-1], SINGLE)
+    step = side + lines * LINE + GAP
+    height = top + rows * step + FOOTER
+    fig = Plate(figsize=(width * MM, height * MM))
+    axes = np.empty((rows, columns), dtype=object)
+    for r, c in np.ndindex(rows, columns):
+        x, y = left + c * side + gaps[c], height - top - r * step - side
+        axes[r, c] = fig.add_axes((x / width, y / height, side / width, side / height), xticks=[], yticks=[])
+        axes[r, c].set_visible(False)
+    return fig, axes
+
+
+def show_tile(ax: Axes, image: np.ndarray, label: str = "", *, colour: str = GREY, edge: float = 0.5) -> None:
+    """An image in its frame, with a label of any number of lines below."""
+    ax.set_visible(True)
+    ax.imshow(image)
+    ax.spines[:].set(visible=True, color=colour, linewidth=edge)
+    ax.text(0.5, -0.03, label, transform=ax.transAxes, ha="center", va="top", fontsize=6, linespacing=1.15)
+
+
+def show_case(ax: Axes, image: np.ndarray, image_id: str, target: int, extra: str = "") -> None:
+    """An image with its id and class; the frame has the class's colour."""
+    name = CLASS_NAMES[int(target)]
+    show_tile(ax, image, "\n".join(filter(None, (str(image_id), name, extra))), colour=CLASS_COLOURS[name], edge=1.4)
+
+
+def name_row(ax: Axes, text: str) -> None:
+    """Write a row's name to the left of its first tile."""
+    ax.text(
+        -0.08, 0.5, wrap_label(text, 16), transform=ax.transAxes, ha="right", va="center", weight="bold", fontsize=6.5
+    )
+
+
+def name_column(ax: Axes, text: str) -> None:
+    """Write a column's name above its first tile."""
+    ax.text(
+        0.5, 1.04, wrap_label(text, 20), transform=ax.transAxes, ha="center", va="bottom", weight="bold", fontsize=6.5
+    )
+
+
+@house_style
+def plot_sample_grid(images: np.ndarray, image_ids: Sequence[str], targets: np.ndarray, *, columns: int = 6) -> Plate:
+    """Images with their ids and classes, in the order given.
+
+    Args:
+        images: (N, H, W, 3) uint8, RGB.
+        image_ids: N ids.
+        targets: (N,) int, 0 benign, 1 malignant.
+        columns: tiles in a row.
+    """
+    rows = -(-len(images) // columns)
+    fig, axes = new_tiles(rows, columns, lines=2)
+    for ax, image, image_id, target in zip(axes.flat, images, image_ids, targets, strict=False):
+        show_case(ax, image, image_id, target)
+    return finish_figure(
+        fig,
+        note=f"{count_classes(targets)}; frame: blue benign, red malignant",
+        alt=f"A grid of {len(images)} dermoscopic images with their ids, {int(np.sum(targets))} of them malignant.",
+    )
+
+
+@house_style
+def plot_duplicate_pairs(left: np.ndarray, right: np.ndarray, pairs: pd.DataFrame) -> Plate:
+    """Suspected duplicates side by side, two pairs in a row.
+
+    Args:
+        left: (P, H, W, 3) uint8, the first image of each pair.
+        right: (P, H, W, 3) uint8, the second.
+        pairs: P rows of `duplicates.csv`: `image_id_a, split_a, target_a, image_id_b, split_b, target_b, kind, pose,
+            distance`.
+    """
+    fig, axes = new_tiles(-(-len(pairs) // 2), 4, lines=4, group=2)
+    for k, pair in enumerate(pairs.itertuples(index=False)):
+        a, b = axes[k // 2, 2 * (k % 2) : 2 * (k % 2) + 2]
+        show_case(a, left[k], pair.image_id_a, pair.target_a, pair.split_a)
+        show_case(b, right[k], pair.image_id_b, pair.target_b, pair.split_b)
+        side = a.get_position().width * fig.get_figwidth() / MM
+        a.text(
+            1 + GAP / 2 / side, -0.03 - 2.85 * LINE / side, _describe_match(pair), transform=a.transAxes, ha="center",
+            va="top", fontsize=6, style="italic",
+        )  # fmt: skip
+    across = int((pairs["split_a"] != pairs["split_b"]).sum())
+    told = (
+        f"{p.split_a} {p.image_id_a} and {p.split_b} {p.image_id_b} ({_describe_match(p)})" for p in pairs.itertuples()
+    )
+    return finish_figure(
+        fig,
+        note=f"{len(pairs)} pairs, {across} of them between training and test",
+        alt=f"{len(pairs)} pairs of images that are or look the same, drawn side by side: {'; '.join(told)}.",
+    )
+
+
+def _describe_match(pair: NamedTuple) -> str:
+    return f"near: {pair.distance} of 255 bits differ, {pair.pose}" if pair.kind == "near" else pair.kind
+
+
+@house_style
+def plot_augmentation_strips(strips: Mapping[str, tuple[Sequence[str], np.ndarray]]) -> Plate:
+    """One row per operation: the same image over the operation's range, each tile with its value.
+
+    Args:
+        strips: name of the operation -> (K value labels such as "-30°", (K, H, W, 3) uint8 tiles), from the smallest
+            value to the largest, as `augment.preview` returns them. Rows may differ in K.
+    """
+    columns = max(len(labels) for labels, _ in strips.values())
+    fig, axes = new_tiles(len(strips), columns, lines=1, left=22)
+    for row, (name, (labels, tiles)) in zip(axes, strips.items(), strict=True):
+        name_row(row[0], name.replace("_", " "))
+        for ax, label, tile in zip(row, labels, tiles, strict=False):
+            show_tile(ax, tile, label)
+    return finish_figure(
+        fig,
+        note="one image; each operation alone, over the whole range it is drawn from",
+        alt="Rows of one image under each augmentation alone: "
+        + "; ".join(f"{name} from {labels[0]} to {labels[-1]}" for name, (labels, _) in strips.items()),
+    )
+
+
+@house_style
+def plot_augmented_samples(
+    originals: np.ndarray, augmented: np.ndarray, *, image_ids: Sequence[str], targets: np.ndarray
+) -> Plate:
+    """All operations together: each row an image as it is, then independent draws of its augmentation.
+
+    Args:
+        originals: (N, H, W, 3) uint8.
+        augmented: (N, K, H, W, 3) uint8, or float in [0, 1].
+        image_ids: N ids.
+        targets: (N,) int, 0 benign, 1 malignant.
+    """
+    draws = augmented.shape[1]
+    fig, axes = new_tiles(len(originals), draws + 1, lines=0, left=19, top=4.5)
+    for row, original, versions, image_id, target in zip(axes, originals, augmented, image_ids, targets, strict=True):
+        colour = CLASS_COLOURS[CLASS_NAMES[int(target)]]
+        show_tile(row[0], original, colour=colour, edge=1.4)
+        row[0].text(
+            -0.08,
+            0.5,
+            f"{image_id}\n{CLASS_NAMES[int(target)]}",
+            transform=row[0].transAxes,
+            ha="right",
+            va="center",
+            fontsize=6,
+        )
+        for ax, version in zip(row[1:], versions, strict=True):
+            show_tile(ax, version)
+    name_column(axes[0, 0], "as it is")
+    name_column(axes[0, 1], "augmented")
+    return finish_figure(
+        fig,
+        note=f"{count_classes(targets)}; {draws} independent draws of each",
+        alt=f"{len(originals)} images, each followed by {draws} randomly augmented versions of itself.",
+    )

@@ -1,0 +1,247 @@
+"""The house style of every figure: sizes, colours, names, the footer, and how a figure is shown and saved.
+
+Figures never pass through pyplot: no global state, nothing to close. Layout is computed once, when a figure is
+finished, so that PNG, SVG and the notebook show the same picture and saving twice gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+from lesion_utils.core.names import MODEL_NAMES, REGIME_NAMES
+
+MM = 1 / 25.4
+SINGLE, DOUBLE = 89.0, 183.0  # widths of a journal's one and two columns, mm
+FOOTER = 5.5  # strip at the bottom of every figure: n on the left, the stamp on the right, mm
+STAMP = 26.0  # of the footer, kept free for the stamp, mm
+DPI = 200
+SCREEN_SCALE = 1.4 * 96 / 25.4  # CSS px per mm in a notebook: 7 pt type reads as 13 px
+
+CLASS_NAMES = ("benign", "malignant")
+# Blue and vermilion after Okabe and Ito (2008), moved apart in lightness so that they also differ in greyscale.
+CLASS_COLOURS = {"benign": "#2d7ab1", "malignant": "#8f2b00"}
+MODEL_COLOURS = {"resnet50": "#4b2a85", "vgg19": "#15835f"}
+MODEL_MARKERS = {"resnet50": "o", "vgg19": "s"}
+REGIME_DASHES = {"scratch": (0, (1.2, 1.2)), "features": (0, (4, 1.6)), "finetune": "-"}
+OTHER_COLOURS = ("#bb5217", "#2f6db5", "#b0568f", "#7a6a00")
+OTHER_MARKERS = ("^", "v", "P", "D")
+SHARES, SHARE_LABELS = np.linspace(0, 1, 5), ["0", "", "0.5", "", "1"]  # ticks of neighbours never meet
+INK, GREY, LIGHT = "#222222", "#6b6b6b", "#d9d9d9"
+
+HOUSE = {
+    **{k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(("backend", "interactive", "webagg"))},
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters on every machine
+    "font.size": 7, "axes.labelsize": 7, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5, "axes.titlesize": 7.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.titlepad": 4, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
+    "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5, "ytick.major.size": 2.5,
+    "xtick.minor.size": 0, "ytick.minor.size": 0,
+    "lines.linewidth": 1.2, "lines.markersize": 4, "patch.linewidth": 0.6, "axes.unicode_minus": True,
+    "legend.frameon": False, "legend.handlelength": 2.2, "legend.borderaxespad": 0.2,
+    "figure.dpi": DPI, "savefig.dpi": DPI,
+    "figure.constrained_layout.h_pad": 0.03, "figure.constrained_layout.w_pad": 0.03,
+    "svg.hashsalt": "lesion_utils", "svg.fonttype": "path",
+}  # fmt: skip
+
+#: Decorator: what is drawn inside a function follows the house style, whatever the user's matplotlibrc says.
+house_style = matplotlib.rc_context(HOUSE)
+
+
+class Plate(Figure):
+    """A matplotlib Figure that shows itself in a notebook without pyplot, and says in words what it shows.
+
+    Attributes:
+        alt: text for readers who cannot see the figure; set by every plot function.
+    """
+
+    alt: str = ""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        width, height = self.get_size_inches() / MM * SCREEN_SCALE
+        return render_figure(self, "png"), {"width": round(width), "height": round(height)}
+
+
+def new_figure(rows: int = 1, columns: int = 1, *, width: float, height: float, **subplots) -> tuple[Plate, np.ndarray]:
+    """An empty figure on the size grid.
+
+    Args:
+        rows: rows of panels.
+        columns: columns of panels.
+        width: `SINGLE` or `DOUBLE`, mm.
+        height: mm, without the footer.
+        **subplots: passed on to matplotlib's `subplots`.
+
+    Returns:
+        The figure and its axes, always as an array (rows, columns).
+    """
+    fig = Plate(figsize=(width * MM, (height + FOOTER) * MM), layout="constrained")
+    body, _footer = fig.subfigures(2, 1, height_ratios=(height, FOOTER))
+    return fig, body.subplots(rows, columns, squeeze=False, **subplots)
+
+
+def new_panels(count: int, *, height: float, **subplots) -> tuple[Plate, np.ndarray]:
+    """A figure with `count` panels of one kind, at most three in a row; what is left of the last row stays empty.
+
+    Returns:
+        The figure and its axes (rows, columns), of which the first `count` are in use.
+    """
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    width = SINGLE if columns == 1 else DOUBLE
+    fig, axes = new_figure(rows, columns, width=width, height=height * rows, **subplots)
+    for ax in axes.flat[count:]:
+        ax.set_axis_off()
+    return fig, axes
+
+
+def finish_figure(fig: Plate, *, note: str, alt: str) -> Plate:
+    """Write the footer, keep the text for screen readers, and fix the layout for good.
+
+    Args:
+        note: what the figure is drawn from, with n; two short lines at most, clear of the stamp.
+        alt: what the figure shows, in words and numbers.
+    """
+    fig.alt = " ".join(alt.split()).rstrip(".") + "."
+    room = int((fig.get_figwidth() / MM - STAMP) / 1.15)  # mm per letter at 6 pt
+    fig.text(
+        MM / fig.get_figwidth(), _footer_y(fig), wrap_label(note, room), fontsize=6, color=GREY, va="center",
+        linespacing=1.1, gid="note",
+    )  # fmt: skip
+    if (engine := fig.get_layout_engine()) is not None:
+        engine.execute(fig)
+        fig.set_layout_engine("none")
+    return fig
+
+
+@house_style
+def stamp(fig: Figure, text: str) -> Figure:
+    """Print a discreet label at the right of the footer, such as "synthetic data"; the last stamp holds."""
+    for old in [t for t in fig.texts if t.get_gid() == "stamp"]:
+        old.remove()
+    fig.text(
+        1 - 1.5 * MM / fig.get_figwidth(), _footer_y(fig), text, fontsize=6.5, color=CLASS_COLOURS["malignant"],
+        weight="bold", ha="right", va="center", gid="stamp",
+        bbox={"boxstyle": "round,pad=0.25", "fc": "white", "ec": CLASS_COLOURS["malignant"], "lw": 0.5},
+    )  # fmt: skip
+    if fig.__dict__.get("alt") and text not in fig.alt:
+        fig.alt = f"{fig.alt} Stamped: {text}."
+    return fig
+
+
+def _footer_y(fig: Figure) -> float:
+    return FOOTER / 2 * MM / fig.get_figheight()
+
+
+@house_style
+def render_figure(fig: Figure, kind: str, metadata: Mapping[str, str | None] | None = None) -> bytes:
+    """The bytes of a figure as "png" or "svg": the same figure and metadata give the same bytes."""
+    fixed = {"png": {"Software": "lesion_utils"}, "svg": {"Creator": "lesion_utils", "Date": None}}[kind]
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format=kind, dpi=DPI, metadata={**fixed, **(metadata or {})})
+    return buffer.getvalue()
+
+
+def save(fig: Figure, path_stem: Path | str, *, metadata: Mapping[str, str]) -> tuple[Path, Path]:
+    """Write `<path_stem>.png` and `<path_stem>.svg`, without dates, fit to be compared byte by byte.
+
+    Args:
+        path_stem: path without a suffix; its folder is created.
+        metadata: Dublin Core names that both formats carry, such as Title, Description, Identifier (the run), Source.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        ValueError: a name that SVG's metadata does not know.
+    """
+    stem = Path(path_stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for kind in ("png", "svg"):
+        path = stem.with_name(f"{stem.name}.{kind}")
+        path.write_bytes(render_figure(fig, kind, metadata))
+        paths.append(path)
+    return paths[0], paths[1]
+
+
+def style_series(names: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Colour, dash and marker of each series: the network gives colour and marker, the regime the dash and the fill.
+
+    Other names, combinations of networks among them, take the remaining colours in the order of the alphabet, so that
+    figures which sort them differently agree.
+
+    Returns:
+        name -> keyword arguments of `Axes.plot`: color, linestyle, marker, markerfacecolor.
+    """
+    styles, others = {}, sorted({name for name in names if _read_name(name)[0] is None})
+    for name in names:
+        network, regime = _read_name(name)
+        if network:
+            colour, marker = MODEL_COLOURS[network], MODEL_MARKERS[network]
+        else:
+            place = others.index(name)
+            colour, marker = OTHER_COLOURS[place % len(OTHER_COLOURS)], OTHER_MARKERS[place % len(OTHER_MARKERS)]
+        fill = {"finetune": colour, "features": "white", "scratch": blend_white(colour)}[regime]
+        styles[name] = {"color": colour, "linestyle": REGIME_DASHES[regime], "marker": marker, "markerfacecolor": fill}
+    return styles
+
+
+def _read_name(name: str) -> tuple[str | None, str]:
+    """The network and the regime that a name of `names.name_series` says; no network where it says anything else."""
+    for network, shown in MODEL_NAMES.items():
+        if name.startswith(f"{shown} features, "):
+            return network, "features"
+        for regime, stage in REGIME_NAMES.items():
+            if name == f"{shown}, {stage}":
+                return network, regime
+        if name == shown:
+            return network, "finetune"
+    return None, "finetune"
+
+
+def blend_white(colour: str, share: float = 0.55) -> str:
+    """A tint: the colour with a share of white."""
+    return to_hex((1 - share) * np.array(to_rgb(colour)) + share)
+
+
+def count_classes(targets: np.ndarray, what: str = "images") -> str:
+    """The n of a footer: `n = 379 images: 304 benign, 75 malignant`."""
+    malignant = int(np.sum(targets))
+    return f"n = {len(targets):,} {what}: {len(targets) - malignant:,} benign, {malignant:,} malignant"
+
+
+def wrap_label(text: str, width: int) -> str:
+    """Break a long name into lines, also where it has no spaces; lines that are already broken stay so."""
+    return "\n".join(
+        piece for line in str(text).split("\n") for piece in textwrap.wrap(line, width, break_on_hyphens=False)
+    )
+
+
+def title_panel(ax: Axes, title: str) -> None:
+    """A panel's title, broken where the panel ends."""
+    columns = ax.get_subplotspec().get_gridspec().ncols
+    ax.set_title(wrap_label(title, 46 if columns == 1 else 96 // columns))
+
+
+def legend_below(fig: Plate, handles: Sequence, *, columns: int) -> None:
+    """A legend between the panels and the footer, where it can cover no data."""
+    fig.subfigs[0].legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def frame_unit_square(ax: Axes, xlabel: str, ylabel: str) -> None:
+    """Axes of two shares, both from 0 to 1, drawn square."""
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel=xlabel, ylabel=ylabel, aspect="equal")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_ticks(np.linspace(0, 1, 6))
+    for artist in ax.spines.values():
+        artist.set_zorder(0.5)  # curves that run along an edge stay visible

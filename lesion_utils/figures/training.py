@@ -1,0 +1,90 @@
+"""Figures of training: how losses and validation scores moved, epoch by epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from lesion_utils.core.names import REGIME_NAMES
+from lesion_utils.figures.style import (
+    DOUBLE,
+    INK,
+    LIGHT,
+    SINGLE,
+    Plate,
+    finish_figure,
+    house_style,
+    legend_below,
+    new_figure,
+)
+
+LOSSES = {"train_loss": ("training", "#8a8a8a"), "val_loss": ("validation", "#1f4e79")}
+SCORES = {"val_auc": ("AUC, validation", "#1a7f5a"), "val_ap": ("AP, validation", "#7a3b93")}
+
+
+@house_style
+def plot_learning_curves(history: pd.DataFrame) -> Plate:
+    """Loss above, validation AP and AUC below, a column per regime; every seed is a thin line.
+
+    Args:
+        history: one row per (regime, seed, epoch), with `regime`, `seed`, `epoch` (from 1), `train_loss`, `val_loss`,
+            `val_ap`, `val_auc`, `selected` (bool: the epoch whose weights were kept) and `head_only` (bool: the
+            backbone was still frozen). NaN where a regime has no such number.
+    """
+    regimes = [r for r in REGIME_NAMES if r in set(history["regime"])]
+    regimes += [r for r in dict.fromkeys(history["regime"]) if r not in regimes]
+    wide = len(regimes) > 1
+    fig, axes = new_figure(2, len(regimes), width=DOUBLE if wide else SINGLE, height=84, sharex="col", sharey="row")
+    for regime, (top, bottom) in zip(regimes, axes.T, strict=True):
+        part = history[history["regime"] == regime]
+        _draw_curves(top, part, LOSSES)
+        _draw_curves(bottom, part, SCORES)
+        seeds = part["seed"].nunique()
+        top.set_title(f"{REGIME_NAMES.get(regime, regime)} ({seeds} seed{'s' if seeds > 1 else ''})")
+        bottom.set_xlabel("epoch")
+        bottom.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    axes[0, 0].set_ylabel("loss (cross-entropy)")
+    axes[1, 0].set_ylabel("AP or AUC")
+    axes[0, 0].set_ylim(0, min(axes[0, 0].get_ylim()[1], 2.5 * history["val_loss"].quantile(0.9)))
+    axes[1, 0].set_ylim(0, 1)
+    named = {f"loss, {label}": c for label, c in LOSSES.values()} | dict(SCORES.values())
+    lines = [Line2D([], [], color=colour, label=label) for label, colour in named.items()]
+    chosen = Line2D([], [], color=INK, marker="o", mfc="white", ls="", label="selected epoch")
+    head = [Patch(color=LIGHT, label="head alone is trained")] if history["head_only"].any() else []
+    legend_below(fig, [*lines, chosen, *head], columns=3 if wide else 2)
+    note = "thin lines: seeds; thick lines: their mean" if history["seed"].nunique() > 1 else "one seed"
+    return finish_figure(fig, note=note, alt=_describe_curves(history, regimes))
+
+
+def _draw_curves(ax: Axes, part: pd.DataFrame, series: dict[str, tuple[str, str]]) -> None:
+    """Every seed thin, the mean of the seeds that reached an epoch thick, the selected epochs as rings."""
+    for key, (_, colour) in series.items():
+        for _, run in part.groupby("seed"):
+            ax.plot(run["epoch"], run[key], color=colour, lw=0.5, alpha=0.6)
+        mean = part.groupby("epoch")[key].mean()
+        lone = {"marker": "."} if len(mean) == 1 else {}
+        ax.plot(mean.index, mean, color=colour, lw=1.5, **lone)
+        if key.startswith("val"):
+            chosen = part[part["selected"]]
+            ax.scatter(chosen["epoch"], chosen[key], s=13, fc="white", ec=colour, lw=0.9, zorder=4)
+    head = part.loc[part["head_only"], "epoch"]
+    if len(head):
+        ax.axvspan(head.min() - 0.5, head.max() + 0.5, color=LIGHT, alpha=0.6, lw=0, zorder=0)
+    ax.set_xlim(part["epoch"].min() - 0.5, part["epoch"].max() + 0.5)
+
+
+def _describe_curves(history: pd.DataFrame, regimes: list[str]) -> str:
+    chosen = history[history["selected"]]
+    told = []
+    for regime in regimes:
+        best = chosen[chosen["regime"] == regime]
+        epochs = ", ".join(str(epoch) for epoch in best["epoch"])
+        told.append(
+            f"{REGIME_NAMES.get(regime, regime)}: selected epoch {epochs}, "
+            f"validation AP {np.mean(best['val_ap']):.2f}, AUC {np.mean(best['val_auc']):.2f}"
+        )
+    return "Learning curves of loss and of validation AP and AUC over epochs. " + "; ".join(told) + "."

@@ -1,0 +1,252 @@
+"""Any timm backbone as a classifier with one logit: weights, layer groups, freezing, and where Grad-CAM looks."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from timm.models import group_parameters, load_state_dict
+from timm.optim import param_groups_layer_decay
+from torch import Tensor, nn
+
+import lesion_utils.models.custom  # noqa: F401 - registers them with timm
+from lesion_utils.config.schema import Network, Regime
+from lesion_utils.core.errors import ParamsError, WeightsError
+from lesion_utils.models.weights import WeightsSource, find_weights
+
+_BATCHNORM = nn.modules.batchnorm._NormBase
+
+
+class DataConfig(NamedTuple):
+    """The input that a network was pretrained on.
+
+    Attributes:
+        mean: of each of R, G, B, in [0, 1].
+        std: likewise.
+        interpolation: "bilinear" or "bicubic".
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """Standardise (N, 3, H, W) float32 images in [0, 1]."""
+        mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device)[:, None, None] for v in (self.mean, self.std))
+        return (x - mean) / std
+
+
+def build_network(params: Network, *, pretrained: bool, seed: int) -> nn.Module:
+    """Make the network of a run, with one logit for malignant.
+
+    The global random state is left as it was. Weights are loaded strictly; only the last layer is always new.
+
+    Args:
+        params: `backbone`, `weights`, `image_size` and `drop_rate` are used.
+        pretrained: start from `params.weights`; else from random weights.
+        seed: of the initialisation.
+
+    Returns:
+        A module from (N, 3, image_size, image_size) float32, normalised, to logits (N, 1).
+
+    Raises:
+        ParamsError: timm has no such backbone.
+        WeightsError: the weights cannot be had or do not fit.
+    """
+    settings = _backbone_settings(params)
+    source = find_weights(params) if pretrained else None
+    if pretrained and source is None:
+        raise WeightsError(
+            "a pretrained network was asked for, but weights is none",
+            where=params.backbone,
+            do="set weights: pretrained, or leave the regimes features and finetune out",
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if source is None:
+            return timm.create_model(params.backbone, num_classes=1, drop_rate=params.drop_rate, **settings)
+        model = _load_weights(params, source, settings)
+        torch.manual_seed(seed)
+        model.reset_classifier(1)
+    return model
+
+
+def data_config(model: nn.Module) -> DataConfig:
+    """Mean, standard deviation and interpolation that the network's pretraining used."""
+    config = resolve_model_data_config(model)
+    interpolation = config["interpolation"] if config["interpolation"] in ("bilinear", "bicubic") else "bilinear"
+    return DataConfig(tuple(config["mean"]), tuple(config["std"]), interpolation)
+
+
+def head_of(model: nn.Module) -> nn.Module:
+    """The last layer, from features (N, D) to the logit."""
+    return model.get_classifier()
+
+
+def features_of(model: nn.Module, x: Tensor) -> Tensor:
+    """What the last layer sees.
+
+    Args:
+        model: a network of `build_network`.
+        x: (N, 3, H, W) float32, normalised.
+
+    Returns:
+        (N, D) features; `head_of(model)` makes logits of them.
+    """
+    return model.forward_head(model.forward_features(x), pre_logits=True)
+
+
+def freeze_backbone(model: nn.Module, *, frozen: bool) -> None:
+    """Stop, or let, gradients reach anything but the last layer."""
+    model.requires_grad_(not frozen)
+    head_of(model).requires_grad_(True)
+
+
+def freeze_layers(model: nn.Module, count: int) -> None:
+    """Stop gradients at the first layers, which saves the time of going back through them.
+
+    Args:
+        model: a network of `build_network`.
+        count: layers from the input on, as timm counts them: ResNet50 has its stem, 16 blocks and the head, VGG19 its
+            16 convolutions and the rest.
+
+    Raises:
+        ParamsError: the network has no more layers than that.
+    """
+    if not count:
+        return
+    layer_of = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    total = 1 + max(layer_of.values())
+    if count >= total:
+        raise ParamsError(
+            f"{count} layers cannot be frozen", where="frozen_layers", expected=f"fewer than the network's {total}"
+        )
+    for name, parameter in model.named_parameters():
+        if layer_of[name] < count:
+            parameter.requires_grad_(False)
+
+
+def set_train_mode(model: nn.Module, *, batchnorm: str) -> None:
+    """Put a network in training mode.
+
+    Args:
+        model: the network.
+        batchnorm: "train" updates running statistics and normalises by the batch; "frozen" normalises by the running
+            statistics of pretraining, as suits small batches and frozen backbones. Its weight and bias learn in both.
+            In frozen layers the statistics stay as well.
+    """
+    model.train()
+    for module in model.modules():
+        if isinstance(module, _BATCHNORM):
+            layer_is_frozen = module.weight is not None and not module.weight.requires_grad
+            module.train(batchnorm == "train" and not layer_is_frozen)
+
+
+def parameter_groups(model: nn.Module, params: Network, regime: Regime) -> list[dict[str, Any]]:
+    """Groups for the optimiser: discriminative learning rates, and no decay of norms and biases.
+
+    The learning rate falls by `layer_decay` per layer, as timm counts the network's layers, from the head to the input
+    (ULMFiT, Howard and Ruder 2018; BEiT, Bao et al. 2022). The regime `features` has the last layer's parameters only.
+
+    Args:
+        model: a network of `build_network`; all its parameters are made trainable, so freeze afterwards.
+        params: `optim.weight_decay` and the regime's `lr` and `layer_decay` are used.
+        regime: one of `params.regimes`.
+
+    Returns:
+        Dictionaries with `params`, `lr`, `lr_scale` and `weight_decay`.
+    """
+    model.requires_grad_(True)
+    groups = param_groups_layer_decay(
+        model,
+        weight_decay=params.optim.weight_decay,
+        no_weight_decay_list=model.no_weight_decay() if hasattr(model, "no_weight_decay") else (),
+        layer_decay=params.regimes[regime].layer_decay,
+    )
+    if regime == "features":
+        head = {id(p) for p in head_of(model).parameters()}
+        groups = [{**g, "params": [p for p in g["params"] if id(p) in head], "lr_scale": 1.0} for g in groups]
+    return [{**g, "lr": params.regimes[regime].lr * g["lr_scale"]} for g in groups if g["params"]]
+
+
+def gradcam_layer(model: nn.Module) -> nn.Module:
+    """The last layer whose output is still a map, as Grad-CAM wants it (Selvaraju et al. 2017).
+
+    It is timm's last feature level; where that ends in pooling (VGG), the layer before, whose map is twice as fine.
+
+    Raises:
+        ParamsError: the backbone has no such map (a vision transformer).
+    """
+    levels = getattr(model, "feature_info", None)
+    levels = levels if isinstance(levels, list) else getattr(levels, "info", None)
+    if not levels or hasattr(model, "num_prefix_tokens"):
+        raise ParamsError(
+            "Grad-CAM needs a network whose last level is a map of features",
+            where=type(model).__name__,
+            do="choose a convolutional backbone",
+        )
+    name = levels[-1]["module"]
+    layer = model.get_submodule(name)
+    if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
+        parent, _, index = name.rpartition(".")
+        layer = model.get_submodule(parent)[int(index) - 1]
+    return layer
+
+
+def _backbone_settings(params: Network) -> dict[str, Any]:
+    """Arguments of timm that depend on the kind of backbone."""
+    try:
+        config = timm.get_pretrained_cfg(params.backbone)  # knows the tags
+        known = timm.is_model(params.backbone)
+    except RuntimeError:
+        known = False
+    if not known:
+        near = difflib.get_close_matches(params.backbone, timm.list_models() + timm.list_pretrained(), n=3)
+        raise ParamsError(
+            f"timm has no backbone {params.backbone!r}",
+            where="backbone",
+            expected=f"for example {', '.join(near)}" if near else "a name that timm.list_models() gives",
+            do="correct it in the YAML file",
+        )
+    return {"img_size": params.image_size} if config is not None and config.fixed_input_size else {}
+
+
+def _load_weights(params: Network, source: WeightsSource, settings: dict[str, Any]) -> nn.Module:
+    """Make the backbone as the weights file has it, classifier included, and load it strictly.
+
+    timm converts the layouts it knows (torchvision's VGG, other sizes of position embeddings). A file without a
+    classifier is loaded into a network without one.
+    """
+    try:
+        state = load_state_dict(source.path, weights_only=True)
+    except Exception as error:  # each format has its own errors; the remedy is the same
+        raise WeightsError(
+            "the file is damaged, or holds more than weights", where=source.path, do="fetch it again"
+        ) from error
+    state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    config = timm.get_pretrained_cfg(params.backbone)
+    key = f"{config.classifier}.weight" if config is not None else ""
+    classes = state[key].shape[0] if key in state else (config.num_classes if config is not None else 1)
+    problem = None
+    for num_classes in (classes, 0):
+        overlay = {"state_dict": dict(state), "num_classes": num_classes, "label_offset": 0}
+        try:
+            return timm.create_model(
+                params.backbone,
+                pretrained=True,
+                pretrained_cfg_overlay=overlay,
+                num_classes=num_classes,
+                drop_rate=params.drop_rate,
+                **settings,
+            )
+        except RuntimeError as error:
+            problem = problem or error
+    raise WeightsError(
+        f"the weights do not fit {params.backbone}",
+        where=source.path.name,
+        expected="every tensor of the backbone, in its shape",
+        do=f"name the backbone that they belong to; {' '.join(str(problem).split())[:300]}",
+    ) from problem

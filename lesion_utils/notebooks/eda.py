@@ -1,0 +1,111 @@
+"""What 01_eda computes from the prepared data: samples, duplicates, the metadata control, and what they mean."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lesion_utils.data.prepare import PreparedData
+from lesion_utils.evaluation import control
+from lesion_utils.evaluation.first_look import look_at
+
+#: Columns of the images' table that the colour figure shows, with their axes' labels.
+COLOUR_STATISTICS = {
+    "red_mean": "mean of red",
+    "green_mean": "mean of green",
+    "blue_mean": "mean of blue",
+    "red_std": "spread of red",
+    "blue_std": "spread of blue",
+    "corner_mean": "mean of the corners",
+}
+
+
+class BlindScores(NamedTuple):
+    """Classifiers that see no pixel, on the test images."""
+
+    targets: np.ndarray  # (N,) int
+    probs: dict[str, np.ndarray]  # what it knows -> (N,) float in [0, 1]
+    scores: pd.DataFrame  # knows, ap, ap_low, ap_high, auc, auc_low, auc_high
+    summaries: dict[str, str]  # what it knows -> "AUC 0.77 (0.71 to 0.83)"
+    predicted: pd.DataFrame  # as `control.predict_from_metadata` returns it
+
+
+def choose_samples(table: pd.DataFrame, *, subset: str, per_class: int, seed: int) -> pd.DataFrame:
+    """Rows drawn at random, `per_class` of each class (fewer where there are fewer), benign first."""
+    rows = table[table["subset"] == subset]
+    return pd.concat(
+        [group.sample(min(per_class, len(group)), random_state=seed) for _, group in rows.groupby("target")]
+    )
+
+
+def choose_examples(table: pd.DataFrame, *, seed: int) -> tuple[str, str]:
+    """The ids of one benign and one malignant training image."""
+    benign, malignant = choose_samples(table, subset="train", per_class=1, seed=seed)["image_id"]
+    return benign, malignant
+
+
+def use_native_sizes(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the sizes that the cameras gave, where the files are resized copies."""
+    return table.assign(width=table["native_width"], height=table["native_height"])
+
+
+def describe_duplicates(duplicates: pd.DataFrame) -> pd.DataFrame:
+    """The pairs with what each means for the study."""
+    across = duplicates["split_a"] != duplicates["split_b"]
+    disagree = duplicates["target_a"] != duplicates["target_b"]
+    meaning = np.select(
+        [across, disagree], ["training image left out", "the labels contradict each other"], "kept together"
+    )
+    return duplicates.assign(consequence=meaning)
+
+
+def score_controls(table: pd.DataFrame) -> BlindScores:
+    """Train classifiers on metadata alone and score the test images; `table` is that of the prepared images."""
+    predicted = control.predict_from_metadata(table)
+    groups = dict(list(predicted.groupby("control", sort=False)))
+    targets = next(iter(groups.values()))["target"].to_numpy()
+    probs = {knows: group["probability"].to_numpy() for knows, group in groups.items()}
+    looks = {knows: look_at(targets, scores) for knows, scores in probs.items()}
+    rows = [{"knows": knows, **look.flatten("ap", "auc")} for knows, look in looks.items()]
+    summaries = {knows: look.write("auc") for knows, look in looks.items()}
+    return BlindScores(targets, probs, pd.DataFrame(rows), summaries, predicted)
+
+
+def summarise_data(data: PreparedData, blind: BlindScores) -> dict:
+    """The numbers of the exploration, and the sentences that they make (`text`)."""
+    table, pairs = data.table, data.duplicates
+    counts = pd.crosstab(table["split"], table["target"])
+    best = blind.scores.loc[blind.scores["auc"].idxmax()]
+    numbers = {
+        "counts": {split: {"benign": int(row[0]), "malignant": int(row[1])} for split, row in counts.iterrows()},
+        "subsets": data.manifest["subsets"],
+        "always_benign_accuracy": counts.loc["test", 0] / counts.loc["test"].sum(),
+        "duplicate_pairs": len(pairs),
+        "duplicate_pairs_across": int((pairs["split_a"] != pairs["split_b"]).sum()),
+        "contradicting_pairs": int((pairs["target_a"] != pairs["target_b"]).sum()),
+        "left_out": int((table["subset"] == "left_out").sum()),
+        "label_changes": len(data.label_changes),
+        "control": blind.scores.to_dict("records"),
+        "best_control": best.to_dict(),
+    }
+    return {**numbers, "text": "\n\n".join(_TEXT).format(**numbers)}
+
+
+_TEXT = (
+    "- **Accuracy says little.** Calling all {counts[test][benign]} + {counts[test][malignant]} test images benign is "
+    "right in {always_benign_accuracy:.1%} of them.",
+    "- **Some images stand twice.** {duplicate_pairs} pairs show the same photograph, {duplicate_pairs_across} of them "
+    "across training and test, and in {contradicting_pairs} the labels disagree. Training images left out for it: "
+    "{left_out}.",
+    "- **Labels move.** {label_changes} images are known to carry another label today.",
+    "- **The clinic shows.** Knowing only {best_control[knows]}, a classifier reaches an AUC of "
+    "{best_control[auc]:.3f} "
+    "({best_control[auc_low]:.3f} to {best_control[auc_high]:.3f}) and an average precision of "
+    "{best_control[ap]:.3f} ({best_control[ap_low]:.3f} to {best_control[ap_high]:.3f}) on the test images. Any "
+    "network's score has to be read against that, and notebook 05 asks how good the networks are within each block of "
+    "image numbers.",
+    "- **The test is small.** With {counts[test][malignant]} malignant images, intervals are wide, and the test says "
+    "nothing about other clinics, cameras or skins than those that the images came from.",
+)

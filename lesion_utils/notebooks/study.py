@@ -1,0 +1,194 @@
+"""A notebook's handle on its study: parameters, folders, and everything that it writes.
+
+```python
+study = open_study(params, "01_eda")
+study.card()
+study.save_figure(fig, "class_balance", "Images of each class.")
+study.save_metrics({"train_images": 900})
+```
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from IPython.display import Image, Markdown
+from matplotlib.figure import Figure
+
+from lesion_utils.config.load import resolve
+from lesion_utils.config.schema import Network, StudyParams
+from lesion_utils.core import paths
+from lesion_utils.core.errors import RunError
+from lesion_utils.core.files import dump_json, write_if_changed
+from lesion_utils.data.prepare import PreparedData, load_prepared
+from lesion_utils.figures.style import SCREEN_SCALE, save, stamp
+
+SYNTHETIC = "synthetic data"
+
+
+@dataclass
+class OpenStudy:
+    """One step of one study, as its notebook sees it. Made by `open_study`."""
+
+    params: StudyParams
+    paths: paths.Study
+    step: str
+    run_id: str
+    figures: list[str] = field(default_factory=list)
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images are drawn; then every figure and page says so."""
+        return self.params.data.source == "synthetic"
+
+    @property
+    def description(self) -> str:
+        """The data in a phrase, for captions."""
+        return SYNTHETIC if self.synthetic else "ISIC 2016 Part 3"
+
+    def network(self, name: str) -> Network:
+        """Parameters of `resnet50` or `vgg19`."""
+        return getattr(self.params, name)
+
+    @property
+    def training_folder(self) -> Path:
+        """Where this step keeps its checkpoints: one folder per regime and seed."""
+        return self.paths.runs / self.step
+
+    def open_data(self) -> PreparedData:
+        """The images, labels and splits that the step `data` prepared.
+
+        Raises:
+            DataError: it has not been run.
+        """
+        return load_prepared(self.paths)
+
+    def card(self) -> Markdown:
+        """Six lines that say what this page was made from, and what a reader must know before its numbers."""
+        rows = {
+            "study": f"{self.paths.name}: {self.params.data.title}",
+            "commit": _describe_commit(),
+            "data": f"{self.description}, {self.open_data().summary}",
+            "run": self.run_id,
+            "threads": os.environ.get("THREADS") or f"one per core ({os.cpu_count()})",
+            "writes": f"reports/{self.paths.name}/",
+        }
+        rows |= {"note": " ".join(self.params.data.remarks)} if self.params.data.remarks else {}
+        banner = f"> **{SYNTHETIC.capitalize()}**: drawn images. Nothing here is a medical result.\n\n"
+        table = "\n".join(f"| **{key}** | {_escape(value)} |" for key, value in rows.items())
+        return Markdown((banner if self.synthetic else "") + "| | |\n|---|---|\n" + table)
+
+    def save_figure(self, fig: Figure, name: str, caption: str, *, shows_images: bool = False) -> Image:
+        """Write a figure as PNG and SVG with its caption, and return it for display.
+
+        Args:
+            fig: what a function of `lesion_utils.figures` returned.
+            name: short name; the files are `figures/<step>_<name>.*`.
+            caption: what the reader sees and what to look for, one or two sentences.
+            shows_images: whether it shows photographs of the data set.
+        """
+        if self.synthetic:
+            fig = stamp(fig, SYNTHETIC)
+        self.figures += [name] * (name not in self.figures)
+        stem = self.paths.figures / f"{self.step}_{name}"
+        metadata = {"Title": name, "Description": caption, "Identifier": self.run_id, "Source": self.description}
+        png, _svg = save(fig, stem, metadata=metadata)
+        alt = getattr(fig, "alt", "") or caption
+        sidecar = {
+            "step": self.step,
+            "name": name,
+            "place": self.figures.index(name),
+            "caption": caption,
+            "alt": alt,
+            "shows_images": shows_images,
+            "synthetic": self.synthetic,
+            "run_id": self.run_id,
+        }
+        write_if_changed(stem.with_suffix(".json"), dump_json(sidecar))
+        width = round(fig.get_figwidth() * 25.4 * SCREEN_SCALE)
+        return Image(data=png.read_bytes(), format="png", width=width, alt=alt)
+
+    def save_metrics(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Write `metrics/<step>.json`; returns what a later reader will load."""
+        path = self.paths.metrics / f"{self.step}.json"
+        write_if_changed(path, dump_json(_to_plain(values)))
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def save_table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Write `metrics/<step>_<name>.csv`, and return the frame for display."""
+        text = frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+        write_if_changed(self.paths.metrics / f"{self.step}_{name}.csv", text)
+        return frame
+
+    def load_table(self, step: str, name: str) -> pd.DataFrame:
+        """A table that an earlier step saved.
+
+        Raises:
+            RunError: it has not been run.
+        """
+        return pd.read_csv(self._require(self.paths.metrics / f"{step}_{name}.csv", step))
+
+    def _require(self, path: Path, step: str) -> Path:
+        if not path.is_file():
+            raise RunError(
+                f"{self.step} needs what {step} saves",
+                where=f"metrics/{path.name}",
+                do=f"run: make all STUDY={self.paths.name}",
+            )
+        return path
+
+    def say_list(self, sentences: Sequence[str]) -> Markdown:
+        """Sentences that were written from saved numbers, one below the other."""
+        return Markdown("\n".join(f"- {sentence}" for sentence in sentences))
+
+    def say(self, template: str, numbers: Mapping[str, Any]) -> Markdown:
+        """A sentence whose numbers come from saved metrics: `study.say("AUC {auc:.3f}", metrics)`."""
+        return Markdown(template.format_map(numbers))
+
+
+def open_study(params: str | Path | Mapping[str, Any], step: str) -> OpenStudy:
+    """Open a study for one of its steps.
+
+    Args:
+        params: the folder of its YAML files, or the mapping that a run injects.
+        step: name of the notebook, such as "01_eda".
+
+    Raises:
+        ParamsError: the parameters are wrong.
+    """
+    name, resolved = resolve(params)
+    return OpenStudy(resolved, paths.Study(name), step, os.environ.get("LESION_RUN_ID", "interactive"))
+
+
+def _describe_commit() -> str:
+    git = ["git", "-C", str(paths.project_root()), "describe", "--always", "--dirty", "--abbrev=10"]
+    done = subprocess.run(git, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "not under version control"
+
+
+def _escape(value: str) -> str:
+    return value.replace("|", "\\|")
+
+
+def _to_plain(value: Any) -> Any:
+    """NumPy and pandas values as JSON has them; what is not a number becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _to_plain(item) for key, item in value.items()}
+    if isinstance(value, pd.DataFrame):
+        return _to_plain(value.to_dict(orient="records"))
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_to_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _to_plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,192 @@
+"""`make doctor`: what the study needs, whether it is there, and what to do where it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from lesion_utils.config.load import load_study
+from lesion_utils.config.schema import StudyParams
+from lesion_utils.core import paths
+from lesion_utils.core.errors import LesionError
+from lesion_utils.core.paths import Study, project_root
+from lesion_utils.pipeline.execute import KERNEL
+from lesion_utils.provenance import outside
+from lesion_utils.provenance.machine import name_processor
+from lesion_utils.provenance.record import scrub_paths
+from lesion_utils.provenance.steps import NETWORKS
+
+GIB = 2**30
+#: A checkpoint of VGG19 with its optimiser's state takes 1.7 GB, and two are kept while one is written.
+DISK_NEEDED = 6 * GIB
+MEMORY_NEEDED = 4 * GIB
+
+#: Run apart: where torch and torchvision do not fit, the import itself fails.
+_PROBE = """
+import json, torch, torchvision, timm
+devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+if torch.backends.mps.is_available():
+    devices.append("Apple GPU (mps)")
+print(json.dumps({"pair": [torch.__version__, torchvision.__version__], "devices": devices}))
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report: `state` is "ok", "note" or "wrong"; `do` is the next action."""
+
+    state: str
+    topic: str
+    what: str
+    do: str = ""
+
+    def __str__(self) -> str:
+        line = f"{self.state:<6} {self.topic:<12} {self.what}"
+        return f"{line}\n{'':<20}-> {self.do}" if self.do else line
+
+
+def examine_study(study: Study) -> list[Finding]:
+    """Look at everything that a study needs; changes nothing and downloads nothing."""
+    findings = [*check_environment(), check_kernel(), *check_torch(), check_disk(), check_memory(), check_git()]
+    try:
+        params = load_study(study.params_dir)
+    except LesionError as error:
+        return [*findings, Finding("wrong", "params", str(error), "correct the lines named above")]
+    found = Finding("ok", "params", f"params/{study.name} is valid")
+    return [*findings, found, check_data(params, study), *check_weights(params)]
+
+
+def check_environment() -> Iterator[Finding]:
+    """Whether Python and every package are those of the lock."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    state, do = ("ok", "") if sys.version_info >= (3, 11) else ("wrong", "make env PYTHON=/path/to/python3.11-or-newer")
+    yield Finding(state, "python", f"{version} in {scrub_paths(sys.prefix)}", do)
+    different = list(list_differences((project_root() / "requirements.lock").read_text(encoding="utf-8")))
+    if different:
+        shown = ", ".join(different[:4]) + (f" and {len(different) - 4} more" if len(different) > 4 else "")
+        yield Finding("wrong", "packages", f"not those of requirements.lock: {shown}", "rm -rf .venv && make env")
+    else:
+        yield Finding("ok", "packages", "those of requirements.lock")
+
+
+def list_differences(lock: str) -> Iterator[str]:
+    """Packages whose installed version is not the lock's, such as "torch 2.13.0 (lock: 2.14.1)"."""
+    for line in (line.rstrip("\\ ") for line in lock.splitlines()):
+        if not line or line.startswith(("#", " ")):
+            continue
+        wanted = Requirement(line)
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            continue
+        try:
+            found = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:
+            found = "missing"
+        if not wanted.specifier.contains(found.partition("+")[0], prereleases=True) if found != "missing" else True:
+            yield f"{wanted.name} {found} (lock: {str(wanted.specifier).removeprefix('==')})"
+
+
+def check_kernel() -> Finding:
+    """Whether the kernel that runs use by name belongs to this environment."""
+    spec = Path(sys.prefix) / "share" / "jupyter" / "kernels" / KERNEL / "kernel.json"
+    if not spec.is_file():
+        return Finding("wrong", "kernel", f"no Jupyter kernel named {KERNEL}", "rm .venv/.installed-* && make env")
+    python = Path(json.loads(spec.read_text(encoding="utf-8"))["argv"][0])
+    if python.parent.resolve() != Path(sys.executable).parent.resolve():  # .venv may be a link
+        return Finding("wrong", "kernel", f"{KERNEL} starts another Python", "rm .venv/.installed-* && make env")
+    return Finding("ok", "kernel", KERNEL)
+
+
+def check_torch() -> Iterator[Finding]:
+    """Whether torch, torchvision and timm load together, and which devices they see."""
+    done = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False)
+    if done.returncode:
+        yield explain_torch(done.stderr)
+        return
+    facts = json.loads(done.stdout.splitlines()[-1])
+    yield Finding("ok", "torch", "torch {} and torchvision {} fit".format(*facts["pair"]))
+    if facts["devices"]:
+        yield Finding("ok", "device", ", ".join(facts["devices"]))
+    elif shutil.which("nvidia-smi"):
+        do = "update the NVIDIA driver; until then the processor is used"
+        yield Finding("note", "device", "there is an NVIDIA driver, but torch sees no GPU", do)
+    else:
+        do = "fine for demo and isic2016_quick; for isic2016 use a machine with a GPU"
+        yield Finding("note", "device", f"{name_processor()}, {os.cpu_count()} cores, no GPU", do)
+
+
+def explain_torch(stderr: str) -> Finding:
+    """Why torch, torchvision and timm do not load together."""
+    last = scrub_paths(stderr.strip().splitlines()[-1]) if stderr.strip() else "no message"
+    again = "rm -rf .venv && make env"
+    if "torchvision::nms does not exist" in stderr:
+        what = f"torch and torchvision are not a pair ({last}): one of them came from another index or release"
+        return Finding("wrong", "torch", what, f"{again}, which installs both from the lock")
+    if "No module named" in stderr:
+        return Finding("wrong", "torch", last, "make env")
+    return Finding("wrong", "torch", f"cannot be loaded: {last}", again)
+
+
+def check_disk() -> Finding:
+    """Whether checkpoints and decoded images find room."""
+    free = min(_find_free(folder) for folder in (paths.reports_root(), paths.cache_dir()))
+    if free < DISK_NEEDED:
+        do = "free some, or set REPORTS_DIR and LESION_CACHE to folders on a larger disk"
+        return Finding("note", "disk", f"{free / GIB:.1f} GiB free; checkpoints may need {DISK_NEEDED / GIB:.0f}", do)
+    return Finding("ok", "disk", f"{free / GIB:.0f} GiB free")
+
+
+def _find_free(folder: Path) -> int:
+    """Free bytes where a folder is, or would be made."""
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    return shutil.disk_usage(existing).free
+
+
+def check_memory() -> Finding:
+    """Whether there is memory for VGG19 with its optimiser."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if total < MEMORY_NEEDED:
+        do = "close other programs; lower batch_size and raise accumulation in params/"
+        return Finding("note", "memory", f"{total / GIB:.1f} GiB; VGG19 wants {MEMORY_NEEDED / GIB:.0f}", do)
+    return Finding("ok", "memory", f"{total / GIB:.0f} GiB")
+
+
+def check_git() -> Finding:
+    """Whether runs can record the commit that they were made from."""
+    if shutil.which("git") is None:
+        return Finding("note", "git", "not installed: runs cannot record their commit", "sudo apt-get install git")
+    if not (project_root() / ".git").exists():
+        return Finding("note", "git", "the project is not a clone: runs cannot record their commit", "git clone it")
+    return Finding("ok", "git", "runs record their commit")
+
+
+def check_data(params: StudyParams, study: Study) -> Finding:
+    """Whether the images are on this machine."""
+    if params.data.source == "synthetic":
+        return Finding("ok", "data", "drawn by the project, nothing to fetch")
+    folder = paths.data_dir()
+    missing = [n for n in (*outside.FOLDERS.values(), *outside.LABEL_FILES.values()) if not (folder / n).exists()]
+    if not missing:
+        return Finding("ok", "data", "the challenge's files are there")
+    do = f"make data STUDY={study.name} fetches them (0.8 GB), or set DATA_DIR to a folder that has them"
+    return Finding("note", "data", f"not here: {', '.join(missing)}", do)
+
+
+def check_weights(params: StudyParams) -> Iterator[Finding]:
+    """Whether each network's pretrained weights are on this machine."""
+    for name in NETWORKS:
+        state = outside.fingerprint_weights(getattr(params, name))
+        if state["state"] == "not local":
+            do = "the run fetches them from the hub; without a network, put the file into a folder and set WEIGHTS_DIR"
+            yield Finding("note", "weights", f"{name}: {state['name']} is not on this machine", do)
+        else:
+            what = "from scratch, none needed" if state["state"] == "none" else f"{state['name']} is there"
+            yield Finding("ok", "weights", f"{name}: {what}")

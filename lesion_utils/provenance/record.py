@@ -1,0 +1,256 @@
+"""`run.json`: what a step was made from, by what, when, and every file that came out of it.
+
+No user name, host name or absolute path is recorded: a report can be sent to anyone.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lesion_utils.config.schema import StudyParams
+from lesion_utils.core import paths
+from lesion_utils.core.files import dump_json, read_json, write_atomic
+from lesion_utils.core.paths import Study, project_root
+from lesion_utils.provenance.fingerprint import digest_bytes, digest_file
+from lesion_utils.provenance.machine import name_processor
+from lesion_utils.provenance.steps import Step, load_record
+from lesion_utils.provenance.verify import seal_record
+
+SCHEMA_VERSION = 1
+
+
+def name_run(step: Step, key: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """The run's id: the same content has the same one on any day and machine, so that figures carrying it compare."""
+    content = [key["params"], key["code"], key["notebook"], inputs]
+    return f"{step.name}-{digest_bytes(dump_json(content).encode())[:12]}"
+
+
+def describe_run(
+    study: Study, step: Step, params: StudyParams, *, key: Mapping[str, Any], inputs: Mapping[str, str]
+) -> dict[str, Any]:
+    """What is known before a step runs: all of `run.json` but times, memory, device and outputs."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": name_run(step, key, inputs),
+        "step": step.name,
+        "study": study.name,
+        "title": read_title(step),
+        **describe_code(),
+        **key,
+        "data": describe_data(study, params),
+        "packages": list_packages(),
+        "lock_hash": digest_file(project_root() / "requirements.lock"),
+        "seeds": list_seeds(step, params),
+        "inputs": dict(inputs),
+        "outputs": [],
+    }
+
+
+def finish_run(
+    study: Study, step: Step, record: Mapping[str, Any], *, status: str, started: datetime, outputs: Iterable[Path] = ()
+) -> dict[str, Any]:
+    """Complete a record and write it as `runs/<step>/run.json`.
+
+    Args:
+        status: "running", "ok", "failed" or "interrupted".
+        started: UTC.
+        outputs: files that the step made.
+    """
+    ended = datetime.now(UTC)
+    finished = {
+        **record,
+        "device": describe_device(),
+        "determinism": {"level": None, "warned_ops": []},
+        **(describe_training(study, step) if status == "ok" else {}),
+        "status": status,
+        "started": _format_time(started),
+        "ended": _format_time(ended),
+        "wall_seconds": round((ended - started).total_seconds(), 2),
+        "peak_memory_bytes": measure_peak_memory(),
+        "outputs": [_describe_output(study, path) for path in sorted(outputs)],
+    }
+    write_atomic(study.runs / step.name / "run.json", dump_json(seal_record(finished)))
+    return finished
+
+
+def describe_training(study: Study, step: Step) -> dict[str, Any]:
+    """What only training knows, from the numbers that its notebook saved: the device, determinism and weights."""
+    runs = (read_json(study.metrics / f"{step.name}.json") or {}).get("runs") if step.network else None
+    if not runs:
+        return {}
+    compute = runs[0]["compute"]
+    used = next((run["weights"] for run in runs if run["weights"]), {"name": "none"})
+    return {
+        "device": {
+            "type": compute["device"],
+            "name": compute["processor"],
+            "threads": compute["threads"],
+            "precision": compute["precision"],
+        },
+        "determinism": {
+            "level": compute["level"],
+            "warned_ops": sorted({name for run in runs for name in run["nondeterministic"]}),
+        },
+        "weights": used,
+    }
+
+
+def read_title(step: Step) -> str:
+    """A notebook's first heading."""
+    if not step.is_notebook:
+        return {"data": "The data", "index": "The report"}[step.name]
+    for cell in (read_json(step.notebook) or {"cells": []})["cells"]:
+        for line in "".join(cell["source"]).splitlines():
+            if cell["cell_type"] == "markdown" and line.startswith("# "):
+                return line.removeprefix("# ").strip()
+    return step.name
+
+
+def describe_code() -> dict[str, str | None]:
+    """The commit, and a hash of what differs from it in code, notebooks and parameters; null where there is no git."""
+    watched = ["--", "lesion_utils", "notebooks", "params", "pyproject.toml", "requirements.lock"]
+    commit = _run_git("rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "dirty_hash": None}
+    changes = _run_git("diff", "HEAD", "--binary", *watched) or ""
+    new = (_run_git("ls-files", "--others", "--exclude-standard", *watched) or "").splitlines()
+    changes += "".join(f"{name} {digest_file(project_root() / name)}\n" for name in new)
+    return {"commit": commit.strip(), "dirty_hash": digest_bytes(changes.encode()) if changes else None}
+
+
+def _run_git(*arguments: str) -> str | None:
+    """Output of a git command in the project; None where there is no git, or no commit."""
+    command = ["git", "-C", str(project_root()), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def describe_data(study: Study, params: StudyParams) -> dict[str, Any]:
+    """Where the images come from and what they are, from the manifest that the step `data` wrote."""
+    manifest = read_json(study.data / "manifest.json") or {}
+    synthetic = params.data.source == "synthetic"
+    return {
+        "source": params.data.source,
+        "content_hash": manifest.get("content"),
+        "synthetic": synthetic,
+        "description": manifest.get("summary") or ("drawn images" if synthetic else "ISIC 2016 Part 3"),
+    }
+
+
+def list_packages() -> dict[str, str]:
+    """Versions of Python and of every package that the project asks for by name, as installed."""
+    with (project_root() / "pyproject.toml").open("rb") as file:
+        wanted = tomllib.load(file)["project"]["dependencies"]
+    names = [re.split(r"[^\w.-]", requirement, maxsplit=1)[0] for requirement in wanted]
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "missing"
+    return versions
+
+
+def list_seeds(step: Step, params: StudyParams) -> dict[str, Any]:
+    """Every seed among the parameters that a step uses."""
+    sections = {name: getattr(params, name).model_dump() for name in step.uses}
+    named = ((name, key, section) for name, section in sections.items() for key in ("seed", "seeds"))
+    return {f"{name}.{key}": section[key] for name, key, section in named if key in section}
+
+
+def describe_device() -> dict[str, Any]:
+    """The processor, without asking torch; a step that uses another device notes that itself."""
+    threads = os.environ.get("THREADS") or os.environ.get("OMP_NUM_THREADS") or os.cpu_count()
+    return {"type": "cpu", "name": name_processor(), "threads": int(threads)}
+
+
+def measure_peak_memory() -> int:
+    """Most memory that this process, or one that it started and that has ended, held at once, bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    children = unit * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    try:  # Linux hands a parent's peak on to the process that it starts, except here
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        own = 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+    except OSError:
+        own = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return max(own, children)
+
+
+def scrub_paths(text: str) -> str:
+    """Text without this machine's folders: the project's become relative, others get a name, the home becomes `~`."""
+    named = {
+        "$DATA_DIR": paths.data_dir(),
+        "$WEIGHTS_DIR": paths.weights_dir(),
+        "$LESION_CACHE": paths.cache_dir(),
+        "$REPORTS_DIR": paths.reports_root(),
+        ".": project_root(),
+        "<env>": Path(sys.prefix),
+        "<python>": Path(sys.base_prefix),
+        "~": Path.home(),
+    }
+    inside = {name: p for name, p in named.items() if p and p != Path("/") and not _is_own(name, p)}
+    for name, path in sorted(inside.items(), key=lambda item: -len(str(item[1]))):
+        text = re.sub(re.escape(str(path)) + r"(?![\w.-])", name, text)
+    # Each pattern begins with fixed text: an executed notebook is megabytes of images in one line.
+    cells = re.escape(tempfile.gettempdir()) + r"/ipykernel_\d+/\d+\.py"
+    return re.sub(cells, "<cell>", text).replace("./lesion_utils/", "lesion_utils/")
+
+
+def _is_own(name: str, path: Path) -> bool:
+    """Folders of the project itself are told by their relative path."""
+    return name != "." and path.is_relative_to(project_root())
+
+
+def renew_record(study: Study, step: Step, rendered: Iterable[Path], **changes: Any) -> dict[str, Any]:
+    """Seal a step's record again after some of its files were rendered again; everything else in it stays.
+
+    Args:
+        study: whose record it is.
+        step: a step that succeeded.
+        rendered: the files whose hashes are other now.
+        changes: fields that change.
+
+    Returns:
+        the record as written.
+    """
+    record = load_record(study, step) or {}
+    new = {path.relative_to(study.report_dir).as_posix(): path for path in rendered}
+    outputs = [_describe_new(output["path"], new.get(output["path"])) or output for output in record["outputs"]]
+    moment = _format_time(datetime.now(UTC))
+    sealed = seal_record({**record, **changes, "outputs": outputs, "rendered": moment})
+    write_atomic(study.runs / step.name / "run.json", dump_json(sealed))
+    return sealed
+
+
+def _describe_new(name: str, path: Path | None) -> dict[str, Any] | None:
+    return path and {"path": name, "sha256": digest_file(path), "bytes": path.stat().st_size}
+
+
+def load_ok_record(study: Study, step: Step) -> dict[str, Any] | None:
+    """The record of a step's last run if that succeeded."""
+    record = load_record(study, step)
+    return record if record and record.get("status") == "ok" else None
+
+
+def _describe_output(study: Study, path: Path) -> dict[str, Any]:
+    relative = path.relative_to(study.report_dir).as_posix()
+    return {"path": relative, "sha256": digest_file(path), "bytes": path.stat().st_size}
+
+
+def _format_time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

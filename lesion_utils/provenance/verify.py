@@ -1,0 +1,221 @@
+"""Is a report what its records say? Every file against its recorded hash, every step against its present inputs.
+
+Nothing runs again. A record (`run.json`) is sealed with a hash of itself, and lists the hash of every file of its step.
+So is `published.json`, which `make publish` writes: in a copy, what it names as left out may be absent, nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lesion_utils.config.load import load_study
+from lesion_utils.config.schema import StudyParams
+from lesion_utils.core.files import dump_json
+from lesion_utils.core.paths import Study
+from lesion_utils.provenance import steps
+from lesion_utils.provenance.fingerprint import digest_bytes, digest_file
+from lesion_utils.provenance.steps import STEPS, Step
+
+#: What can be said of a file, best first; the first two are clean.
+STATES = ("reproduced", "left out", "stale", "not recorded", "missing", "failed", "changed by hand")
+CLEAN = STATES[:2]
+
+#: Files of a report that steps write and that no one else should.
+_WATCHED = ("data/*", "figures/*", "metrics/*", "predictions/*", "notebooks/*", "html/*", "*.html")
+
+#: What `make publish` says of a report: the files of the published copy, and those left out of it.
+PUBLISHED = "published.json"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What verification says of one file: its path in the report, its step, one of `STATES`, and why."""
+
+    path: str
+    step: str
+    state: str
+    detail: str = ""
+
+    @property
+    def is_clean(self) -> bool:
+        return self.state in CLEAN
+
+
+def verify_study(study: Study, *, skip: Collection[str] = (), whole: bool = False) -> list[Finding]:
+    """Check every file of a study's report; takes as long as reading the files.
+
+    Args:
+        study: whose report is checked.
+        skip: names of steps to leave out; the index page leaves itself out while it is made.
+        whole: whether every file has to be here, whatever `published.json` says.
+
+    Returns:
+        one finding per file, clean ones included, in the order of the steps.
+
+    Raises:
+        ParamsError: the study's parameters are wrong, so nothing can be said about what depends on them.
+    """
+    params = load_study(study.params_dir)
+    checked = [step for step in STEPS.values() if step.name not in skip]
+    copy, problem = (None, "") if whole else _read_copy(study)
+    absent = {item["path"]: item for item in copy["left_out"]} if copy else {}
+    findings = [finding for step in checked for finding in _verify_step(study, step, params, absent)]
+    if problem:
+        findings.append(Finding(PUBLISHED, "", "changed by hand", problem))
+    elif copy:
+        findings = _verify_copy(study, copy, {finding.path: finding for finding in findings})
+    strays = _find_strays(study, {finding.path for finding in findings}, skip)
+    return findings + [
+        Finding(path, _find_owner(path), "not recorded", "no run that ended well made it") for path in strays
+    ]
+
+
+def seal_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with a hash of all its other fields, so that a changed one shows."""
+    rest = {key: value for key, value in record.items() if key != "seal"}
+    return {**rest, "seal": digest_bytes(dump_json(rest).encode())}
+
+
+def describe_verdict(findings: Collection[Finding]) -> dict[str, str]:
+    """The verdict in words: `headline`, `files`, `counts`, `sentence`, and `tone` ("good", "warn" or "bad")."""
+    tally = Counter(finding.state for finding in findings)
+    counts = ", ".join(f"{tally[state]} {state}" for state in STATES if tally[state]) or "nothing to check"
+    worst = max((STATES.index(state) for state in tally), default=STATES.index("missing"))
+    if worst < len(CLEAN):
+        headline, tone = "reproduced", "good"
+        here = "Every file that is here" if tally["left out"] else "Every file"
+        sentence = f"{here} is the one its record describes, and every step's inputs are unchanged ({counts})."
+    else:
+        headline, tone = STATES[worst], "warn" if STATES[worst] == "stale" else "bad"
+        sentence = f"Not everything here agrees with its record and with its inputs as they are now ({counts})."
+    here = [finding for finding in findings if finding.state != "left out"]
+    files = f"{sum(finding.is_clean for finding in here)} of {len(here)} files"
+    return {"headline": headline, "tone": tone, "files": files, "counts": counts, "sentence": sentence}
+
+
+def describe_findings(findings: Collection[Finding], *, study: str) -> str:
+    """What is not clean, one line per file or per step, and the verdict, for a terminal."""
+    lines = [f"  {state:<16} {what:<44} {why}".rstrip() for state, what, why in _group(findings)]
+    verdict = describe_verdict(findings)
+    if lines:
+        lines.append(f"  do next          make why STUDY={study}, then make all STUDY={study}")
+    return "\n".join([f"reports/{study}: {verdict['headline']} ({verdict['counts']})", *lines])
+
+
+def _group(findings: Collection[Finding]) -> list[tuple[str, str, str]]:
+    """(state, what, why) of what is not clean, the worst first; a step whose files share a reason takes one line."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for finding in findings:
+        if not finding.is_clean:
+            groups.setdefault((finding.state, finding.step, finding.detail), []).append(finding.path)
+    rows = []
+    for (state, step, why), paths in sorted(groups.items(), key=lambda group: -STATES.index(group[0][0])):
+        whole = step and state in ("stale", "not recorded") and len(paths) > 1
+        rows += [(state, f"{step}, {len(paths)} files", why)] if whole else [(state, path, why) for path in paths]
+    return rows
+
+
+def _verify_step(study: Study, step: Step, params: StudyParams, absent: Mapping[str, Any]) -> Iterator[Finding]:
+    path = f"runs/{step.name}/run.json"
+    record, problem = _read_record(study.report_dir / path)
+    if record is None:
+        missing = not (study.report_dir / path).is_file()
+        yield Finding(path, step.name, "missing" if missing else "changed by hand", problem)
+        return
+    if problem:
+        yield Finding(path, step.name, "changed by hand", problem)
+    elif record["status"] != "ok":
+        yield Finding(path, step.name, "failed", f"its last run ended as {record['status']!r}")
+    reasons = "; ".join(_list_reasons(study, step, params, record))
+    if not problem and record["status"] == "ok":
+        yield Finding(path, step.name, "stale" if reasons else "reproduced", reasons)
+    for output in record["outputs"]:
+        yield _verify_output(study, step, output, reasons, absent)
+
+
+def _read_record(path: Path) -> tuple[dict[str, Any] | None, str]:
+    """A record, and what is wrong with it; None where it cannot be used."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        record = json.loads(text)
+        intact = dump_json(seal_record(record)) == text
+        _ = record["status"], record["params"], record["code"], [(o["path"], o["sha256"]) for o in record["outputs"]]
+    except FileNotFoundError:
+        return None, "the step has not run"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None, "the record cannot be read"
+    return record, "" if intact else "the record is not as it was written"
+
+
+def _verify_output(
+    study: Study, step: Step, output: Mapping[str, Any], reasons: str, absent: Mapping[str, Any]
+) -> Finding:
+    path = study.report_dir / output["path"]
+    if not path.is_file():
+        item = absent.get(output["path"])
+        if item and item["sha256"] == output["sha256"]:
+            return Finding(output["path"], step.name, "left out", item["reason"])
+        return Finding(output["path"], step.name, "missing", "recorded, but not there")
+    if digest_file(path) != output["sha256"]:
+        return Finding(output["path"], step.name, "changed by hand", "its content is not the one recorded")
+    return Finding(output["path"], step.name, "stale" if reasons else "reproduced", reasons)
+
+
+def _read_copy(study: Study) -> tuple[dict[str, Any] | None, str]:
+    """What `published.json` says, and what is wrong with it; neither where the report was not published."""
+    path = study.report_dir / PUBLISHED
+    if not path.is_file():
+        return None, ""
+    try:
+        copy, text = json.loads(path.read_bytes()), path.read_bytes()
+        _ = [(i["path"], i["sha256"]) for i in copy["files"]], [i["reason"] for i in copy["left_out"]]
+        intact = dump_json(seal_record(copy)).encode() == text
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None, "it cannot be read"
+    return (copy, "") if intact else (None, "it is not as it was written")
+
+
+def _verify_copy(study: Study, copy: Mapping[str, Any], found: dict[str, Finding]) -> list[Finding]:
+    """Findings with those of the published files that no step recorded: records, histories and the list itself."""
+    for item in copy["files"]:
+        path, name = study.report_dir / item["path"], item["path"]
+        recorded = found.get(name)
+        if not path.is_file():
+            found[name] = recorded or Finding(name, "", "missing", "published, but not there")
+        elif digest_file(path) == item["sha256"]:
+            found[name] = recorded or Finding(name, "", "reproduced")
+        elif recorded is None:
+            found[name] = Finding(name, "", "changed by hand", "its content is not the one published")
+        elif recorded.is_clean:
+            found[name] = Finding(name, recorded.step, "stale", "made again since it was published: make publish")
+    return [*found.values(), Finding(PUBLISHED, "", "reproduced")]
+
+
+def _list_reasons(study: Study, step: Step, params: StudyParams, record: Mapping[str, Any]) -> list[str]:
+    """Which inputs of a step are other than they were.
+
+    What is known of files outside the report (images, weights) holds for one machine: it counts where the step ran.
+    """
+    key, inputs = steps.compute_key(step, params), steps.hash_inputs(study, step)
+    done = steps.load_done(study, step)
+    if done is None:
+        done = {**record, "data": None, "weights": None}
+        key = {**key, "data": None, "weights": None}
+    return [*steps.explain_key(done, key), *steps.explain_inputs(done["inputs"], inputs)]
+
+
+def _find_owner(path: str) -> str:
+    return next((name for name, step in STEPS.items() if step.may_make(path)), "")
+
+
+def _find_strays(study: Study, known: Collection[str], skip: Collection[str]) -> list[str]:
+    """Files that lie among the artefacts and that no record names."""
+    found = {path for pattern in _WATCHED for path in study.report_dir.glob(pattern) if path.is_file()}
+    names = sorted(path.relative_to(study.report_dir).as_posix() for path in found if ".partial." not in path.name)
+    skipped = [STEPS[name] for name in skip]
+    return [name for name in names if name not in known and not any(step.may_make(name) for step in skipped)]

@@ -1,0 +1,5 @@
+"""A trained network leaves the house: as a folder that timm loads, or scoring photographs.
+
+May import `report` and the rooms below it.
+Begin with `export`, then `predict`.
+"""

@@ -1,0 +1,162 @@
+"""Handing a trained network over: a folder that timm loads by itself, with a model card, and loading it back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import save_for_hf
+
+from lesion_utils.core import files
+from lesion_utils.core.errors import CheckpointError
+from lesion_utils.core.files import cannot_write, dump_json, write_atomic
+from lesion_utils.core.paths import Study
+from lesion_utils.models.compute import choose_compute
+from lesion_utils.models.networks import data_config
+from lesion_utils.models.predict import TrainedNetwork, read_settings
+from lesion_utils.provenance import steps
+from lesion_utils.provenance.fingerprint import digest_file
+from lesion_utils.release.model_card import write_card
+from lesion_utils.release.trained_runs import TrainedRun, choose_runs
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+#: Where `config.json` keeps what timm does not ask for.
+OWN = "lesion_utils"
+
+#: What timm calls our ways of making a square, where its own transforms are used.
+CROP_MODES = {"squash": "squash", "crop": "center", "pad": "border"}
+
+
+def export_study(study: Study, model: str = "", *, on_progress: Callable[[str, int, int], None]) -> list[Path]:
+    """Export the networks of a study that are meant; see `export_run` and `trained_runs.choose_runs`.
+
+    Args:
+        study: with a report.
+        model: as `choose_runs` takes it.
+        on_progress: called with a network's name, how many are done, and of how many.
+    """
+    runs, folders = choose_runs(study, model), []
+    asked_for = model.strip("/").count("/") == 2  # down to the seed
+    for done, run in enumerate(runs):
+        on_progress(run.label, done, len(runs))
+        folders.append(export_run(run, asked_for=asked_for))
+    return folders
+
+
+def export_run(run: TrainedRun, *, asked_for: bool = False) -> Path:
+    """Write `reports/<study>/models/<network>_<regime>_seed<k>/`: weights, `config.json` and the card `README.md`.
+
+    Args:
+        run: of the study's report.
+        asked_for: whether a person named exactly this run; otherwise it was chosen on validation, as the card says.
+
+    Returns:
+        the folder, which was written whole or not at all.
+
+    Raises:
+        CheckpointError: the run has no checkpoint here.
+        WeightsError: a frozen backbone's weights cannot be had.
+        DataError: the disk is full or the folder is not writable.
+    """
+    network = run.load()
+    folder = run.study.report_dir / "models" / f"{run.network}_{run.regime}_seed{run.seed}"
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        config = _save_weights(network, partial, describe_run(run, network))
+        card = write_card(run, network, folder=folder, config=config, asked_for=asked_for)
+        write_atomic(partial / CARD, card)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def describe_run(run: TrainedRun, network: TrainedNetwork) -> dict[str, Any]:
+    """What `config.json` says of a network beyond what timm needs: where it comes from, and how images reach it."""
+    made = steps.load_record(run.study, run.step) or {}
+    data = made.get("data") or {}
+    return {
+        "label": run.label,
+        "study": run.study.name,
+        "run": run.record["folder"],
+        "commit": made.get("commit"),
+        "data": data.get("description") or "unknown",
+        "data_sha256": data.get("content_hash"),
+        "synthetic": data.get("synthetic", True),
+        "regime": network.regime,
+        "seed": network.seed,
+        "selected": network.selected,
+        "stored_size": network.stored_size,
+        "aspect": network.aspect,
+        "settings": network.settings.model_dump(mode="json"),
+    }
+
+
+def load_exported(folder: Path) -> tuple[TrainedNetwork, dict[str, Any]]:
+    """Load what `export_run` wrote; the scores are those of the checkpoint.
+
+    Returns:
+        The network, and what `describe_run` says of it.
+
+    Raises:
+        CheckpointError: the folder is no export of this project, damaged, or of another version.
+    """
+    config = files.read_json(folder / CONFIG) or {}
+    about, weights = config.get(OWN), folder / WEIGHTS
+    if about is None or not weights.is_file():
+        raise CheckpointError(
+            "this folder is not an exported network",
+            where=folder,
+            expected=f"{WEIGHTS}, and a {CONFIG} with a section {OWN}, as `make export` writes them",
+            do="export again: make export STUDY=...",
+        )
+    if digest_file(weights) != about["sha256"]:
+        raise CheckpointError(
+            "the weights are not those that were exported",
+            where=weights,
+            expected=f"SHA-256 {about['sha256']}",
+            do=f"copy the folder again, or export again: make export STUDY={about['study']}",
+        )
+    settings = read_settings(about["settings"], where=folder / CONFIG)
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    compute = choose_compute(settings)
+    model = compute.place(model).eval()
+    rest = (about["regime"], about["seed"], about["selected"], about["stored_size"], about["aspect"])
+    return TrainedNetwork(model, settings, compute, *rest), about
+
+
+def _save_weights(network: TrainedNetwork, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Write weights and configuration, as timm writes them; returns the configuration."""
+    # A file of tensors has them in their plain order, whatever the order that the device computes fastest in.
+    model = network.model.cpu().to(memory_format=torch.contiguous_format)
+    model.num_classes = 1  # timm reads it, and a network of one's own need not have it
+    size, data = network.settings.image_size, data_config(model)
+    start_only = dict.fromkeys(("origin_url", "paper_ids", "paper_name", "description", "notes", "license"))
+    origin = {"tag": f"{about['study']}-{about['regime']}-seed{about['seed']}", **start_only}
+    save_for_hf(
+        model,
+        str(folder),
+        model_config={"label_names": ["malignant"], "pretrained_cfg": origin},
+        safe_serialization=True,
+        data_config={
+            "input_size": (3, size, size),
+            **data._asdict(),
+            "crop_pct": 1.0,
+            "crop_mode": CROP_MODES[network.aspect],
+        },
+    )
+    path = folder / CONFIG
+    own = {**about, "sha256": digest_file(folder / WEIGHTS), "bytes": (folder / WEIGHTS).stat().st_size}
+    config = json.loads(path.read_text(encoding="utf-8")) | {OWN: own}
+    write_atomic(path, dump_json(config))
+    return config

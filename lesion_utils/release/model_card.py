@@ -1,0 +1,127 @@
+"""The card of an exported network: what it is, what it was made from, how good, how to load it, what it is not for."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from lesion_utils.core import files
+from lesion_utils.core.paths import project_root
+from lesion_utils.data.images import DRAFT_MARGIN
+from lesion_utils.evaluation.evaluate import evaluate, label_metric
+from lesion_utils.evaluation.predictions import read_predictions
+from lesion_utils.models import custom
+from lesion_utils.models.networks import data_config
+from lesion_utils.models.predict import TrainedNetwork
+from lesion_utils.release.trained_runs import TrainedRun, list_runs
+from lesion_utils.report.pages import TEMPLATES, format_number
+
+#: Metrics of the card, in its order; each stands there with its interval.
+METRICS = (
+    *("ap", "auc", "balanced_accuracy", "sensitivity", "specificity", "precision", "brier", "ece"),
+    *("sensitivity_at_target", "specificity_at_target"),
+)
+
+TRAINING = {
+    "scratch": "random weights, every layer trained",
+    "features": "pretrained weights, frozen; only the last layer was trained",
+    "finetune": "pretrained weights, first the last layer trained, then the others with it",
+}
+
+
+def write_card(
+    run: TrainedRun, network: TrainedNetwork, *, folder: Path, config: dict[str, Any], asked_for: bool
+) -> str:
+    """The card's Markdown, as the hub's model pages have it.
+
+    Args:
+        run: that is exported.
+        network: as `run.load()` gives it.
+        folder: of the export, for the code that loads it.
+        config: the content of its `config.json`.
+        asked_for: whether a person named exactly this run.
+    """
+    card = _environment().get_template("model_card.md.j2")
+    inside = folder.is_relative_to(project_root())
+    return card.render(
+        run=run,
+        training=TRAINING[run.regime],
+        about=config["lesion_utils"],
+        settings=network.settings,
+        data=data_config(network.model),
+        draft_margin=DRAFT_MARGIN,
+        own=type(network.model).__module__ == custom.__name__,
+        folder=folder.relative_to(project_root()).as_posix() if inside else folder.name,
+        start=describe_start(run),
+        chosen=_describe_choice(run, asked_for=asked_for),
+        results=read_results(run),
+        test=files.read_json(run.study.metrics / "05_comparison.json") or {},
+    )
+
+
+def describe_start(run: TrainedRun) -> dict[str, Any] | None:
+    """The weights that training started from, with their licence where timm knows it; None for random ones.
+
+    A file that a person named may be anything, so nothing is said of its licence.
+    """
+    weights = run.record["weights"]
+    if weights is None:
+        return None
+    known = None if weights["origin"] == "file" else _read_licence(weights["name"])
+    return {**weights, "licence": known}
+
+
+def read_results(run: TrainedRun) -> list[dict[str, Any]]:
+    """The run's metrics on the test images, each with its interval, as 05_comparison saved them.
+
+    Empty where the comparison has not run, or was made from other scores than this run's: each value is computed
+    again from the run's own predictions, and must agree.
+    """
+    path, scores = run.study.metrics / "05_comparison_results.csv", run.folder / "predictions.csv"
+    if not (path.is_file() and scores.is_file()):
+        return []
+    table = pd.read_csv(path, dtype={"seed": str})
+    own = table[(table["model"] == run.network) & (table["regime"] == run.regime) & (table["seed"] == str(run.seed))]
+    rows = {row["metric"]: row for row in own.to_dict(orient="records") if row["metric"] in METRICS}
+    test = read_predictions(scores).query("split == 'test'")
+    again = evaluate(test["target"], test["probability"])
+    if not rows or not all(np.isclose(rows[m]["value"], again[m], atol=1e-6) for m in ("ap", "auc", "brier")):
+        return []
+    return [{**rows[m], "label": label_metric(m)} for m in METRICS if m in rows and np.isfinite(rows[m]["value"])]
+
+
+def _describe_choice(run: TrainedRun, *, asked_for: bool) -> str:
+    """Why this seed, in a sentence."""
+    if asked_for:
+        return "It was exported because a person asked for this run."
+    others = [r for r in list_runs(run.study) if (r.network, r.regime) == (run.network, run.regime)]
+    if len(others) == 1:
+        return "It is the only run of its kind."
+    return f"Of {len(others)} seeds it is the one with the highest average precision on the validation images."
+
+
+def _read_licence(tag: str) -> str | None:
+    import timm
+
+    config = timm.get_pretrained_cfg(tag, allow_unregistered=True)
+    return config.license if config is not None else None
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    """Markdown needs no escaping of HTML; all text in a card is the package's own, or a name that a folder can have."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=False,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = lambda value: format_number(None if pd.isna(value) else value)
+    return environment

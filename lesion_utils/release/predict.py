@@ -1,0 +1,222 @@
+"""A trained network on a folder of photographs: which network is meant, the scores, and what could not be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from lesion_utils.core import files
+from lesion_utils.core.errors import DataError, RunError
+from lesion_utils.core.files import write_atomic
+from lesion_utils.core.paths import Study
+from lesion_utils.data.images import ImageError, decode_square, run_parallel
+from lesion_utils.evaluation.evaluate import CALL
+from lesion_utils.models.predict import TrainedNetwork, load_network
+from lesion_utils.release.export import describe_run, load_exported
+from lesion_utils.release.trained_runs import choose_runs, describe_runs, list_runs
+
+#: Files that a folder of photographs is searched for.
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+#: Called with what is being done, how many images are done, and of how many.
+OnProgress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ScoredFolder:
+    """What a network says of a folder.
+
+    Attributes:
+        folder: of the photographs.
+        scores: `file`, `probability` (of malignant), `malignant` (1 where the probability is above 0.5) and `logit`;
+            the highest probability first, among equals by name.
+        problems: `file` and `problem`, of those that could not be read, by name.
+    """
+
+    folder: Path
+    scores: pd.DataFrame
+    problems: pd.DataFrame
+
+
+def open_model(model: str, study: Study) -> tuple[TrainedNetwork, dict[str, Any]]:
+    """The network that a person means.
+
+    Args:
+        model: the folder of an export, a run's `best.pt`, or `network`, `network/regime` or `network/regime/seed` of
+            the study.
+        study: whose network, if it is not a path.
+
+    Returns:
+        The network, and what is known of its origin: `label`, `study`, `data` and `synthetic` (None: not known).
+
+    Raises:
+        RunError: it is none of these; the message lists what the study has.
+        CheckpointError: it is damaged or of another version.
+        WeightsError: a frozen backbone's weights cannot be had.
+    """
+    if not model:
+        raise _no_such_model(model, study)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return load_exported(path)
+    if path.is_file():
+        return _open_checkpoint(path)
+    try:
+        (run,) = choose_runs(study, model)
+    except RunError as error:
+        raise _no_such_model(model, study) from error
+    network = run.load()
+    return network, describe_run(run, network)
+
+
+def find_folder(images: str) -> Path:
+    """The folder of photographs that a person named.
+
+    Raises:
+        DataError: they named none, or it is not there.
+    """
+    folder = Path(images).expanduser()
+    if not images or not folder.is_dir():
+        raise DataError(
+            f"there is no such folder: {images}" if images else "say which photographs",
+            where="IMAGES",
+            expected=f"a folder with files ending in {', '.join(SUFFIXES)}",
+            do="for example: make predict IMAGES=photographs MODEL=resnet50",
+        )
+    return folder
+
+
+def score_folder(folder: Path, network: TrainedNetwork, *, on_progress: OnProgress | None = None) -> ScoredFolder:
+    """Score every photograph in a folder; a broken one is reported and the rest goes on.
+
+    Args:
+        folder: with JPEG or PNG files; folders in it and hidden files are left alone.
+        network: trained.
+        on_progress: called after each batch.
+
+    Raises:
+        DataError: there is no image in the folder, or none that can be read.
+    """
+    files, size = list_images(folder), network.settings.batch_size
+    names, logits, problems = [], [], []
+    for start in range(0, len(files), size):
+        chunk = files[start : start + size]
+        squares = list(run_parallel(lambda file: decode_image(file, network), chunk, workers=os.cpu_count() or 1))
+        good = [i for i, square in enumerate(squares) if isinstance(square, np.ndarray)]
+        problems += [(chunk[i].name, square) for i, square in enumerate(squares) if i not in good]
+        names += [chunk[i].name for i in good]
+        if good:
+            logits.append(network.predict(np.stack([squares[i] for i in good])))
+        if on_progress:
+            on_progress("scores, image", min(start + size, len(files)), len(files))
+    if not names:
+        raise _nothing_to_score(folder, problems)
+    problems = pd.DataFrame(problems, columns=["file", "problem"])
+    return ScoredFolder(folder, _tabulate(names, np.concatenate(logits)), problems)
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The photographs directly in a folder, by name."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    chosen = (p for p in found if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir())
+    return sorted(chosen, key=lambda path: path.name)
+
+
+def decode_image(file: Path, network: TrainedNetwork) -> np.ndarray | str:
+    """One photograph as the network was trained on, (S, S, 3) uint8; or why it cannot be read."""
+    try:
+        return decode_square(file, size=network.stored_size, aspect=network.aspect)
+    except (ImageError, OSError) as error:
+        return str(error)
+
+
+def write_scores(scored: ScoredFolder, out: Path) -> Path:
+    """Write `scores.csv`, and `problems.csv` where there are any; returns the first.
+
+    Raises:
+        DataError: the disk is full or the folder is not writable.
+    """
+    path, problems = out / "scores.csv", out / "problems.csv"
+    write_atomic(path, _to_csv(scored.scores))
+    if len(scored.problems):
+        write_atomic(problems, _to_csv(scored.problems))
+    else:
+        problems.unlink(missing_ok=True)
+    return path
+
+
+def describe_scores(scored: ScoredFolder, about: Mapping[str, Any]) -> str:
+    """What was done, in a line or two."""
+    above = int(scored.scores["malignant"].sum())
+    count = len(scored.scores)
+    line = f"{about['label']}: {count:,} image{'s' * (count != 1)} scored, {above:,} above {CALL}"
+    warning = "this network was trained on synthetic data; its scores of photographs mean nothing\n"
+    return (warning if about["synthetic"] else "") + line
+
+
+def describe_problems(scored: ScoredFolder, *, shown: int = 10) -> str:
+    """A line for each file that could not be read, up to so many; "" where all could."""
+    rows = [f"not read: {readable_name(row.file)}: {row.problem}\n" for row in scored.problems.head(shown).itertuples()]
+    more = len(scored.problems) - len(rows)
+    return "".join(rows) + (f"not read: {more:,} more, see problems.csv\n" if more else "")
+
+
+def readable_name(name: str) -> str:
+    """A file's name as text; bytes that are no UTF-8, which Linux allows in names, become question marks."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _tabulate(names: Sequence[str], logits: np.ndarray) -> pd.DataFrame:
+    logits = logits.astype(np.float64)
+    probability = expit(logits)
+    columns = {"file": names, "probability": probability, "malignant": (probability > CALL).astype(int)}
+    table = pd.DataFrame({**columns, "logit": logits})
+    return table.sort_values(["logit", "file"], ascending=[False, True], ignore_index=True)
+
+
+def _to_csv(table: pd.DataFrame) -> str:
+    table = table.assign(file=table["file"].map(readable_name))
+    return table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+
+
+def _open_checkpoint(path: Path) -> tuple[TrainedNetwork, dict[str, Any]]:
+    """A run's `best.pt`; what is known of its data stands in the record of the step, two folders up."""
+    network = load_network(path)
+    record = files.read_json(path.resolve().parent.parent / "run.json") or {}
+    data = record.get("data") or {}
+    return network, {
+        "label": f"{network.settings.backbone}, {network.regime}, seed {network.seed}",
+        "study": record.get("study"),
+        "data": data.get("description") or "unknown",
+        "synthetic": data.get("synthetic"),
+    }
+
+
+def _no_such_model(model: str, study: Study) -> RunError:
+    try:
+        there = f"study {study.name}: {describe_runs(list_runs(study))}"
+    except RunError:
+        there = f"study {study.name} has none yet"
+    return RunError(
+        f"there is no such network: {model}" if model else "say which network",
+        where="MODEL",
+        expected="network/regime/seed, network/regime or network of STUDY, the folder of a `make export`, or a run's "
+        f"best.pt. {there[0].upper()}{there[1:]}",
+        do=f"for example: make predict STUDY={study.name} IMAGES=folder MODEL=resnet50",
+    )
+
+
+def _nothing_to_score(folder: Path, problems: Sequence[tuple[str, str]]) -> DataError:
+    return DataError(
+        "no image here can be read" if problems else "there are no images here",
+        where=folder,
+        expected=f"files ending in {', '.join(SUFFIXES)}, directly in this folder",
+        do="; ".join(f"{readable_name(name)}: {why}" for name, why in problems[:3]) or "name another: IMAGES=folder",
+    )

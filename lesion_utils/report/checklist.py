@@ -1,0 +1,125 @@
+"""What reviewers ask of a report on an image classifier, answered from the study's own files.
+
+`checklist.csv` holds the items of CLAIM (2024 update: Tejani et al., Radiology: Artificial Intelligence 6(4), e240300)
+and CLEAR Derm (Daneshjou et al. 2022, JAMA Dermatology 158(1), 90-96) that apply to a study like this one: the item's
+number, what it asks, in our words, and our answer, whose numbers are filled in here. Items about writing a paper are
+left out. `answer_drawn` replaces an answer where the images are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from IPython.display import Markdown
+
+from lesion_utils.config.schema import PRETRAINED_REGIMES, StudyParams
+from lesion_utils.core.names import MODEL_NAMES, REGIME_NAMES
+from lesion_utils.data.prepare import PreparedData
+from lesion_utils.evaluation.evaluate import label_metric
+
+_SPLITS = {
+    "grouped": "a draw within each class",
+    "starting_project": "the draw of the project that this one starts from",
+}
+_ASPECTS = {"squash": "squashed", "crop": "cropped", "pad": "padded"}
+
+
+def answer_items(params: StudyParams, data: PreparedData, outcome: Mapping[str, Any]) -> pd.DataFrame:
+    """The items with their answers.
+
+    Args:
+        params: of the study.
+        data: what the step "data" left.
+        outcome: from `summary.summarise`.
+
+    Returns:
+        `guideline`, `item` (int), `asks` and `answer`, one row per item.
+    """
+    items = pd.read_csv(Path(__file__).with_name("checklist.csv"), dtype={"item": int}, keep_default_na=False)
+    drawn = (items["answer_drawn"] != "") & (params.data.source == "synthetic")
+    facts = {
+        **_describe_data(params, data),
+        **_describe_networks(params, outcome),
+        **_describe_outcome(params, outcome),
+    }
+    answers = items["answer"].mask(drawn, items["answer_drawn"]).map(lambda text: text.format_map(facts))
+    return items.assign(answer=answers)[["guideline", "item", "asks", "answer"]]
+
+
+def show_items(answers: pd.DataFrame) -> Markdown:
+    """The answers as a table that wraps its lines."""
+    rows = (
+        f"| {row.guideline.removesuffix(' 2024')} {row.item} | {row.asks} | {row.answer.replace('|', chr(92) + '|')} |"
+        for row in answers.itertuples()
+    )
+    return Markdown("\n".join(["| item | asks for | answer |", "|---|---|---|", *rows]))
+
+
+def _describe_data(params: StudyParams, data: PreparedData) -> dict[str, object]:
+    counts = data.table["subset"].value_counts()
+    return {
+        "data_summary": data.summary,
+        "train_images": f"{counts.get('train', 0):,}",
+        "val_images": f"{counts.get('val', 0):,}",
+        "left_out": counts.get("left_out", 0),
+        "label_changes": len(data.label_changes),
+        "stored_size": params.data.stored_size,
+        "aspect": _ASPECTS[params.data.aspect],
+        "split_words": _SPLITS[params.data.split],
+        "together": "known duplicates kept together"
+        if params.data.split == "grouped"
+        else "duplicates not kept together",
+    }
+
+
+def _describe_networks(params: StudyParams, outcome: Mapping[str, Any]) -> dict[str, object]:
+    """Settings of both networks; what differs between them is given for each."""
+    networks = {MODEL_NAMES[name]: getattr(params, name) for name in MODEL_NAMES}
+    pretrained = any(regime in PRETRAINED_REGIMES for regime in outcome["regimes"])
+    return {
+        "networks": " and ".join(networks),
+        "backbones": _tell_apart({name: network.backbone for name, network in networks.items()}),
+        "image_size": _tell_apart({name: network.image_size for name, network in networks.items()}),
+        "seeds": _tell_apart({name: ", ".join(map(str, network.seeds)) for name, network in networks.items()}),
+        "imbalance": _tell_apart(
+            {name: network.imbalance.method.replace("_", " ") for name, network in networks.items()}
+        ),
+        "regimes": ", ".join(REGIME_NAMES[name] for name in REGIME_NAMES if name in outcome["regimes"]),
+        "weights_words": "from scratch means random ones." if pretrained else "here all weights start at random.",
+    }
+
+
+def _tell_apart(values: Mapping[str, object]) -> str:
+    """One value where all agree, else each with its network: "64" or "64 (ResNet50), 48 (VGG19)"."""
+    if len(set(values.values())) == 1:
+        return str(next(iter(values.values())))
+    return ", ".join(f"{value} ({name})" for name, value in values.items())
+
+
+def _describe_outcome(params: StudyParams, outcome: Mapping[str, Any]) -> dict[str, object]:
+    settings = params.comparison
+    scores = (
+        f"{row['label']}: {row['metric']} {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        for row in outcome["headline"]
+    )
+    best = outcome["best"]
+    return {
+        "metric": label_metric(settings.primary.metric),
+        "regime": REGIME_NAMES[settings.primary.regime],
+        "alpha": f"{settings.primary.alpha:g}",
+        "confidence": f"{100 * settings.confidence:g} %",
+        "draws": f"{settings.bootstrap_draws:,}",
+        "balanced_repeats": f"{settings.balanced_repeats:,}",
+        "test_images": f"{outcome['images']:,}",
+        "test_malignant": outcome["malignant"],
+        "prevalence": f"{100 * outcome['prevalence']:.1f} %",
+        "power": outcome["power"],
+        "best": "No validation images, so no row was chosen."
+        if best is None
+        else f"First on validation: {best['name']}.",
+        "combinations": ", ".join(settings.combinations) or "none",
+        "headline": "; ".join(scores).replace("-", "−") + ".",
+    }

@@ -1,0 +1,196 @@
+"""Two reports side by side: every number with its interval, predictions, parameters, figures and notebooks.
+
+The verdict is about agreement: a number of the second report is the same as the first's, lies within the interval that
+both state, or differs.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lesion_utils.core.errors import RunError
+from lesion_utils.provenance.fingerprint import digest_file
+from lesion_utils.provenance.steps import list_differences
+from lesion_utils.report.content import Figure, Report
+
+_PREDICTION_KEY = ("image_id", "split", "model", "regime", "seed")
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of both reports; `a` and `b` hold value, low and high, or None where a report lacks it."""
+
+    name: str
+    a: dict[str, float | None] | None
+    b: dict[str, float | None] | None
+
+    @property
+    def verdict(self) -> str:
+        """ "same", "within interval", "differs", or "only in A" or "only in B"."""
+        if self.a is None or self.b is None:
+            return "only in B" if self.a is None else "only in A"
+        if self.a == self.b:
+            return "same"
+        return "within interval" if _contains(self.a, self.b) and _contains(self.b, self.a) else "differs"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """How the scores in one file of predictions agree."""
+
+    name: str
+    common: int
+    only_a: int
+    only_b: int
+    largest: float
+    flipped: int
+    identical: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two reports, A and B; everything is worked out when it is first asked for."""
+
+    a: Report
+    b: Report
+
+    @cached_property
+    def numbers(self) -> list[Number]:
+        """Every number that has an interval, A's order first."""
+        left, right = dict(_list_intervals(self.a.metrics)), dict(_list_intervals(self.b.metrics))
+        return [Number(name, left.get(name), right.get(name)) for name in dict.fromkeys([*left, *right])]
+
+    @cached_property
+    def predictions(self) -> list[Predictions]:
+        """One entry per predictions file that both have."""
+        names = sorted({p.name for p in self.a.folder.glob("predictions/*.csv")})
+        pairs = [(name, self.a.folder / "predictions" / name, self.b.folder / "predictions" / name) for name in names]
+        return [_compare_predictions(name, a, b) for name, a, b in pairs if b.is_file()]
+
+    @cached_property
+    def circumstances(self) -> list[tuple[str, str, str]]:
+        """What may explain a difference, as (what, in A, in B): parameters, data, commit, device and packages."""
+        rows: dict[str, tuple[str, str, str]] = {}
+        for step in [name for name in self.a.runs if name in self.b.runs]:
+            left, right = (_pick_circumstances(report.runs[step]) for report in (self.a, self.b))
+            for name, before, after in list_differences(left, right):
+                rows.setdefault(name, (name, before, after))
+        return list(rows.values())
+
+    @cached_property
+    def figures(self) -> list[tuple[str, Figure | None, Figure | None, bool]]:
+        """(name, A's, B's, whether the files are the same) for every figure of either report."""
+        left, right = ({f"{f.step}_{f.name}": f for f in report.figures} for report in (self.a, self.b))
+        pairs = [(name, left.get(name), right.get(name)) for name in dict.fromkeys([*left, *right])]
+        return [(name, a, b, bool(a and b and _same_figure(a, b))) for name, a, b in pairs]
+
+    @property
+    def verdict(self) -> str:
+        """The worst verdict of any number, or "nothing to compare"."""
+        order = ("same", "within interval", "only in A", "only in B", "differs")
+        return max((number.verdict for number in self.numbers), key=order.index, default="nothing to compare")
+
+    def diff_notebooks(self, *, outputs: bool = False) -> list[tuple[str, str]]:
+        """(name, changes as text) of every executed notebook that both have; empty text where nothing differs.
+
+        Args:
+            outputs: compare what the cells printed and drew as well as their sources.
+        """
+        names = sorted({p.name for p in self.a.folder.glob("notebooks/*.ipynb") if ".partial." not in p.name})
+        pairs = [(n, self.a.folder / "notebooks" / n, self.b.folder / "notebooks" / n) for n in names]
+        return [(name, _diff_notebook(a, b, outputs=outputs)) for name, a, b in pairs if b.is_file()]
+
+
+def compare_reports(a: Path, b: Path) -> Comparison:
+    """Open two report folders for comparison.
+
+    Raises:
+        RunError: one of them is not a report.
+    """
+    for side, folder in (("A", a), ("B", b)):
+        if not list(Path(folder).glob("runs/*/run.json")):
+            raise RunError(
+                "there is no report here",
+                where=f"{side}={folder}",
+                expected="a folder with runs/<step>/run.json in it, such as reports/demo",
+                do="name another folder, or make the report: make all STUDY=<name>",
+            )
+    return Comparison(Report(Path(a)), Report(Path(b)))
+
+
+def _list_intervals(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, float | None]]]:
+    """Every mapping with value, low and high, anywhere in the metrics, under a name that a person can find it by."""
+    if isinstance(node, dict) and {"value", "low", "high"} <= node.keys():
+        yield path, {key: node[key] for key in ("value", "low", "high")}
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield from _list_intervals(value, f"{path} › {key}" if path else str(key))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from _list_intervals(value, f"{path} › {_name_item(value, i)}")
+
+
+def _name_item(item: Any, position: int) -> str:
+    keys = ("label", "model", "regime", "metric") if isinstance(item, dict) else ()
+    return ", ".join(str(item[key]) for key in keys if item.get(key)) or str(position)
+
+
+def _contains(interval: dict[str, float | None], other: dict[str, float | None]) -> bool:
+    low, high, value = interval["low"], interval["high"], other["value"]
+    return None not in (low, high, value) and low <= value <= high
+
+
+def _compare_predictions(name: str, a: Path, b: Path) -> Predictions:
+    left, right = _read_scores(a), _read_scores(b)
+    common = left.keys() & right.keys()
+    return Predictions(
+        name=name,
+        common=len(common),
+        only_a=len(left) - len(common),
+        only_b=len(right) - len(common),
+        largest=max((abs(left[key] - right[key]) for key in common), default=0.0),
+        flipped=sum((left[key] > 0.5) != (right[key] > 0.5) for key in common),
+        identical=_same_file(a, b),
+    )
+
+
+def _read_scores(path: Path) -> dict[tuple[str, ...], float]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return {tuple(row[key] for key in _PREDICTION_KEY): float(row["probability"]) for row in csv.DictReader(stream)}
+
+
+def _pick_circumstances(run: dict[str, Any]) -> dict[str, Any]:
+    kept = ("params", "data", "weights", "commit", "device", "determinism", "packages")
+    return {key: run.get(key) for key in kept}
+
+
+def _same_figure(a: Figure, b: Figure) -> bool:
+    return _same_file(a.png, b.png) or _same_file(a.svg, b.svg)
+
+
+def _same_file(a: Path | None, b: Path | None) -> bool:
+    return a is not None and b is not None and digest_file(a) == digest_file(b)
+
+
+def _diff_notebook(a: Path, b: Path, *, outputs: bool) -> str:
+    """Changes between two executed notebooks by nbdime, as plain text."""
+    import nbformat
+    from nbdime.diffing.notebooks import diff_notebooks, set_notebook_diff_targets
+    from nbdime.prettyprint import PrettyPrintConfig, pretty_print_notebook_diff
+
+    ignored = dict.fromkeys(("attachments", "metadata", "identifier", "details"), False)
+    set_notebook_diff_targets(sources=True, outputs=outputs, **ignored)
+    left, right = (nbformat.read(path, as_version=4) for path in (a, b))
+    changes = diff_notebooks(left, right)
+    if not changes:
+        return ""
+    text = io.StringIO()
+    config = PrettyPrintConfig(out=text, use_color=False, use_git=False, use_diff=False)
+    pretty_print_notebook_diff("A", "B", left, changes, config)
+    return text.getvalue()

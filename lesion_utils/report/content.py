@@ -1,0 +1,183 @@
+"""What a report's folder holds, read into one object for the pages that show it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lesion_utils.core.errors import RunError
+from lesion_utils.provenance.steps import STEPS
+
+#: Rows of a table that a page shows; the rest is in the CSV file.
+SHOWN_ROWS = 60
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure and its caption; `png` and `svg` are None where the file is absent."""
+
+    step: str
+    name: str
+    place: int  # in its notebook, from 0
+    caption: str
+    alt: str
+    shows_images: bool
+    synthetic: bool
+    png: Path | None
+    svg: Path | None
+
+    @property
+    def file(self) -> Path | None:
+        """What a page shows: the PNG, or the SVG where a copy holds only that."""
+        return self.png or self.svg
+
+    @property
+    def shows_photographs(self) -> bool:
+        """Whether it shows images of the data set that were not drawn."""
+        return self.shows_images and not self.synthetic
+
+
+@dataclass(frozen=True)
+class Table:
+    """The first rows of a CSV file, as text."""
+
+    step: str
+    name: str
+    path: Path
+    header: list[str]
+    rows: list[list[str]]
+    total: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """A study's report folder. Everything is read when it is first asked for."""
+
+    folder: Path
+
+    @property
+    def study(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """Each step's `run.json` by the step's name: the data first, the index last."""
+        paths = self.folder.glob("runs/*/run.json")
+        rank = {"data": 0, "index": 2}
+        ordered = sorted(paths, key=lambda p: (rank.get(p.parent.name, 1), p.parent.name))
+        return {path.parent.name: read_json(path) for path in ordered}
+
+    @cached_property
+    def figures(self) -> list[Figure]:
+        """Every figure that has a record, in the order of the steps and of their making."""
+        found = [_read_figure(path) for path in self.folder.glob("figures/*.json")]
+        return sorted(found, key=lambda figure: (list(STEPS).index(figure.step), figure.place, figure.name))
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Each step's `metrics/<step>.json`."""
+        return {path.stem: read_json(path) for path in sorted(self.folder.glob("metrics/*.json"))}
+
+    @cached_property
+    def tables(self) -> list[Table]:
+        """Each step's `metrics/<step>_<table>.csv`."""
+        return [_read_table(path, self._owner(path)) for path in self._sort(self.folder.glob("metrics/*.csv"))]
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The data's manifest; empty where the data step has not run."""
+        path = self.folder / "data" / "manifest.json"
+        return read_json(path) if path.is_file() else {}
+
+    def count_seconds(self, step: str) -> float | None:
+        """What a step has cost: the time of its last run or, where that found networks trained already, of training."""
+        histories = [
+            self.folder / "runs" / step / run["folder"] / "history.jsonl"
+            for run in self.metrics.get(step, {}).get("runs", [])
+        ]
+        epochs = [json.loads(line) for path in histories if path.is_file() for line in path.read_text().splitlines()]
+        trained = sum(epoch["seconds"] + epoch["seconds_validation"] for epoch in epochs)
+        wall = self.runs.get(step, {}).get("wall_seconds")
+        return max(wall or 0, trained) or wall
+
+    @property
+    def seconds(self) -> float:
+        """What all steps but the index page have cost."""
+        return sum(self.count_seconds(step) or 0 for step in self.runs if step != "index")
+
+    @property
+    def headline(self) -> list[dict[str, Any]]:
+        """The study's main numbers: label, metric, value, low, high, n; None where a published row has none."""
+        unknown = {"value": None, "low": None, "high": None, "n": None}
+        return [unknown | item for item in self.metrics.get("05_comparison", {}).get("headline", [])]
+
+    @property
+    def sentences(self) -> list[str]:
+        """The study's conclusions, their numbers formatted by 05_comparison."""
+        return self.metrics.get("05_comparison", {}).get("sentences", [])
+
+    @property
+    def aims(self) -> list[str]:
+        """What was to be reached, and by how much it was or was not."""
+        return self.metrics.get("05_comparison", {}).get("aims", [])
+
+    @property
+    def synthetic(self) -> bool:
+        """True unless every sign says that the images are real."""
+        signs = [run.get("data", {}).get("synthetic", True) for step, run in self.runs.items() if step != "index"]
+        return any(signs) or not signs
+
+    def _sort(self, paths) -> list[Path]:
+        """Files in the order in which their steps ran and wrote them."""
+        written = [Path(o["path"]).with_suffix("") for run in self.runs.values() for o in run.get("outputs", [])]
+        position = {path: i for i, path in reversed(list(enumerate(written)))}
+
+        def rank(path: Path):
+            relative = path.relative_to(self.folder).with_suffix("")
+            return position.get(relative, len(written)), relative
+
+        return sorted(paths, key=rank)
+
+    def _owner(self, path: Path) -> str:
+        return next((step for step in STEPS if path.stem.startswith(f"{step}_")), "")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(
+            f"not readable as JSON ({error})", where=path, do="delete it and run `make all` for this study"
+        ) from None
+
+
+def _read_figure(path: Path) -> Figure:
+    record = read_json(path)
+    png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
+    return Figure(
+        step=record["step"],
+        name=record["name"],
+        place=record["place"],
+        caption=record["caption"],
+        alt=record.get("alt") or record["caption"],
+        shows_images=record.get("shows_images", False),
+        synthetic=record.get("synthetic", True),
+        png=png if png.is_file() else None,
+        svg=svg if svg.is_file() else None,
+    )
+
+
+def _read_table(path: Path, step: str) -> Table:
+    with path.open(encoding="utf-8", newline="") as stream:
+        header, *rows = list(csv.reader(stream)) or [[]]
+    name = path.stem.removeprefix(f"{step}_")
+    return Table(step, name, path, header, rows[:SHOWN_ROWS], len(rows))

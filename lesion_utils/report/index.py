@@ -1,0 +1,249 @@
+"""The report's index page: everything a co-author needs, in one file that asks nothing of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from lesion_utils.config.schema import StudyParams
+from lesion_utils.core.files import dump_json, write_if_changed
+from lesion_utils.core.paths import Study
+from lesion_utils.provenance.steps import STEPS
+from lesion_utils.provenance.verify import PUBLISHED, describe_verdict, verify_study
+from lesion_utils.report.content import Figure, Report
+from lesion_utils.report.pages import describe_value, format_bytes, format_date, format_duration, render_page
+
+#: The step whose figures and tables stand with the results.
+COMPARISON = "05_comparison"
+PROMISES = {
+    "exact": "On a processor of the same model and with the same lock, predictions and metrics come out byte for byte.",
+    "device": "On a GPU of the same model and with the same lock, predictions come out the same, but for the "
+    "operations listed under Environment.",
+    "fast": "On any machine, the numbers come out within the intervals stated; `make compare` gives the verdict.",
+}
+REFERENCES = {
+    "isic2016": "Gutman D, Codella NCF, Celebi E, et al. Skin lesion analysis toward melanoma detection: a challenge "
+    "at ISBI 2016. arXiv:1605.01397, 2016.",
+    "resnet50": "He K, Zhang X, Ren S, Sun J. Deep residual learning for image recognition. CVPR 2016, 770–778.",
+    "vgg19": "Simonyan K, Zisserman A. Very deep convolutional networks for large-scale image recognition. ICLR 2015.",
+    "timm": "Wightman R. PyTorch image models (timm). 2019. doi:10.5281/zenodo.4414861.",
+}
+
+
+def build_site(study: Study, params: StudyParams, *, published: Collection[str] | None = None) -> Path:
+    """Write `reports/<study>/index.html`. What was published before is another page, so its list goes.
+
+    Args:
+        study: whose report folder is read and written.
+        params: the study's parameters.
+        published: paths of the files that a published copy holds; the page then links to nothing else, and shows no
+            photograph. None for the page that stands beside the whole report.
+
+    Returns:
+        the page's path.
+    """
+    report = Report(study.report_dir)
+    (study.report_dir / PUBLISHED).unlink(missing_ok=True)
+    findings = verify_study(study, skip=("index",))
+    page = render_page("report.html.j2", **_collect(report, params, findings, published))
+    path = study.report_dir / "index.html"
+    write_if_changed(path, page)
+    return path
+
+
+def _collect(report: Report, params: StudyParams, findings: list, published: Collection[str] | None) -> dict[str, Any]:
+    """Everything that the template shows."""
+    runs = {step: run for step, run in report.runs.items() if step != "index"}
+    verdict = describe_verdict(findings)
+    commit, dirty = _name_commit(runs)
+    parts = [_collect_step(report, step, published) for step in STEPS if step != COMPARISON]
+    title = params.data.title
+    date = max((run.get("ended") or "" for run in runs.values()), default="")
+    citation = f"{title}. Report of the study “{report.study}”, commit {commit[:10]}{dirty}, {format_date(date)}."
+    return {
+        "study": report.study,
+        "title": title,
+        "synthetic": report.synthetic,
+        "remarks": params.data.remarks,
+        "headline": report.headline,
+        "sentences": report.sentences,
+        "facts": _list_facts(report, runs, verdict, date),
+        "comparison": _collect_step(report, COMPARISON, published),
+        "parts": [part for part in parts if part["figures"] or part["tables"]],
+        "steps": [_describe_step(report, step, run, published) for step, run in runs.items()],
+        "documents": sorted(path.name for path in report.folder.glob("*.md")),
+        "is_copy": published is not None,
+        "again": name_command(report.study, synthetic=report.synthetic),
+        "data": _list_data(report),
+        "environment": _list_environment(runs),
+        "packages": _last(runs, "packages") or {},
+        "parameters": dump_json(params.model_dump(mode="json")),
+        "verdict": verdict,
+        "findings": [f for f in findings if f.state != "reproduced"],
+        "commands": _list_commands(report, commit),
+        "promise": PROMISES.get((_last(runs, "determinism") or {}).get("level"), ""),
+        "citation": citation + (" Synthetic data." if report.synthetic else ""),
+        "references": [text for key, text in REFERENCES.items() if key != "isic2016" or not report.synthetic],
+    }
+
+
+def _last(runs: dict[str, dict], key: str) -> Any:
+    """The value that tells most: of a step that trains where there is one, otherwise the latest."""
+    ranked = sorted(runs, key=lambda step: step in STEPS and STEPS[step].network is not None)
+    return next((runs[step][key] for step in reversed(ranked) if runs[step].get(key)), None)
+
+
+def _name_commit(runs: dict[str, dict]) -> tuple[str, str]:
+    commits = list(dict.fromkeys(run["commit"] for run in runs.values() if run.get("commit")))
+    dirty = " with uncommitted changes" if any(run.get("dirty_hash") for run in runs.values()) else ""
+    return (commits[-1] if commits else "unknown"), dirty
+
+
+def _list_facts(report: Report, runs: dict[str, dict], verdict: dict[str, str], date: str) -> list[dict[str, str]]:
+    """The header's card."""
+    commit, dirty = _name_commit(runs)
+    older = len({run.get("commit") for run in runs.values()}) - 1
+    others = f", {older} other commit{'s' * (older > 1)} in earlier steps" if older > 0 else ""
+    determinism = _last(runs, "determinism") or {}
+    content = report.manifest.get("content") or "unknown"
+    facts = [
+        ("Verified", verdict["headline"], verdict["files"], verdict["tone"]),
+        ("Data", _name_data(report), f"content {content[:12]}", ""),
+        ("Weights", _name_weights(runs), "", ""),
+        ("Commit", commit[:10], (dirty + others).strip(", "), ""),
+        ("Date", format_date(date), f"{format_duration(report.seconds)} of computing", ""),
+        ("Device", *_name_device(runs), ""),
+        ("Determinism", determinism.get("level", "unknown"), _name_warned(determinism), ""),
+        ("Seeds", _name_seeds(runs), "", ""),
+    ]
+    return [dict(zip(("name", "value", "more", "tone"), fact, strict=True)) for fact in facts]
+
+
+def _name_data(report: Report) -> str:
+    kind = "synthetic data" if report.synthetic else "ISIC 2016 Part 3"
+    return ": ".join(filter(None, [kind, report.manifest.get("summary")]))
+
+
+def _name_weights(runs: dict[str, dict]) -> str:
+    """What each network started from."""
+    names = []
+    for run in runs.values():
+        if weights := run.get("weights"):
+            digest = f" ({weights['sha256'][:12]})" if weights.get("sha256") else ""
+            names.append("random" if weights["name"] == "none" else f"{weights['name']}{digest}")
+    return ", ".join(dict.fromkeys(names)) or "none"
+
+
+def _name_device(runs: dict[str, dict]) -> tuple[str, str]:
+    """The device's name, and what else was recorded about it."""
+    device = dict(_last(runs, "device") or {})
+    name = device.pop("name", "unknown")
+    return name, describe_value(device)
+
+
+def _name_seeds(runs: dict[str, dict]) -> str:
+    seeds = {name: seed for run in runs.values() for name, seed in (run.get("seeds") or {}).items()}
+    return "; ".join(f"{name.rpartition('.')[0]} {describe_value(seed)}" for name, seed in seeds.items())
+
+
+def _name_warned(determinism: dict) -> str:
+    warned = determinism.get("warned_ops") or []
+    return f"not deterministic: {', '.join(warned)}" if warned else "no operation warned"
+
+
+def name_command(study: str, *, synthetic: bool) -> str:
+    """The command that makes what a copy of a study's report lacks."""
+    return f"make all STUDY={study}" + ("" if synthetic else " DATA_DIR=/path/to/the/images")
+
+
+def _collect_step(report: Report, step: str, published: Collection[str] | None) -> dict[str, Any]:
+    """A step's figures and tables."""
+    tables = [
+        {
+            "label": table.name.replace("_", " "),
+            "header": table.header,
+            "rows": table.rows,
+            "total": table.total,
+            "link": table.path.relative_to(report.folder).as_posix(),
+        }
+        for table in report.tables
+        if table.step == step
+    ]
+    title = report.runs.get(step, {}).get("title") or step
+    figures = [_show_figure(report, figure, published) for figure in report.figures if figure.step == step]
+    return {"step": step, "title": title, "figures": figures, "tables": tables}
+
+
+def _show_figure(report: Report, figure: Figure, published: Collection[str] | None) -> dict[str, Any]:
+    """A figure's file, words and links; without a file where it is missing, or must not be in a published copy."""
+    files = [path for path in (figure.png, figure.svg) if path]
+    links = {path.suffix[1:].upper(): path.relative_to(report.folder).as_posix() for path in files}
+    # A drawn image may be in the page without its file; of a real study, what is not published is not shown.
+    if published is not None and not figure.synthetic and not set(links.values()) & set(published):
+        files = []
+    return {
+        "step": figure.step,
+        "caption": figure.caption,
+        "alt": figure.alt,
+        "synthetic": figure.synthetic,
+        "shows_images": figure.shows_images,
+        "absent": "missing" if figure.file is None and not figure.shows_photographs else "shows photographs",
+        "file": files[0] if files else None,
+        "links": {kind: path for kind, path in links.items() if published is None or path in published},
+    }
+
+
+def _describe_step(report: Report, step: str, run: dict[str, Any], published: Collection[str] | None) -> dict[str, Any]:
+    """One row of the table of notebooks, with links to what is there; what a copy leaves out is named without one."""
+    logs = sorted(p for p in (report.folder / "runs" / step).iterdir() if p.suffix in {".log", ".jsonl", ".txt"})
+    targets = [
+        ("page", f"html/{step}.html", ""),
+        ("with code", f"html/{step}.html", "#code"),
+        ("notebook", f"notebooks/{step}.ipynb", ""),
+        ("metrics", f"metrics/{step}.json", ""),
+        ("params", f"runs/{step}/params.json", ""),
+        ("run.json", f"runs/{step}/run.json", ""),
+        *(("log" if len(logs) == 1 else log.name, f"runs/{step}/{log.name}", "") for log in logs),
+    ]
+    there = [target for target in targets if (report.folder / target[1]).is_file()]
+    return {
+        "title": run.get("title") or step,
+        "status": run.get("status", "unknown"),
+        "seconds": report.count_seconds(step),
+        "memory": run.get("peak_memory_bytes"),
+        "links": [
+            {"text": text, "address": path + anchor if published is None or path in published else ""}
+            for text, path, anchor in there
+        ],
+    }
+
+
+def _list_data(report: Report) -> list[tuple[str, str]]:
+    """The manifest's own facts, without its list of every image."""
+    small = {k: v for k, v in report.manifest.items() if k != "images" and len(describe_value(v)) < 400}
+    return [(key.replace("_", " ").capitalize(), describe_value(value)) for key, value in small.items()]
+
+
+def _list_environment(runs: dict[str, dict]) -> list[tuple[str, str]]:
+    packages = _last(runs, "packages") or {}
+    main = {name: packages[name] for name in ("python", "torch", "torchvision", "timm", "numpy") if name in packages}
+    peak = max((run.get("peak_memory_bytes") or 0 for run in runs.values()), default=0)
+    return [
+        ("Device", ", ".join(_name_device(runs))),
+        ("Determinism", describe_value(_last(runs, "determinism"))),
+        ("Software", describe_value(main)),
+        ("Lock", _last(runs, "lock_hash") or "unknown"),
+        ("Most memory", format_bytes(peak or None)),
+    ]
+
+
+def _list_commands(report: Report, commit: str) -> str:
+    data = "" if report.synthetic else "DATA_DIR=/path/to/the/images "
+    commands = [
+        (f"git checkout {commit}", "the code that made this page"),
+        (f"{data}make all STUDY={report.study}", "what is missing or has changed runs, nothing else"),
+        (f"make verify STUDY={report.study}", "every file against its record"),
+        (f"make compare A=reports/{report.study} B=path/of/another/report", "number by number"),
+    ]
+    return "\n".join(f"{what:<62} # {why}" for what, why in commands)

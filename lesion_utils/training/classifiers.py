@@ -1,0 +1,217 @@
+"""Classical classifiers on the features of a frozen, pretrained network (after Benyahia, Meftah, Lezoray 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import logit
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
+
+from lesion_utils.config.schema import Network
+from lesion_utils.core.errors import WeightsError
+from lesion_utils.core.paths import cache_dir
+from lesion_utils.evaluation.predictions import COLUMNS
+from lesion_utils.models.compute import choose_compute, computing
+from lesion_utils.models.inference import OnBatch, frozen_features
+from lesion_utils.models.networks import build_network
+from lesion_utils.models.weights import find_weights
+from lesion_utils.training.inputs import Images
+
+#: Of every cross-validation.
+FOLDS = 5
+
+#: Probabilities are kept this far from 0 and 1, so that their logits are finite.
+MARGIN = 1e-6
+
+#: Each classifier with the hyper-parameters that cross-validation chooses from. Features are standardised first.
+CANDIDATES: dict[str, tuple[ClassifierMixin, dict[str, list]]] = {
+    "logistic": (LogisticRegression(max_iter=5000), {"C": [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]}),
+    "knn": (KNeighborsClassifier(weights="distance"), {"n_neighbors": [1, 5, 11, 21, 41, 81]}),
+    "svm_linear": (SVC(kernel="linear"), {"C": [1e-5, 1e-4, 1e-3, 1e-2]}),
+    "svm_rbf": (SVC(kernel="rbf"), {"C": [0.1, 1.0, 10.0, 100.0]}),
+    "svm_cubic": (SVC(kernel="poly", degree=3, coef0=1.0), {"C": [0.01, 0.1, 1.0, 10.0]}),
+    "random_forest": (RandomForestClassifier(200), {"min_samples_leaf": [3, 10]}),
+    "gradient_boosting": (
+        GradientBoostingClassifier(max_features="sqrt", subsample=0.5),  # a few dozen of thousands of features a split
+        {"learning_rate": [0.03, 0.1]},
+    ),
+}
+
+
+def score_classifiers(
+    params: Network, *, network: str, data: Images, on_progress: Callable[[dict[str, Any]], None] | None = None
+) -> pd.DataFrame:
+    """Train the classifiers of `params.classifiers` on frozen features, and score validation and test images.
+
+    The features are those of the regime `features`, read from its cache or computed once. No classifier needs the
+    validation images to stop by, so it learns from them too: the test images are scored by a classifier of all training
+    images, each validation image by one of the folds that it is not in.
+
+    Args:
+        params: of the network.
+        network: the `model` of the predictions.
+        data: decoded images and their table.
+        on_progress: called while features are computed and before each classifier, as `train.OnEvent` says of stages.
+
+    Returns:
+        Predictions as `predictions.COLUMNS` has them, with regime `features:<classifier>` and the network's first seed;
+        no rows where no classifier is named, or where the weights are missing and may be. `attrs["chosen"]` holds each
+        classifier's hyper-parameters, and its AP in cross-validation as `cv_ap`.
+
+    Raises:
+        WeightsError: the weights cannot be had, and `without_weights` says to stop.
+    """
+    params, empty = params.in_regime("features"), pd.DataFrame(columns=COLUMNS)
+    try:
+        source = find_weights(params) if params.classifiers else None
+    except WeightsError:
+        if params.without_weights == "stop":
+            raise
+        return empty
+    if source is None:
+        return empty
+    subset = data.table["subset"].to_numpy()
+    known, scored = (np.flatnonzero(np.isin(subset, names)) for names in (("train", "val"), ("val", "test")))
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if on_progress:
+            on_progress({"regime": "classifiers", "stage": stage, "done": done, "total": total})
+
+    tell_features = partial(tell, "features")
+    features = read_features(params, data.images, known, tta="none", on_batch=tell_features)[:, 0]
+    views = read_features(params, data.images, scored, tta=params.tta, on_batch=tell_features)
+    held_out = subset[scored] == "val"
+    targets = data.table["target"].to_numpy(dtype=int)
+    tables, chosen = [], {}
+    for number, name in enumerate(params.classifiers, start=1):
+        tell(name, number, len(params.classifiers))
+        model, chosen[name] = fit_classifier(name, features, targets[known], seed=params.seeds[0])
+        probs = np.empty(len(scored))
+        probs[~held_out] = predict_views(model, views[~held_out])
+        probs[held_out] = _predict_held_out(
+            model, features, targets[known], views[held_out], known=known, scored=scored[held_out], seed=params.seeds[0]
+        )
+        rows = data.table.iloc[scored]
+        tables.append(
+            pd.DataFrame(
+                {
+                    "image_id": rows["image_id"].to_numpy(),
+                    "split": rows["subset"].to_numpy(),
+                    "model": network,
+                    "regime": f"features:{name}",
+                    "seed": params.seeds[0],
+                    "target": targets[scored],
+                    "logit": logit(probs),
+                    "probability": probs,
+                }
+            )
+        )
+    table = pd.concat(tables, ignore_index=True)
+    table.attrs["chosen"] = chosen
+    return table
+
+
+def fit_classifier(
+    name: str, features: np.ndarray, targets: np.ndarray, *, seed: int, folds: int = FOLDS
+) -> tuple[BaseEstimator, dict[str, float]]:
+    """Choose a classifier's hyper-parameters by cross-validated AP, then fit it to all the training images.
+
+    Support vector machines are given probabilities by Platt's method (Platt 1999), its sigmoid fitted to
+    cross-validated decision values.
+
+    Args:
+        name: one of `CANDIDATES`.
+        features: (N, D) float.
+        targets: (N,) int, 0 or 1.
+        seed: of the folds and of the classifier.
+        folds: of the cross-validation, each with both classes in proportion.
+
+    Returns:
+        model: with `predict_proba`.
+        chosen: hyper-parameters and `cv_ap`, the mean AP over the folds.
+    """
+    estimator, grid = CANDIDATES[name]
+    estimator = clone(estimator)
+    if "random_state" in estimator.get_params():
+        estimator.set_params(random_state=seed)
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    prefix = type(estimator).__name__.lower()
+    grid = {f"{prefix}__{key}": values for key, values in grid.items()}
+    search = GridSearchCV(make_pipeline(StandardScaler(), estimator), grid, scoring="average_precision", cv=splitter)
+    with threadpool_limits(1):  # many small problems: threads would only wait for each other, and change the last digit
+        model = search.fit(features, targets).best_estimator_
+        if not hasattr(model, "predict_proba"):
+            model = CalibratedClassifierCV(clone(model), cv=splitter, ensemble=False).fit(features, targets)
+    chosen = {key.removeprefix(f"{prefix}__"): value for key, value in search.best_params_.items()}
+    return model, {**chosen, "cv_ap": float(search.best_score_)}
+
+
+def predict_views(model: BaseEstimator, views: np.ndarray) -> np.ndarray:
+    """Mean probability of malignant over the views of each image, (N,) float64 strictly between 0 and 1.
+
+    Args:
+        model: with `predict_proba`.
+        views: (N, V, D) float.
+    """
+    count, number, _ = views.shape
+    probs = model.predict_proba(views.reshape(count * number, -1))[:, 1].reshape(count, number)
+    return probs.mean(axis=1).clip(MARGIN, 1 - MARGIN)
+
+
+def read_features(
+    params: Network, images: np.ndarray, rows: np.ndarray, *, tta: str, on_batch: OnBatch | None = None
+) -> np.ndarray:
+    """Features of images under the pretrained, frozen network: (M, V, D) float32, V views of each.
+
+    Asked for in the portions in which the regime `features` asks, either finds what the other computed.
+
+    Args:
+        params: of the network, in the regime `features`.
+        images: (N, S, S, 3) uint8, RGB.
+        rows: (M,) which of them.
+        tta: "none" or "flips".
+        on_batch: called while they are computed.
+
+    Raises:
+        WeightsError: the weights cannot be had.
+    """
+    compute = choose_compute(params)
+    with computing(compute):
+        return frozen_features(
+            compute.place(build_network(params, pretrained=True, seed=params.seeds[0])),
+            images,
+            rows,
+            params=params,
+            compute=compute,
+            tta=tta,
+            weights=find_weights(params).sha256,
+            folder=cache_dir() / "features",
+            on_batch=on_batch,
+        )
+
+
+def _predict_held_out(
+    model: BaseEstimator, features: np.ndarray, targets: np.ndarray, views: np.ndarray, *, known: np.ndarray,
+    scored: np.ndarray, seed: int,
+) -> np.ndarray:  # fmt: skip
+    """Probabilities of some of the known images, each by a classifier that was fitted without the image's fold."""
+    probs = np.empty(len(scored))
+    splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    with threadpool_limits(1):
+        for train, rest in splitter.split(features, targets):
+            mine = np.isin(scored, known[rest])
+            probs[mine] = predict_views(clone(model).fit(features[train], targets[train]), views[mine])
+    return probs

@@ -1,0 +1,207 @@
+"""Training: every regime and seed of a network, each in a folder of its own, killed and continued without a trace.
+
+A run's folder holds `last.pt` (to go on from; removed at the end), `best.pt` (the selected weights), `history.jsonl`,
+`predictions.csv` and, written last, `DONE` (a record in JSON). Random numbers are functions of (seed, epoch, sample),
+so that a run that goes on from `last.pt` ends with the same bytes as one that was never stopped.
+
+The epoch with the highest validation AP is selected, among equals the one with the lower validation loss, among those
+the earlier. The test images are opened once, after that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import expit
+
+from lesion_utils.config.schema import PRETRAINED_REGIMES, StudyParams
+from lesion_utils.core.errors import TrainingError
+from lesion_utils.core.files import dump_json, write_atomic
+from lesion_utils.evaluation.predictions import check_predictions, read_predictions, write_predictions
+from lesion_utils.models.checkpoint import load_checkpoint
+from lesion_utils.models.compute import choose_compute, computing
+from lesion_utils.models.weights import WeightsSource
+from lesion_utils.training.inputs import Images
+from lesion_utils.training.loop import Run
+from lesion_utils.training.task import TrainingTask, choose_regimes, identify, name_run
+
+#: Takes one mapping per epoch: regime, seed, epoch (from 1), epochs, loss, val_ap, val_auc, images_per_s, seconds_left;
+#: and, while features or final scores are computed, now and then: regime, seed, stage, done, total (images).
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A finished run.
+
+    Attributes:
+        folder: where its files are.
+        record: the content of `DONE`: the selected epoch, its validation figures, times, device, weights.
+        predictions: of the validation and test images, as `predictions.COLUMNS`.
+        history: one row per epoch.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+    predictions: pd.DataFrame
+    history: pd.DataFrame
+
+
+def train_network(
+    params: StudyParams, network: str, *, data: Images, folder: Path, on_progress: OnEvent | None = None
+) -> pd.DataFrame:
+    """Train every regime and seed of a network, or go on with those that are not done.
+
+    Args:
+        params: of the study.
+        network: "resnet50" or "vgg19".
+        data: decoded images (`images`) and their table (`table`).
+        folder: of all runs; each has `<regime>-seed<k>-<fingerprint>/`.
+        on_progress: called as `OnEvent` says, and once for a run that was done before.
+
+    Returns:
+        Predictions of all runs, as read from their files. `attrs["skipped"]` lists the regimes left out for want of
+        weights, each with `regime` and `reason`; `attrs["runs"]` the records of the others, with `folder` (its name).
+
+    Raises:
+        TrainingError: the loss is not finite any more, memory is short, or a subset lacks a class.
+        WeightsError: weights are needed and cannot be had.
+        KeyboardInterrupt: with a message that says how to go on.
+    """
+    settings = getattr(params, network)
+    regimes, source, skipped = choose_regimes(settings)
+    tasks = [TrainingTask(params, network, regime, seed, data) for regime in regimes for seed in settings.seeds]
+    results = [fit(task, folder=folder, source=source, on_event=on_progress) for task in tasks]
+    table = check_predictions(pd.concat([r.predictions for r in results], ignore_index=True), where=network)
+    table.attrs = {"skipped": skipped, "runs": [{**r.record, "folder": r.folder.name} for r in results]}
+    return table
+
+
+def fit(
+    task: TrainingTask, *, folder: Path, source: WeightsSource | None = None, on_event: OnEvent | None = None
+) -> FitResult:
+    """Train one run, go on with it, or read it if it is done.
+
+    Args:
+        task: what to train.
+        folder: of all runs.
+        source: the pretrained weights, as `choose_regimes` found them; None for scratch.
+        on_event: called as `OnEvent` says, and once for a run that was done before.
+
+    Raises:
+        See `train_network`.
+    """
+    task.check()
+    compute = choose_compute(task.settings)
+    identity = identify(task, compute=compute, source=source)
+    folder = folder / name_run(task, identity)
+    if not (folder / "DONE").is_file():
+        with computing(compute) as nondeterministic, _explain_stops(task, folder):
+            run = Run(task, compute=compute, source=source, identity=identity, folder=folder, on_event=on_event)
+            run.resume()
+            run.train()
+            _finish(run, nondeterministic)
+    elif on_event:
+        on_event({**read_history(folder).iloc[-1].to_dict(), "seconds_left": 0.0})
+    (folder / "last.pt").unlink(missing_ok=True)  # up to 1.7 GB that nobody goes on from any more
+    record = json.loads((folder / "DONE").read_text(encoding="utf-8"))
+    return FitResult(folder, record, read_predictions(folder / "predictions.csv"), read_history(folder))
+
+
+def read_history(folder: Path) -> pd.DataFrame:
+    """Learning curves of one run, or of all runs in a folder: one row per run and epoch.
+
+    Returns:
+        Columns `regime`, `seed`, `epoch` (from 1), `epochs`, `loss`, `val_loss`, `val_ap`, `val_auc`, `lr`, `seconds`,
+        `seconds_validation`, `images_per_s`.
+    """
+    own = folder / "history.jsonl"
+    files = [own] if own.is_file() else sorted(folder.glob("*/history.jsonl"))
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return pd.DataFrame([json.loads(line) for line in lines])
+
+
+def _finish(run: Run, nondeterministic: set[str]) -> None:
+    """Load the selected weights, open the test images, and write what is left to write."""
+    task = run.task
+    run.load_best()
+    rows = task.rows("val", "test")
+    write_predictions(make_table(task, rows, run.predict(rows)), run.folder / "predictions.csv")
+    best = run.best
+    record = {
+        "network": task.network,
+        "backbone": task.settings.backbone,
+        "regime": task.regime,
+        "seed": task.seed,
+        "selected_epoch": best["epoch"],
+        "val_ap": best["val_ap"],
+        "val_auc": best["val_auc"],
+        "val_loss": best["val_loss"],
+        "epochs": len(run.history),
+        "stopped_early": len(run.history) < task.regime_params.epochs,
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "seconds": round(sum(h["seconds"] + h["seconds_validation"] for h in run.history), 3),
+        "compute": run.compute.to_dict(),
+        "nondeterministic": sorted(nondeterministic),
+        "weights": run.source.to_dict() if run.source is not None and task.regime in PRETRAINED_REGIMES else None,
+        "identity": run.identity,
+    }
+    write_atomic(run.folder / "DONE", dump_json(record))
+
+
+def make_table(task: TrainingTask, rows: np.ndarray, logits: np.ndarray) -> pd.DataFrame:
+    """Predictions of one run, as `predictions.COLUMNS` wants them."""
+    table = task.data.table.iloc[rows]
+    logits = logits.astype(np.float64)
+    return pd.DataFrame(
+        {
+            "image_id": table["image_id"].to_numpy(),
+            "split": table["subset"].to_numpy(),
+            "model": task.network,
+            "regime": task.regime,
+            "seed": task.seed,
+            "target": task.targets(rows),
+            "logit": logits,
+            "probability": expit(logits),
+        }
+    )
+
+
+@contextmanager
+def _explain_stops(task: TrainingTask, folder: Path) -> Iterator[None]:
+    """Turn an interrupt and a lack of memory into words."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        path = folder / "last.pt"
+        kept = len(load_checkpoint(path)["history"]) if path.is_file() else 0
+        raise KeyboardInterrupt(
+            f"stopped while training {task.network} ({task.regime}, seed {task.seed}); {kept} of "
+            f"{task.regime_params.epochs} epochs are kept in {folder.name}. Run the same command again to go on."
+        ) from None
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        settings = task.settings
+        smaller, steps = max(2, settings.batch_size // 2), settings.accumulation * 2
+        raise TrainingError(
+            f"out of memory at batch_size {settings.batch_size}, {settings.image_size} px",
+            where=f"{task.network}.yaml: batch_size",
+            expected="a batch that fits the memory of the device",
+            do=f"try batch_size: {smaller} and accumulation: {steps} (the same images per step) in {task.network}.yaml",
+        ) from error
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory")
+    )

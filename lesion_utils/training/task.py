@@ -1,0 +1,140 @@
+"""Training runs: which ones a network's parameters ask for, and what each depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import timm
+
+from lesion_utils.config.schema import PRETRAINED_REGIMES, Network, Regime, RegimeParams, StudyParams
+from lesion_utils.core.errors import TrainingError, WeightsError
+from lesion_utils.models.compute import Compute
+from lesion_utils.models.inference import hash_array
+from lesion_utils.models.weights import WeightsSource, find_weights
+from lesion_utils.provenance.fingerprint import fingerprint_modules
+from lesion_utils.training.inputs import Images
+
+#: Rooms and modules that training imports and whose changes leave its numbers alone.
+_CHANGE_NO_NUMBER = (
+    *("core/", "config/", "provenance/"),
+    *("evaluation/predictions.py", "models/checkpoint.py", "models/weights.py"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingTask:
+    """One run: a network, a regime and a seed on given images.
+
+    Attributes:
+        params: of the whole study.
+        network: "resnet50" or "vgg19": whose section of `params` is used, and the `model` of the predictions.
+        regime: one of that section's regimes.
+        seed: of initialisation, order, augmentation, mixup and dropout.
+        data: decoded images and their table.
+    """
+
+    params: StudyParams
+    network: str
+    regime: Regime
+    seed: int
+    data: Images
+
+    @property
+    def settings(self) -> Network:
+        """The network's section of the parameters, as its regime has it."""
+        return getattr(self.params, self.network).in_regime(self.regime)
+
+    @property
+    def regime_params(self) -> RegimeParams:
+        """How its regime is trained."""
+        return self.settings.regimes[self.regime]
+
+    def rows(self, *subsets: str) -> np.ndarray:
+        """Numbers of the images in these subsets, in the table's order."""
+        return np.flatnonzero(self.data.table["subset"].isin(subsets))
+
+    def targets(self, rows: np.ndarray) -> np.ndarray:
+        """(N,) int64, 0 benign or 1 malignant."""
+        return self.data.table["target"].to_numpy(dtype=np.int64)[rows]
+
+    def check(self) -> None:
+        """Raise if there is nothing to train on or to choose by.
+
+        Raises:
+            TrainingError: a subset lacks a class, or images and table differ in length.
+        """
+        if len(self.data.images) != len(self.data.table):
+            raise TrainingError(f"{len(self.data.images)} images, but {len(self.data.table)} rows in their table")
+        for subset in ("train", "val"):
+            if len(np.unique(self.targets(self.rows(subset)))) < 2:
+                raise TrainingError(
+                    "these images are not of both classes",
+                    where=f"subset {subset}",
+                    expected="benign and malignant images",
+                    do="raise validation_fraction in data.yaml, or give more images",
+                )
+
+
+def choose_regimes(params: Network) -> tuple[list[Regime], WeightsSource | None, list[dict[str, str]]]:
+    """The regimes that can be trained here.
+
+    Returns:
+        regimes: in the order scratch, features, finetune.
+        source: the pretrained weights, if a regime needs them.
+        skipped: `regime` and `reason` of those left out for want of weights, where `without_weights` is "skip".
+
+    Raises:
+        WeightsError: weights are needed and cannot be had, and the study says to stop, or nothing else is left.
+    """
+    wanted = [regime for regime in ("scratch", *PRETRAINED_REGIMES) if regime in params.regimes]
+    if not set(wanted) & set(PRETRAINED_REGIMES):
+        return wanted, None, []
+    try:
+        return wanted, find_weights(params), []
+    except WeightsError as error:
+        kept = [regime for regime in wanted if regime not in PRETRAINED_REGIMES]
+        if params.without_weights == "stop" or not kept:
+            raise
+        reason = f"no pretrained weights: {error.where or params.backbone}: {error.what}"
+        return kept, None, [{"regime": regime, "reason": reason} for regime in wanted if regime not in kept]
+
+
+def identify(task: TrainingTask, *, compute: Compute, source: WeightsSource | None) -> dict[str, Any]:
+    """Everything that a run's numbers depend on, by name; nested mappings of plain values.
+
+    Where no exactness is promised ("fast"), the machine is left out: such a run may go on elsewhere.
+    """
+    settings = task.settings.model_dump(mode="json")
+    for other in ("seeds", "regimes", "classifiers", "without_weights", "weights"):
+        del settings[other]
+    columns = task.data.table[["image_id", "target", "subset"]]
+    identity = {
+        task.network: settings,
+        "regime": {"name": task.regime, **task.regime_params.model_dump(mode="json")},
+        "seed": task.seed,
+        "images": hash_array(np.ascontiguousarray(task.data.images)),
+        "table": hashlib.sha256(pd.util.hash_pandas_object(columns, index=False).to_numpy().tobytes()).hexdigest(),
+        "weights": source.sha256 if source is not None and task.regime in PRETRAINED_REGIMES else None,
+        "timm": timm.__version__,
+        "code": {
+            name: key
+            for name, key in fingerprint_modules(["training.fit"]).items()
+            if not name.removeprefix("lesion_utils/").startswith(_CHANGE_NO_NUMBER)
+        },
+    }
+    if task.regime != "features":
+        identity["augmentation"] = task.params.augmentation.model_dump(mode="json")
+    if compute.level != "fast":
+        identity["compute"] = compute.to_dict()
+    return identity
+
+
+def name_run(task: TrainingTask, identity: dict[str, Any]) -> str:
+    """Name of a run's folder: regime, seed and a hash of everything it depends on."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return f"{task.regime}-seed{task.seed}-{digest[:12]}"

@@ -1,0 +1,203 @@
+"""Parameter files: what is read, what is refused, and how well the refusal explains itself."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lesion_utils.config.load import load_study, resolve, to_mapping
+from lesion_utils.config.reference import render_readme
+from lesion_utils.core.errors import ParamsError
+from lesion_utils.core.paths import Study, list_studies, params_root
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A copy of the demo study that a test may spoil."""
+    return Path(shutil.copytree(params_root() / "demo", tmp_path / "spoilt"))
+
+
+def edit(folder: Path, file: str, old: str, new: str) -> int:
+    """Replace `old` once; returns the line, from 1, on which it stood."""
+    path = folder / file
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {file}"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return text[: text.index(old)].count("\n") + 1
+
+
+def refuse(folder: Path) -> str:
+    with pytest.raises(ParamsError) as caught:
+        load_study(folder)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", list_studies())
+def test_every_study_of_the_project_is_valid(name):
+    params = load_study(Study(name).params_dir)
+    assert params.comparison.primary.regime in params.resnet50.regimes
+    assert params.comparison.primary.regime in params.vgg19.regimes
+
+
+@pytest.mark.parametrize("name", list_studies())
+def test_every_key_carries_a_comment(name):
+    """A key has a comment on its line, or a comment block above its group of keys."""
+    for path in Study(name).params_dir.glob("*.yaml"):
+        commented = False
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if not line.strip():
+                commented = False
+            elif line.lstrip().startswith("#"):
+                commented = True
+            elif not line.startswith(" "):
+                inner_comments = line.rstrip().endswith(":")  # a section explains each of its keys
+                assert commented or "#" in line or inner_comments, f"{path.name}:{number}: no comment"
+
+
+def test_numbers_are_read_as_yaml_1_2_reads_them(study):
+    edit(study, "resnet50.yaml", "lr: 1e-3", "lr: 1e-4")
+    edit(study, "resnet50.yaml", "seeds: [1]", "seeds: [010]")
+    network = load_study(study).resnet50
+    assert network.regimes["scratch"].lr == 0.0001
+    assert network.seeds == [10]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "sentence"),
+    [
+        ("lr: 1e-3", "lr: -1", "regimes.scratch.lr", "-1 is not a number above 0, up to 10"),
+        ("lr: 1e-3", "lr: '1e-3'", "regimes.scratch.lr", "'1e-3' is not a number above 0, up to 10"),
+        ("lr: 1e-3", "lr: .nan", "regimes.scratch.lr", "nan is not a number above 0, up to 10"),
+        ("name: adamw", "nmae: adamw", "optim.nmae", "unknown parameter, did you mean 'name'?"),
+        ("name: adamw", "name: adam", "optim.name", "'adam' is not one of sgd, adamw, did you mean 'adamw'?"),
+        ("seeds: [1]", "seeds: [1, 1]", "seeds", "each seed once"),
+        ("seeds: [1]", "seeds: [1.5]", "seeds.0", "1.5 is not a whole number from 0"),
+        ("seeds: [1]", "seeds: []", "seeds", "[] is not a list [a, b, ...] of at least one item"),
+        ("  scratch:", "  scrach:", "regimes.scrach", "unknown parameter, did you mean 'scratch'?"),
+        ("image_size: 64", "image_size: 900", "image_size", "cannot exceed data.stored_size (72 px)"),
+        ("mixup: 0.0", "mixup: yes", "mixup", "'yes' is not a number from 0, up to 2"),
+        ("head_epochs: 0", "head_epochs: 99", "regimes.scratch.head_epochs", "cannot exceed epochs"),
+        ("drop_rate: 0.0", "drop_rate: 0.0\ndrop_rate: 0.5", "", "not valid YAML: found duplicate key"),
+        ("seeds: [1]", "seeds: [1", "", "not valid YAML"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_line(study, old, new, key, sentence):
+    line = edit(study, "resnet50.yaml", old, new)
+    message = refuse(study)
+    assert sentence in message
+    if key:
+        assert f"resnet50.yaml:{line}: {key}: {sentence}" in message
+
+
+def test_a_missing_key_is_named_with_its_range(study):
+    edit(study, "augmentation.yaml", "rotation: 180", "")
+    assert "rotation: this parameter is missing; it is a number from 0, up to 180" in refuse(study)
+
+
+def test_a_misspelt_key_is_one_problem(study):
+    edit(study, "resnet50.yaml", "name: adamw", "nmae: adamw")
+    message = refuse(study)
+    assert "missing" not in message
+    assert "allowed here: name, momentum, weight_decay" in message
+
+
+def test_all_problems_of_all_files_come_at_once(study):
+    edit(study, "data.yaml", "seed: 2016", "seed: -1")
+    edit(study, "vgg19.yaml", "batch_size: ", "batch: ")
+    (study / "comparison.yaml").unlink()
+    message = refuse(study)
+    assert "data.yaml" in message
+    assert "did you mean 'batch_size'" in message
+    assert "comparison.yaml: this file of the study is missing" in message
+
+
+def test_pretrained_regimes_need_weights(study):
+    edit(study, "resnet50.yaml", "  scratch:", "  finetune:")
+    assert "but weights is none" in refuse(study)
+
+
+@pytest.mark.parametrize(
+    ("new", "sentence"),
+    [
+        ("[resnet50/scratch]", "wants two members or more, each once"),
+        ("[resnet50/scratch, resnet50/scratch]", "wants two members or more, each once"),
+        ("[resnet50/scratch, vgg16/scratch]", "'vgg16/scratch' is not a member such as resnet50/finetune"),
+        ("[resnet50/scratch, resnet50/features:svm]", "'resnet50/features:svm' is not a member"),
+        ("[resnet50/scratch, resnet50/finetune:svm_rbf]", "'resnet50/finetune:svm_rbf' is not a member"),
+        ("[resnet50/scratch, vgg19/scratch]\n  ResNet50: [resnet50/scratch, vgg19/scratch]", "names no combination"),
+        ("[resnet50/scratch, vgg19/scratch]\n  '': [resnet50/scratch, vgg19/scratch]", "names no combination"),
+    ],
+)
+def test_a_combination_that_cannot_be_had_is_refused(study, new, sentence):
+    edit(study, "comparison.yaml", "[resnet50/scratch, vgg19/scratch]", new)
+    message = refuse(study)
+    assert sentence in message
+    assert "combinations:" in message
+
+
+def test_a_study_may_have_no_combination(study):
+    edit(study, "comparison.yaml", "combinations:\n  ResNet50 + VGG19, from scratch: [resnet50/scratch, vgg19/scratch]",
+         "combinations: {}")  # fmt: skip
+    assert load_study(study).comparison.combinations == {}
+
+
+@pytest.mark.parametrize(
+    ("aims", "sentence"),
+    [
+        ("{vgg16/finetune: {ap: 0.6, auc: null}}", "allowed here: best, resnet50/scratch"),
+        ("{best: {ap: 1.2, auc: null}}", "below 1"),
+        ("{best: {ap: 0.6}}", "auc"),
+    ],
+)
+def test_an_aim_is_of_a_row_and_a_share(study, aims, sentence):
+    edit(study, "comparison.yaml", "aims: {}", f"aims: {aims}")
+    assert sentence in refuse(study)
+    edit(study, "comparison.yaml", f"aims: {aims}", "aims: {best: {ap: 0.6, auc: null}}")
+    assert load_study(study).comparison.aims["best"].ap == 0.6
+
+
+def test_an_unknown_study_lists_those_that_exist():
+    with pytest.raises(ParamsError, match="one of demo, isic2016, isic2016_640px, isic2016_quick"):
+        _ = Study("demmo").params_dir
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), st.lists, max_leaves=4))
+def test_any_value_is_taken_or_refused_with_a_reason(value):
+    """No value, however odd, ends in anything but a number in range or a ParamsError."""
+    import tempfile
+
+    from ruamel.yaml import YAML
+
+    with tempfile.TemporaryDirectory() as folder:
+        spoilt = Path(shutil.copytree(params_root() / "demo", Path(folder) / "s"))
+        document = YAML(typ="rt").load(spoilt / "augmentation.yaml")
+        document["rotation"] = value
+        YAML(typ="rt").dump(document, spoilt / "augmentation.yaml")
+        try:
+            assert 0 <= load_study(spoilt).augmentation.rotation <= 180
+        except ParamsError as error:
+            assert "rotation" in str(error)
+
+
+def test_the_injected_mapping_is_the_same_study():
+    name, params = resolve("../params/demo")
+    assert name == "demo"
+    assert resolve(to_mapping(name, params)) == (name, params)
+
+
+def test_the_reference_page_is_the_schema():
+    page = (params_root() / "README.md").read_text(encoding="utf-8")
+    assert page == render_readme(), "run: make reference"
+
+
+def test_reading_parameters_loads_no_heavy_library():
+    heavy = "('torch', 'pandas', 'matplotlib')"
+    code = f"import sys, lesion_utils.config.load; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

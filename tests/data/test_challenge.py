@@ -1,0 +1,148 @@
+"""Reading label files as they exist in the wild, and naming every problem at once."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from challenge import SMALL, write_challenge
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lesion_utils.core.errors import DataError
+from lesion_utils.data.challenge import CHALLENGE_COUNTS, read_dataset, read_labels, scan_dataset
+from lesion_utils.provenance.outside import FOLDERS, LABEL_FILES
+
+TRAIN = LABEL_FILES["train"]
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_challenge(tmp_path / "data")
+
+
+def read(path):
+    problems, notes = [], []
+    return read_labels(path, problems=problems, notes=notes), problems, notes
+
+
+@given(
+    targets=st.lists(st.sampled_from([0, 1]), min_size=1, max_size=8),
+    spelling=st.sampled_from([("benign", "malignant"), ("0", "1"), ("0.0", "1.0"), (" benign", "malignant ")]),
+    header=st.sampled_from(["", "image,malignant", "image_id,label", "image_name,target"]),
+    suffix=st.sampled_from(["", ".jpg", ".JPG"]),
+    newline=st.sampled_from(["\n", "\r\n"]),
+    bom=st.booleans(),
+    final=st.sampled_from([0, 1, 3]),
+    quoted=st.booleans(),
+)
+def test_every_format_in_the_wild_is_read(
+    tmp_path_factory, targets, spelling, header, suffix, newline, bom, final, quoted
+):
+    mark = '"' if quoted else ""
+    lines = [header] if header else []
+    lines += [f"{mark}ISIC_{i:07d}{suffix}{mark},{mark}{spelling[target]}{mark}" for i, target in enumerate(targets)]
+    text = newline.join(lines) + newline * final
+    path = tmp_path_factory.mktemp("labels") / "labels.csv"
+    path.write_bytes(text.encode("utf-8-sig" if bom else "utf-8"))
+    labels, problems, notes = read(path)
+    first = 2 if header else 1
+    assert labels == {f"ISIC_{i:07d}": (i + first, target) for i, target in enumerate(targets)}
+    assert (problems, notes) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("ISIC_0000001,melanoma", "unknown label 'melanoma' of ISIC_0000001"),
+        ("ISIC_0000001,2", "unknown label '2'"),
+        ("ISIC_0000001,0.5", "unknown label '0.5'"),
+        ("ISIC_0000001,", "unknown label ''"),
+        ("ISIC_0000001", "expected two columns, id and label, found 1"),
+        ("ISIC_0000001,0,1", "found 3"),
+        ("ISIC_1,0", "'ISIC_1' is not an image id"),
+        ("image,label", "'image' is not an image id"),
+        ("ISIC_0000000,malignant", "ISIC_0000000 is malignant here and benign in line 1"),
+    ],
+)
+def test_every_other_line_is_refused_with_its_number(tmp_path, line, words):
+    (tmp_path / "labels.csv").write_text(f"ISIC_0000000,benign\n{line}\n")
+    _, problems, _ = read(tmp_path / "labels.csv")
+    assert len(problems) == 1 and problems[0].startswith("labels.csv:2: ") and words in problems[0]
+
+
+def test_an_id_twice_with_one_label_is_remarked(tmp_path):
+    (tmp_path / "labels.csv").write_text("ISIC_0000000,benign\nISIC_0000000.jpg,0\n")
+    labels, problems, notes = read(tmp_path / "labels.csv")
+    assert labels == {"ISIC_0000000": (1, 0)} and problems == []
+    assert notes == ["labels.csv:2: ISIC_0000000 is listed again with the same label as in line 1"]
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path):
+    (tmp_path / "labels.csv").write_bytes(b"ISIC_0000000,b\xe9nin\n")
+    assert "not a readable UTF-8 text" in read(tmp_path / "labels.csv")[1][0]
+
+
+def test_the_table_is_sorted_and_complete(root):
+    lines = (root / TRAIN).read_text().splitlines()
+    (root / TRAIN).write_text("\n".join(reversed(lines)))
+    table = read_dataset(root, counts=SMALL)
+    assert list(table.columns) == ["image_id", "split", "target", "path"]
+    assert list(table["image_id"]) == [f"ISIC_{i:07d}" for i in range(8)]
+    assert list(table["split"]) == ["train"] * 5 + ["test"] * 3
+    assert list(table["target"]) == [0, 0, 0, 1, 1, 0, 0, 1]
+    assert [Path(path).stem for path in table["path"]] == list(table["image_id"])
+
+
+def test_all_problems_come_in_one_report(root):
+    text = (root / TRAIN).read_text().replace("ISIC_0000001,benign", "ISIC_0000001,naevus")
+    (root / TRAIN).write_text(text + "ISIC_0000099,benign\nISIC_0000003,benign\nISIC_0000006,benign\n")
+    (root / FOLDERS["train"] / "ISIC_0000000.jpg").rename(root / FOLDERS["train"] / "ISIC_0000077.jpg")
+    shutil.copy(root / FOLDERS["test"] / "ISIC_0000006.jpg", root / FOLDERS["train"])
+    (root / LABEL_FILES["test"]).write_text("ISIC_0000005,0.0\nISIC_0000006,0.0\n")
+    with pytest.raises(DataError) as caught:
+        read_dataset(root, counts=SMALL)
+    report = str(caught.value).splitlines()
+    assert report[0].endswith("7 problems in the data:")
+    for words in (
+        f"{TRAIN}:2: unknown label 'naevus' of ISIC_0000001",
+        f"{TRAIN}:6: ISIC_0000099 has no image",
+        f"{TRAIN}:7: ISIC_0000003 is benign here and malignant in line 4",
+        f"{TRAIN}:1: ISIC_0000000 has no image",
+        "ISIC_0000077.jpg: image without a label",
+        "ISIC_0000007.jpg: image without a label",
+        "ISIC_0000006: is in the training and in the test set",
+    ):
+        assert sum(words in line for line in report) == 1, words
+
+
+def test_wrong_counts_are_refused(root):
+    with pytest.raises(DataError, match=r"3 benign and 2 malignant images with .* expected 727 and 173"):
+        read_dataset(root)
+    assert len(read_dataset(root, counts=None)) == 8
+
+
+def test_other_files_are_remarked(root):
+    (root / FOLDERS["train"] / "Thumbs.db").touch()
+    (root / FOLDERS["train"] / "ISIC_0000000_mask.png").touch()
+    scan = scan_dataset(root, counts=SMALL)
+    assert scan.problems == []
+    assert scan.notes == [f"{FOLDERS['train']}: left aside what is not a .jpg file (1 x .db, 1 x .png)"]
+
+
+def test_an_empty_folder_names_what_belongs_there(tmp_path):
+    with pytest.raises(DataError) as caught:
+        read_dataset(tmp_path)
+    for name in (*FOLDERS.values(), *LABEL_FILES.values()):
+        assert f"{name}: this " in str(caught.value)
+
+
+@pytest.mark.real_data
+def test_the_challenge_has_its_counts_and_labels(real_data):
+    table = read_dataset(real_data)
+    for split, counts in CHALLENGE_COUNTS.items():
+        assert tuple(table[table["split"] == split]["target"].value_counts().sort_index()) == counts
+    # Counted from the raw text, without the reader: its test labels are numbers, the training labels words.
+    raw = {split: (real_data / name).read_bytes() for split, name in LABEL_FILES.items()}
+    assert raw["train"].count(b",malignant\r\n") == 173 and raw["test"].count(b",1.0\r\n") == 75

@@ -1,0 +1,198 @@
+"""Intervals against statsmodels, MLstatkit and brute force, and against the truth in a simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from MLstatkit import Delong_test
+from scipy.stats import beta
+from scored_labels import scored_labels
+from statsmodels.stats.proportion import proportion_confint
+
+from benchmarks.stats import draw_population, draw_test_set, measure_coverage, measure_proportions
+from lesion_utils.core.errors import MetricError
+from lesion_utils.evaluation import intervals
+from lesion_utils.evaluation.evaluate import band_precision_recall, band_roc, evaluate, evaluate_with_intervals
+from lesion_utils.evaluation.intervals import (
+    bound_specificity,
+    bounds_from_below,
+    combine_intervals,
+    combine_placements,
+    delong_interval,
+    draw_weights,
+    map_draws,
+    percentile_interval,
+    place_scores,
+    wilson_interval,
+)
+
+
+@pytest.fixture(scope="module")
+def test_set():
+    return draw_test_set(np.random.default_rng(3), malignant=75, benign=304, separation=1.2)
+
+
+@given(scored_labels().filter(lambda case: 2 <= case[0].sum() <= case[0].size - 2))
+def test_delong_agrees_with_its_definition_and_mlstatkit(case):
+    y, p = case
+    wins = np.heaviside(p[y == 1][:, None] - p[y == 0], 0.5)  # the m x n table that midranks avoid
+    error = np.sqrt(wins.mean(1).var(ddof=1) / y.sum() + wins.mean(0).var(ddof=1) / (1 - y).sum())
+    estimate = combine_placements(place_scores(y, p))
+    assert estimate.value == pytest.approx(wins.mean(), abs=1e-9)
+    assert estimate.error == pytest.approx(error, abs=1e-9)
+    if error > 1e-6:  # without a variance MLstatkit turns to a bootstrap
+        _, _, _, theirs, _, auc, _ = Delong_test(y, np.zeros(y.size), p)
+        assert estimate.value == pytest.approx(auc, abs=1e-9)
+        assert delong_interval(y, p, confidence=0.95) == pytest.approx(theirs, abs=1e-9)
+
+
+def test_delong_needs_two_images_of_each_class():
+    with pytest.raises(MetricError, match="two images of each class"):
+        delong_interval([1, 0, 0], [0.4, 0.3, 0.2], confidence=0.95)
+
+
+@given(st.integers(0, 400), st.integers(1, 400), st.floats(0.5, 0.999))
+def test_wilson_agrees_with_statsmodels(successes, trials, confidence):
+    successes = min(successes, trials)
+    expected = proportion_confint(successes, trials, alpha=1 - confidence, method="wilson")
+    assert wilson_interval(successes, trials, confidence=confidence) == pytest.approx(expected, abs=1e-9)
+
+
+def test_wilson_of_nothing_is_undefined():
+    assert np.isnan(wilson_interval(0, 0, confidence=0.95)).all()
+
+
+def test_combined_interval_of_one_estimate_is_its_own():
+    span = wilson_interval(7, 20, confidence=0.95)
+    assert combine_intervals([0.35], [span], weights=[1.0]) == pytest.approx(span)
+
+
+def test_combined_interval_of_symmetric_ones_is_their_normal_sum():
+    """Of two symmetric intervals, such as normal ones, half the width adds up like standard errors."""
+    spans = [(0.3, 0.5), (0.6, 0.8)]
+    low, high = combine_intervals([0.4, 0.7], spans, weights=[0.5, 0.5])
+    assert (low, high) == pytest.approx((0.55 - 0.1 / np.sqrt(2), 0.55 + 0.1 / np.sqrt(2)))
+
+
+def test_calling_everything_benign_leaves_accuracy_an_interval():
+    y = np.repeat([1, 0], [30, 70])
+    rows = evaluate_with_intervals(y, np.zeros(100), weights=draw_weights(y, draws=50, seed=1), confidence=0.95)
+    row = rows.set_index("metric").loc["accuracy"]
+    assert row["value"] == row["bootstrap_low"] == row["bootstrap_high"] == 0.7
+    assert 0.6 < row["low"] < 0.7 < row["high"] < 0.8
+
+
+def test_draws_keep_the_size_of_each_class():
+    targets = np.array([0, 1, 0, 0, 1, 0, 0])
+    weights = draw_weights(targets, draws=500, seed=1)
+    assert (weights[:, targets == 1].sum(1) == 2).all()
+    assert (weights[:, targets == 0].sum(1) == 5).all()
+    np.testing.assert_allclose(weights.mean(0), 1, atol=0.15)
+    np.testing.assert_array_equal(weights, draw_weights(targets, draws=500, seed=1))
+    assert (weights != draw_weights(targets, draws=500, seed=2)).any()
+
+
+@pytest.mark.parametrize("targets", [[], [0, 0], [1]])
+def test_one_class_cannot_be_drawn_by_class(targets):
+    with pytest.raises(MetricError, match="one class"):
+        draw_weights(targets, draws=3, seed=1)
+
+
+def test_the_size_of_the_parts_changes_nothing(test_set, monkeypatch):
+    weights = draw_weights(test_set[0], draws=40, seed=1)
+    whole = evaluate(*test_set, weights=weights)
+    monkeypatch.setattr(intervals, "CHUNK_ENTRIES", 379 * 7)
+    parts = map_draws(lambda part: evaluate(*test_set, weights=part), weights)
+    for name, values in whole.items():
+        np.testing.assert_allclose(parts[name], values, atol=1e-12, err_msg=name)
+
+
+def test_percentiles_leave_undefined_draws_out():
+    values = np.array([np.nan, *np.linspace(0, 1, 101)])
+    assert percentile_interval(values, confidence=0.9) == pytest.approx((0.05, 0.95))
+    assert np.isnan(percentile_interval(np.full(3, np.nan), confidence=0.9)).all()
+
+
+def test_every_metric_has_its_interval(test_set):
+    weights = draw_weights(test_set[0], draws=300, seed=1)
+    rows = evaluate_with_intervals(*test_set, weights=weights, confidence=0.95, target_threshold=0.1)
+    rows = rows.set_index("metric")
+    assert rows.loc["auc", "interval"] == "DeLong"
+    assert rows.loc[["accuracy", "balanced_accuracy"], "interval"].eq("combined Wilson").all()
+    assert set(rows.index[rows["interval"] == "Wilson"]) == {
+        "sensitivity", "specificity", "sensitivity_at_target", "specificity_at_target",
+    }  # fmt: skip
+    assert set(rows.index[rows["interval"] == "none"]) == {"ece", "brier_reference"}
+    having = rows[rows["interval"] != "none"]
+    assert (having["low"] < having["value"]).all() and (having["value"] < having["high"]).all()
+
+
+def test_few_malignant_images_bound_a_specificity_from_above_only(test_set):
+    assert bounds_from_below(0.95, 75, confidence=0.95)
+    assert not bounds_from_below(0.98, 75, confidence=0.95)
+    weights = draw_weights(test_set[0], draws=300, seed=1)
+    rows = evaluate_with_intervals(*test_set, weights=weights, confidence=0.95).set_index("metric")
+    assert rows.loc["specificity_at_sensitivity_95", "low"] > 0
+    assert rows.loc["specificity_at_sensitivity_98", "low"] == 0
+    assert rows.loc["specificity_at_sensitivity_99", "low"] == 0
+
+
+def test_bands_hold_the_curve_and_end_where_it_ends(test_set):
+    weights = draw_weights(test_set[0], draws=300, seed=1)
+    _, low, high = band_roc(*test_set, weights=weights, confidence=0.95)
+    assert (low <= high).all() and (np.diff(low) >= 0).all() and (np.diff(high) >= 0).all()
+    assert low[-1] == high[-1] == 1
+    recall, low, high = band_precision_recall(*test_set, weights=weights, confidence=0.95)
+    assert (low <= high).all() and recall[0] > 0
+    assert low[-1] <= high[-1] < 0.5, "at full recall little is left of precision"
+
+
+@given(st.integers(0, 8), st.floats(0.5, 0.99))
+def test_the_bound_of_a_specificity_is_a_sum_over_counts(lowest, confidence):
+    """By hand for two malignant images, `lowest` benign ones under the first and all eight under the second."""
+    y = np.array([1, 1] + [0] * 8)
+    p = np.array([0.5, 0.9] + [0.4] * lowest + [0.6] * (8 - lowest))
+    bound = bound_specificity(y, p, sensitivity=0.9, confidence=confidence)
+    under = np.array([lowest / 2, (lowest + 8) / 2, 8])  # no, one or both malignant images below the threshold
+    held = np.array([0.81, 0.18, 0.01]) @ beta.cdf(bound, under + 0.5, 8 - under + 0.5)
+    assert held == pytest.approx(confidence, abs=1e-9)
+
+
+def test_a_bound_falls_as_the_sensitivity_rises(test_set):
+    bounds = [bound_specificity(*test_set, sensitivity=s, confidence=0.95) for s in (0.9, 0.95, 0.98, 0.99)]
+    assert (np.diff(bounds) < 0).all()
+
+
+def test_a_perfect_ranking_lies_within_its_one_sided_interval():
+    y = np.repeat([1, 0], [30, 70])
+    rows = evaluate_with_intervals(y, y * 0.9, weights=draw_weights(y, draws=50, seed=1), confidence=0.95)
+    row = rows.set_index("metric").loc["specificity_at_sensitivity_99"]
+    assert (row["interval"], row["low"], row["value"], row["high"]) == ("one-sided", 0, 1, 1)
+    assert np.isnan(row["bootstrap_low"]), "the bootstrap is blind under the lowest malignant score"
+
+
+def test_wilsons_interval_keeps_its_promise_best():
+    """The choice among intervals of a proportion; no simulation, so no tolerance for luck."""
+    usual, high = (measure_proportions(np.linspace(*ends, 101), trials=75) for ends in ((0.3, 0.9), (0.95, 0.99)))
+    assert usual["Wilson"].between(0.925, 0.972).all()
+    on_target = high.apply(lambda values: values.between(0.93, 0.97).mean())
+    assert on_target.idxmax() == "Wilson" and 0.5 < on_target["Wilson"] < 1
+
+
+def test_a_populations_metrics_are_those_of_a_large_sample():
+    population = draw_population(np.random.default_rng(4))
+    rng = np.random.default_rng(5)
+    tests = [evaluate(*population.draw(rng), target_threshold=population.threshold) for _ in range(300)]
+    for metric, truth in population.evaluate().items():
+        if metric not in ("ece", "partial_auc_80") and "specificity_at_sens" not in metric:  # biased in small samples
+            assert np.nanmean([float(t[metric]) for t in tests]) == pytest.approx(truth, abs=0.025), metric
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    """A small version of `benchmarks/stats.py coverage`; at 250 test sets 95 % has a standard error of 1.4 %."""
+    coverage = measure_coverage(tests=250, draws=300, seed=5)["coverage"]
+    off = coverage[~coverage.between(0.95 - 0.04, 0.95 + 0.04)]
+    assert off.empty, f"coverage of a 95 % interval: {off.to_dict()}"

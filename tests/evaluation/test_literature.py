@@ -1,0 +1,122 @@
+"""Every published row, checked with mlscorecheck and by trying every confusion matrix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlscorecheck.check.binary import check_1_testset_no_kfold
+from mlscorecheck.check.bundles.skinlesion import check_isic2016
+
+from lesion_utils.evaluation.literature import (
+    AVERAGED,
+    CONFUSION_SCORES,
+    Counts,
+    check_published,
+    find_confusions,
+    read_published,
+)
+from lesion_utils.evaluation.metrics import rank_scores
+
+PUBLISHED = read_published()
+VERDICTS = check_published(PUBLISHED).set_index("work")
+THEIR_NAMES = {"accuracy": "acc", "sensitivity": "sens", "specificity": "spec", "precision": "ppv"}
+
+
+@pytest.mark.parametrize("work", PUBLISHED["work"])
+def test_mlscorecheck_agrees_about_every_row(work):
+    row = PUBLISHED.set_index("work").loc[work]
+    scores = {THEIR_NAMES[s]: row[s] for s in CONFUSION_SCORES if not np.isnan(row[s])}
+    verdict = VERDICTS.loc[work, "verdict"]
+    if verdict == "not checkable":
+        assert len(scores) < 2 or work in AVERAGED
+        return
+    testset = {"p": int(row["malignant"]), "n": int(row["benign"])}
+    answer = check_1_testset_no_kfold(testset=testset, scores=scores, eps=5e-4, prefilter_by_pairs=True)
+    assert answer["inconsistency"] == (verdict == "contradictory")
+    if row["comparable"]:
+        assert check_isic2016(scores=scores, eps=5e-4)["inconsistency"] is False
+
+
+def test_the_leaderboard_has_one_confusion_matrix_a_row():
+    assert VERDICTS.loc["CUMED (challenge 1st)", ["tp", "tn"]].tolist() == [38, 286]
+    assert VERDICTS.loc["Al-masni et al. 2020", ["tp", "tn"]].tolist() == [48, 255]
+    official = VERDICTS[VERDICTS.index.str.contains("challenge")]
+    assert (official["matrices"] == 1).all() and len(official) == 5
+
+
+def test_lopez_third_regime_is_the_balanced_confusion_matrix():
+    assert VERDICTS.loc["Lopez et al. 2017 M3", ["tp", "tn"]].tolist() == [59, 63]
+
+
+def test_class_weighted_scores_are_seen_through():
+    """Al-masni et al. print 0.818 and 0.714, which no confusion matrix on 75 + 304 gives with their accuracy."""
+    printed = {"accuracy": 0.799, "sensitivity": 0.818, "specificity": 0.714}
+    assert find_confusions(printed, malignant=75, benign=304) == []
+
+
+@given(st.integers(0, 75), st.integers(0, 304))
+def test_a_confusion_matrix_is_found_from_its_rounded_scores(tp, tn):
+    scores = {
+        "accuracy": round((tp + tn) / 379, 3),
+        "sensitivity": round(tp / 75, 3),
+        "specificity": round(tn / 304, 3),
+    }
+    assert find_confusions(scores, malignant=75, benign=304) == [Counts(tp, tn)]
+    assert check_isic2016(
+        scores={THEIR_NAMES[name]: value for name, value in scores.items()}, eps=5e-4
+    )["inconsistency"] is False  # fmt: skip
+
+
+def test_our_own_rows_pass_the_same_check():
+    rng = np.random.default_rng(1)
+    targets = np.repeat([1, 0], [75, 304])
+    probs = rng.random(379) * 0.7 + 0.3 * targets
+    confusion = rank_scores(targets, probs).confusion(0.5)
+    scores = {THEIR_NAMES[name]: round(float(getattr(confusion, name)), 3) for name in CONFUSION_SCORES}
+    scores |= {"bacc": round(float(confusion.balanced_accuracy), 3), "f1": round(float(confusion.f1), 3)}
+    scores["mcc"] = round(float(confusion.mcc), 3)
+    answer = check_isic2016(scores=scores, eps=5e-4)
+    assert answer["inconsistency"] is False
+    wrong = check_isic2016(scores=scores | {"sens": scores["sens"] + 0.005}, eps=5e-4)
+    assert wrong["inconsistency"] is True, "the check can fail"
+
+
+def test_every_row_has_its_source_and_its_mark():
+    assert (PUBLISHED["citation"] != "").all()
+    assert set(PUBLISHED["certainty"]) == {"read", "computed", "secondary"}
+    comparable = PUBLISHED["comparable"]
+    assert (PUBLISHED.loc[comparable, ["malignant", "benign"]] == [75, 304]).all(axis=None)
+    assert (PUBLISHED.loc[~comparable, "why_not"] != "").all() and (PUBLISHED.loc[comparable, "why_not"] == "").all()
+    scores = PUBLISHED[["ap", "auc", *CONFUSION_SCORES]]
+    assert (scores.isna() | ((scores >= 0) & (scores <= 1))).all(axis=None)
+    assert scores.notna().any(axis=1).all()
+    assert PUBLISHED["work"].is_unique
+
+
+REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference" / "published_results.csv"
+
+
+@pytest.mark.skipif(not REFERENCE.is_file(), reason="the reference table is not on this machine")
+def test_rows_agree_with_the_reference_table():
+    """Row by row: the figures, the test set, and how sure each is."""
+    reference = pd.read_csv(REFERENCE, keep_default_na=False, na_values=[""])
+    names = {"Project this one starts from": "The project this one starts from"}
+    sure = {"high": "read", "medium": "secondary", "computed": "computed"}
+    own = PUBLISHED.set_index("work")
+    for row in reference.itertuples():
+        if row.work == "Always benign":  # a control of ours
+            continue
+        ours = own.loc[names.get(row.work, row.work)]
+        for score in ("ap", "auc", "accuracy", "sensitivity", "specificity"):
+            assert ours[score] == pytest.approx(getattr(row, score), nan_ok=True), (row.work, score)
+        assert ours["malignant"] + ours["benign"] == row.test_images
+        assert ours["comparable"] == (row.comparable == "yes")
+        assert ours["certainty"] == sure[row.confidence], row.work
+    extra = set(own.index) - {names.get(work, work) for work in reference["work"]}
+    assert extra == {"Lopez et al. 2017 M1", "Lopez et al. 2017 M2"}, "recalled, from the reference's page"
+    assert (own.loc[sorted(extra), "certainty"] == "secondary").all()

@@ -1,0 +1,169 @@
+"""Every figure, on ordinary and on awkward inputs: it renders, nothing overlaps, and it shows what it was given."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from figure_inputs import BAND, FIGURES, NETWORKS, PROBS, TARGETS, draw_images, draw_regimes, draw_scores, name_ids
+from matplotlib.text import Text
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from lesion_utils.core.names import COMBINATION, name_series
+from lesion_utils.figures import style
+from lesion_utils.figures.calibration import plot_reliability
+from lesion_utils.figures.cases import plot_prediction_grid, select_outcomes
+from lesion_utils.figures.papers import plot_regimes
+from lesion_utils.figures.roc import plot_precision_recall, plot_roc
+from lesion_utils.figures.style import stamp
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Each figure once, stamped, as the embedded study shows it."""
+    return {name: stamp(draw(), "synthetic data") for name, draw in FIGURES.items()}
+
+
+@pytest.fixture
+def list_texts(monkeypatch):
+    """What is written where: the texts that matplotlib really draws, with their boxes in pixels."""
+    written = {}
+    original = Text.draw
+
+    def record(text, renderer):
+        if text.get_visible() and text.get_text().strip():
+            written[id(text)] = text.get_text(), text.get_window_extent(renderer)
+        original(text, renderer)
+
+    def draw(fig):
+        monkeypatch.setattr(Text, "draw", record)
+        style.house_style(fig.draw_without_rendering)()  # ticks are made when they are drawn
+        return list(written.values())
+
+    return draw
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_covers_another_or_leaves_the_figure(drawn, list_texts, name):
+    fig = drawn[name]
+    boxes = list_texts(fig)
+    assert any(text == "synthetic data" for text, _ in boxes)
+    for text, box in boxes:
+        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= fig.bbox.x1 + 1 and box.y1 <= fig.bbox.y1 + 1
+        assert inside, f"{text!r} leaves the figure: {box}"
+    for (one, a), (other, b) in itertools.combinations(boxes, 2):
+        across = min(a.x1, b.x1) - max(a.x0, b.x0)
+        down = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert across < 1 or down < 2, f"{one!r} and {other!r} overlap by {across:.0f} x {down:.0f} px"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_it_stands_on_the_grid_states_what_it_shows_and_is_never_empty(drawn, name):
+    fig = drawn[name]
+    width = fig.get_figwidth() / style.MM
+    assert style.SINGLE - 0.01 <= width <= style.DOUBLE + 0.01
+    assert fig.get_figheight() / style.MM < 260, "taller than a page"
+    assert len(fig.alt) > 20
+    assert fig.alt.endswith("Stamped: synthetic data.")
+    assert not re.search(r"\bnan\b", fig.alt)
+    assert [t for t in fig.texts if t.get_gid() == "note" and t.get_text()]
+    smallest = min(t.get_fontsize() for t in fig.findobj(Text) if t.get_text().strip())
+    assert smallest >= 6, "type below 6 pt cannot be read in a column"
+
+
+def find_line(fig, drawstyle, colour):
+    lines = [line for line in fig.axes[0].lines if line.get_color() == colour and len(line.get_xdata()) > 2]
+    (line,) = [line for line in lines if line.get_drawstyle() == drawstyle]
+    return np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_area_of_the_drawn_steps_is_the_average_precision(seed):
+    targets, probs = draw_scores(n=60, names=NETWORKS[:1], seed=seed)
+    scores = np.round(probs[NETWORKS[0]], 1)  # ties
+    x, y = find_line(
+        plot_precision_recall(targets, {NETWORKS[0]: scores}), "steps-pre", style.MODEL_COLOURS["resnet50"]
+    )
+    assert np.sum(np.diff(x) * y[1:]) == pytest.approx(average_precision_score(targets, scores), abs=1e-12)
+    x, y = find_line(plot_roc(targets, {NETWORKS[0]: scores}), "default", style.MODEL_COLOURS["resnet50"])
+    assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(targets, scores), abs=1e-12)
+
+
+def test_the_operating_point_is_strictly_above_one_half():
+    targets, scores = np.array([0, 0, 1, 1]), np.array([0.5, 0.6, 0.5, 0.9])
+    fig = plot_roc(targets, {"VGG19": scores})
+    (point,) = [line.get_xydata()[0] for line in fig.axes[0].lines if len(line.get_xdata()) == 1]
+    assert tuple(point) == (0.5, 0.5)
+
+
+def test_reliability_bins_hold_every_image_once():
+    targets, probs = draw_scores(n=200, names=NETWORKS[:1])
+    scores = np.round(probs[NETWORKS[0]], 2)
+    fig = plot_reliability(targets, {"x": scores}, confidence=0.95)
+    (line,) = [line for line in fig.axes[0].lines if line.get_marker() == "o"]
+    edges = np.unique(np.quantile(scores, np.linspace(0, 1, 11)))
+    expected = pd.Series(targets).groupby(pd.cut(scores, edges, include_lowest=True)).mean()
+    np.testing.assert_allclose(line.get_ydata(), expected.dropna().to_numpy())
+
+
+def test_outcomes_are_sorted_into_their_cells_and_drawn_from_all_of_them():
+    targets, scores = np.array([1, 1, 0, 0, 1, 0]), np.array([0.5, 0.51, 0.5, 0.7, 0.9, 0.1])
+    cells = select_outcomes(targets, scores, count=9)
+    assert {k: v.tolist() for k, v in cells.items()} == {"TP": [4, 1], "FN": [0], "FP": [3], "TN": [2, 5]}
+    many, probs = np.ones(500, int), np.linspace(0.51, 0.99, 500)
+    picks = select_outcomes(many, probs, count=20, seed=3)["TP"]
+    assert len(set(picks)) == 20
+    assert picks.min() < 200 and picks.max() > 300, "neither the surest nor the least sure alone"
+    assert np.array_equal(picks, select_outcomes(many, probs, count=20, seed=3)["TP"])
+
+
+def test_a_prediction_grid_reads_only_the_images_it_shows():
+    read = []
+
+    class Stack:
+        def __getitem__(self, k):
+            read.append(int(k))
+            return draw_images(1)[0]
+
+    plot_prediction_grid(Stack(), name_ids(120), TARGETS, PROBS[NETWORKS[0]], columns=3)
+    shown = select_outcomes(TARGETS, PROBS[NETWORKS[0]], count=3)
+    assert sorted(read) == sorted(np.concatenate(list(shown.values())).tolist())
+
+
+def test_bands_lie_where_they_were_given():
+    fig = FIGURES["roc"]()
+    (band,) = fig.axes[0].collections
+    seen = band.get_paths()[0].vertices
+    for x, low, high in zip(*BAND, strict=True):
+        column = seen[np.isclose(seen[:, 0], x), 1]
+        assert np.isclose(column, low).any() and np.isclose(column, high).any()
+
+
+def test_series_are_named_as_the_predictions_say():
+    assert name_series("resnet50", "finetune") == "ResNet50, fine-tuned"
+    assert name_series("vgg19", "features:svm_rbf") == "VGG19 features, RBF SVM"
+    assert name_series("convnext_tiny", "scratch") == "convnext_tiny, from scratch"
+    assert name_series(COMBINATION, "all of them") == "all of them"
+
+
+def test_figures_from_secondary_sources_are_crossed_out():
+    rows = draw_regimes(["accuracy"], ["scratch"])
+    rows["mark"] = np.where(rows["source"].str.contains("Lopez"), "secondary source", "")
+    fig = plot_regimes(rows, official=False)
+    crosses = [line.get_xydata() for line in fig.axes[0].lines if line.get_marker() == "x" and len(line.get_xdata())]
+    assert len(crosses) == 1 and crosses[0][0][0] == 0.7
+    legend = [text.get_text() for text in fig.subfigs[0].legends[0].get_texts()]
+    assert legend[-1] == "crossed: secondary source"
+    assert not any("official" in text for text in legend), "drawn images are nobody's official test set"
+    assert any("official" in t.get_text() for t in plot_regimes(rows).subfigs[0].legends[0].get_texts())
+
+
+def test_reliability_says_which_intervals_it_draws():
+    fig = plot_reliability(TARGETS, PROBS, confidence=0.9)
+    assert any("90 % Wilson" in text.get_text() for text in fig.texts)
+    wide = plot_reliability(TARGETS, PROBS, confidence=0.99)
+    spans = [np.ptp(f.axes[0].collections[0].get_segments()[0][:, 1]) for f in (fig, wide)]
+    assert spans[0] < spans[1]

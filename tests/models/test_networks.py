@@ -1,0 +1,251 @@
+"""One contract over every family of networks, one's own among them; and weight files, sound and not."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from pytest import approx, fixture, mark, raises
+from safetensors.torch import save_file
+from sections import network_params
+from torch import nn
+
+from lesion_utils.core.errors import ParamsError, WeightsError
+from lesion_utils.models.networks import (
+    build_network,
+    data_config,
+    features_of,
+    freeze_backbone,
+    gradcam_layer,
+    head_of,
+    parameter_groups,
+    set_train_mode,
+)
+from lesion_utils.models.weights import SIZES
+
+BACKBONES = [
+    "resnet50.tv_in1k",
+    "vgg19.tv_in1k",
+    "mobilenetv2_100.ra_in1k",
+    "convnext_atto.d2_in1k",
+    "regnety_002",
+    "resnet18",
+]
+
+
+
+@fixture(scope="module", params=[*BACKBONES, "small_cnn", "vit_tiny_patch16_224"])
+def network(request):
+    params = network_params(request.param)
+    return params, build_network(params, pretrained=False, seed=0)
+
+
+@fixture
+def x():
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def test_one_logit_made_of_features_by_the_head(network, x):
+    _, model = network
+    model.eval()
+    with torch.no_grad():
+        logits, features = model(x), features_of(model, x)
+        assert logits.shape == (2, 1) and features.ndim == 2
+        assert torch.equal(head_of(model)(features), logits)
+
+
+def test_groups_hold_every_parameter_once(network):
+    params, model = network
+    groups = parameter_groups(model, params, "finetune")
+    grouped = [id(p) for g in groups for p in g["params"]]
+    assert len(grouped) == len(set(grouped)) and set(grouped) == {id(p) for p in model.parameters()}
+
+
+def test_learning_rates_fall_towards_the_input_and_norms_do_not_decay(network):
+    params, model = network
+    rate = {id(p): g["lr"] for g in parameter_groups(model, params, "finetune") for p in g["params"]}
+    decay = {id(p): g["weight_decay"] for g in parameter_groups(model, params, "finetune") for p in g["params"]}
+    assert all(rate[id(p)] == approx(0.1) for p in head_of(model).parameters())
+    first = next(p for name, p in model.named_parameters() if p.ndim == 4)
+    assert rate[id(first)] == min(rate.values()) <= 0.1 * 0.8**2
+    for name, p in model.named_parameters():
+        undecayed = p.ndim <= 1 or name in ("cls_token", "pos_embed")
+        assert decay[id(p)] == (0.0 if undecayed else 0.01), name
+
+
+def test_layer_decay_of_one_is_one_rate(network):
+    params, model = network
+    flat = params.model_copy(
+        update={"regimes": {"scratch": params.regimes["scratch"].model_copy(update={"layer_decay": 1.0})}}
+    )
+    assert {g["lr"] for g in parameter_groups(model, flat, "scratch")} == {0.1}
+
+
+def test_features_regime_trains_the_head_alone(network):
+    params, model = network
+    groups = parameter_groups(model, params, "features")
+    assert {id(p) for g in groups for p in g["params"]} == {id(p) for p in head_of(model).parameters()}
+    assert all(g["lr"] == 0.1 for g in groups)
+
+
+def test_a_frozen_backbone_gets_no_gradient(network, x):
+    _, model = network
+    freeze_backbone(model, frozen=True)
+    model(x).sum().backward()
+    head = {id(p) for p in head_of(model).parameters()}
+    assert all((p.grad is not None) == (id(p) in head) for p in model.parameters())
+    freeze_backbone(model, frozen=False)
+    assert all(p.requires_grad for p in model.parameters())
+    model.zero_grad()
+
+
+def test_batchnorm_policy(network, x):
+    _, model = network
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [m.running_mean.clone() for m in norms]
+    set_train_mode(model, batchnorm="frozen")
+    model(x)
+    assert all(torch.equal(m.running_mean, b) for m, b in zip(norms, before, strict=True))
+    assert model.training
+    set_train_mode(model, batchnorm="train")
+    model(x)
+    assert not any(torch.equal(m.running_mean, b) for m, b in zip(norms, before, strict=True))
+    model.eval()
+
+
+def test_gradcam_layer_is_the_last_map(network, x):
+    params, model = network
+    if params.backbone.startswith("vit"):
+        with raises(ParamsError, match="convolutional"):
+            gradcam_layer(model)
+        return
+    seen = []
+    handle = gradcam_layer(model).register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    model.eval()(x)
+    handle.remove()
+    side = {"vgg19.tv_in1k": 4, "small_cnn": 4}.get(params.backbone, 2)  # VGG: before its last pooling
+    assert len(seen) == 1 and seen[0][2:] == (side, side)
+
+
+def test_data_config_is_the_pretraining_one():
+    config = {
+        name: data_config(build_network(network_params(name), pretrained=False, seed=0))
+        for name in ("resnet18", "small_cnn")
+    }
+    assert config["resnet18"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")  # a1_in1k
+    assert config["small_cnn"].mean == (0.5, 0.5, 0.5)
+    x = torch.full((1, 3, 2, 2), 0.75)
+    assert torch.allclose(config["small_cnn"].normalise(x), torch.tensor(1.0))
+
+
+def test_the_seed_decides_the_weights_and_nothing_else_is_disturbed():
+    params = network_params("resnet18")
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    a, b, c = (build_network(params, pretrained=False, seed=s) for s in (1, 1, 2))
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(a.conv1.weight, b.conv1.weight) and not torch.equal(a.conv1.weight, c.conv1.weight)
+
+
+def test_dropout_is_the_one_of_the_parameters():
+    model = build_network(network_params("resnet18", drop_rate=0.5), pretrained=False, seed=0)
+    features = features_of(model.train(), torch.rand(4, 3, 64, 64))
+    assert (features == 0).float().mean() > 0.3
+    assert (features_of(model.eval(), torch.rand(4, 3, 64, 64)) == 0).float().mean() < 0.3
+
+
+@mark.parametrize("classes", [1000, 7, 0])
+@mark.parametrize("kind", ["safetensors", "pth", "half"])
+def test_weight_files_are_loaded_whole(tmp_path, classes, kind):
+    source = timm.create_model("resnet10t", num_classes=classes)
+    state = {k: v.half() if kind == "half" and v.is_floating_point() else v for k, v in source.state_dict().items()}
+    path = tmp_path / f"w.{'pth' if kind == 'pth' else 'safetensors'}"
+    torch.save({"state_dict": state}, path) if kind == "pth" else save_file(state, path)
+    model = build_network(network_params("resnet10t", weights=str(path)), pretrained=True, seed=3)
+    assert model.fc.out_features == 1
+    for name, value in model.state_dict().items():
+        if not name.startswith("fc."):
+            assert value.dtype == source.state_dict()[name].dtype
+            assert torch.allclose(value.float(), state[name].float()), name
+    again = build_network(network_params("resnet10t", weights=str(path)), pretrained=True, seed=3)
+    other = build_network(network_params("resnet10t", weights=str(path)), pretrained=True, seed=4)
+    assert torch.equal(model.fc.weight, again.fc.weight) and not torch.equal(model.fc.weight, other.fc.weight)
+
+
+@mark.slow
+def test_torchvision_vgg_is_converted(tmp_path):
+    """The file that most people have of VGG19 is torchvision's, with fully connected layers."""
+    import torchvision
+
+    theirs = torchvision.models.vgg11().eval()
+    torch.save(theirs.state_dict(), tmp_path / "vgg11-8a719046.pth")
+    ours = build_network(
+        network_params("vgg11.tv_in1k", weights=str(tmp_path / "vgg11-8a719046.pth")), pretrained=True, seed=0
+    )
+    x = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        expected = theirs.classifier[:-1](torch.flatten(theirs.avgpool(theirs.features(x)), 1))
+        assert torch.allclose(features_of(ours.eval(), x), expected, atol=1e-5)
+
+
+def test_weights_with_a_missing_tensor_are_refused(tmp_path):
+    state = timm.create_model("resnet10t").state_dict()
+    del state["layer3.0.conv1.weight"]
+    save_file(state, tmp_path / "w.safetensors")
+    with raises(WeightsError, match=r"do not fit resnet10t[\s\S]*layer3.0.conv1.weight"):
+        build_network(network_params("resnet10t", weights=str(tmp_path / "w.safetensors")), pretrained=True, seed=0)
+
+
+@mark.parametrize("name, content", [("w.safetensors", b"short"), ("w.pth", b"not a checkpoint")])
+def test_damaged_files_are_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with raises(WeightsError, match="damaged"):
+        build_network(network_params("resnet10t", weights=str(tmp_path / name)), pretrained=True, seed=0)
+
+
+def test_a_checkpoint_that_runs_code_is_refused(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    torch.save({"state_dict": Bomb()}, tmp_path / "w.pth")
+    with raises(WeightsError):
+        build_network(network_params("resnet10t", weights=str(tmp_path / "w.pth")), pretrained=True, seed=0)
+    assert not (tmp_path / "exploded").exists()
+
+
+@mark.parametrize("name", ["resnt50", "resnet50.xx_in1k"])
+def test_unknown_backbones_are_named_with_their_like(name):
+    with raises(ParamsError, match=r"no backbone[\s\S]*resnet50"):
+        build_network(network_params(name), pretrained=False, seed=0)
+
+
+def test_real_resnet50_weights_see_imagenet(real_weights, monkeypatch):
+    """Pretrained features of two noisy copies of a picture are closer than those of two pictures."""
+    monkeypatch.setenv("WEIGHTS_DIR", str(real_weights))
+    params = network_params("resnet50.tv_in1k", weights="resnet50.imagenet_pqf.safetensors")
+    model = build_network(params, pretrained=True, seed=0).eval()
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.nn.functional.interpolate(torch.rand(4, 3, 8, 8, generator=generator), size=96, mode="bicubic")
+    noisy = pictures + 0.02 * torch.randn(pictures.shape, generator=generator)
+    with torch.no_grad():
+        a, b = (
+            nn.functional.normalize(features_of(model, data_config(model).normalise(v)), dim=1)
+            for v in (pictures, noisy)
+        )
+    assert (a @ b.T).argmax(1).tolist() == [0, 1, 2, 3]
+
+
+def test_real_mobilenet_weights_without_a_classifier(real_weights, monkeypatch):
+    monkeypatch.setenv("WEIGHTS_DIR", str(real_weights))
+    params = network_params("mobilenetv2_100", weights="mobilenetv2_100.imagenet_features.safetensors")
+    model = build_network(params, pretrained=True, seed=0).eval()
+    assert model(torch.rand(1, 3, 64, 64)).shape == (1, 1)
+
+
+def test_download_sizes_are_those_of_the_networks():
+    for tag, size in SIZES.items():
+        with torch.device("meta"):
+            state = timm.create_model(tag).state_dict()
+        assert round(sum(t.numel() * t.element_size() for t in state.values()) / 1e6) == size

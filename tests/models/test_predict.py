@@ -1,0 +1,88 @@
+"""A trained network on images: the same scores as in training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from tiny_study import make_images, make_params, regimes
+
+from lesion_utils.config.load import load_study
+from lesion_utils.core.errors import CheckpointError
+from lesion_utils.core.paths import params_root
+from lesion_utils.models.inference import prefetch
+from lesion_utils.models.predict import load_network
+from lesion_utils.models.preprocess import resize_batch
+from lesion_utils.training.augment import Augmenter
+from lesion_utils.training.fit import train_network
+
+DATA = make_images()
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, monkeypatch):
+    torch.manual_seed(99)
+    save_file(timm.create_model("small_cnn").state_dict(), tmp_path / "small.safetensors")
+    settings = {"WEIGHTS_DIR": tmp_path, "LESION_CACHE": tmp_path / "cache", "THREADS": 1, "DEVICE": "cpu"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.parametrize("regime", ["scratch", "features", "finetune"])
+@pytest.mark.parametrize("tta", ["none", "flips"])
+def test_a_loaded_network_gives_the_scores_of_its_run(tmp_path, regime, tta):
+    params = make_params(regimes=regimes(regime), weights="small.safetensors", tta=tta)
+    table = train_network(params, "resnet50", data=DATA, folder=tmp_path / "runs")
+    network = load_network(tmp_path / "runs" / table.attrs["runs"][0]["folder"] / "best.pt")
+    rows = np.array([int(image_id[-4:]) for image_id in table["image_id"]])
+    np.testing.assert_allclose(network.predict(DATA.images, rows), table["logit"], rtol=1e-5, atol=1e-6)
+    assert network.selected["epoch"] == table.attrs["runs"][0]["selected_epoch"]
+    assert (network.stored_size, network.aspect, network.regime) == (40, "squash", regime)
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        load_network(tmp_path / "best.pt")
+
+
+def test_prefetch_keeps_order_passes_errors_on_and_stays_close():
+    made = []
+
+    def items():
+        for i in range(10):
+            made.append(i)
+            yield i
+        raise ValueError("at the end")
+
+    seen = []
+    with pytest.raises(ValueError, match="at the end"):
+        for item in prefetch(items()):
+            seen.append(item)
+            assert len(made) <= len(seen) + 3, "two ahead at most, and the one being made"
+    assert seen == list(range(10))
+
+
+@pytest.mark.skipif(not torch.backends.openmp.is_available(), reason="torch's threads are not OpenMP's here")
+def test_prefetch_leaves_the_cores_to_the_network():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert list(prefetch(torch.get_num_threads() for _ in range(3))) == [1, 1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_augmentation_has_the_same_bytes_on_one_core_and_on_two():
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (16, 256, 256, 3), dtype=np.uint8))
+    augment = Augmenter(load_study(params_root() / "isic2016").augmentation, image_size=224, seed=1)
+    before, made = torch.get_num_threads(), []
+    try:
+        for cores in (1, 2):
+            torch.set_num_threads(cores)
+            made.append((augment(images, torch.arange(16), 0), resize_batch(images, 224)))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, two) for one, two in zip(*made, strict=True))

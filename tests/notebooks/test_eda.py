@@ -1,0 +1,121 @@
+"""What the notebooks compute between the package's parts: samples, first looks, previews, ensembles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+from sklearn.metrics import confusion_matrix, roc_auc_score
+from tiny_study import make_params
+
+from lesion_utils.config.load import load_study
+from lesion_utils.config.schema import Augmentation
+from lesion_utils.core.paths import Study, params_root
+from lesion_utils.evaluation.evaluate import evaluate_with_intervals
+from lesion_utils.evaluation.first_look import look_at
+from lesion_utils.evaluation.intervals import draw_weights
+from lesion_utils.notebooks import augmentation, eda, ensembles, finetune
+
+
+@pytest.fixture(scope="module")
+def predictions() -> pd.DataFrame:
+    """Two networks, two seeds, scores that know something of the labels."""
+    rng = np.random.default_rng(3)
+    parts = []
+    for model in ("resnet50", "vgg19"):
+        for regime, seed in (("scratch", 1), ("finetune", 1), ("finetune", 2), ("features:knn", 1)):
+            for split, count in (("val", 30), ("test", 60)):
+                targets = np.arange(count) % 3 == 0
+                logits = rng.normal(size=count) + 2 * targets - 1
+                ids = [f"ISIC_{i + (1000 if split == 'val' else 0):07d}" for i in range(count)]
+                run = {"image_id": ids, "split": split, "model": model, "regime": regime, "seed": seed}
+                parts.append(
+                    pd.DataFrame({**run, "target": targets * 1, "logit": logits, "probability": expit(logits)})
+                )
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_samples_are_of_one_subset_and_as_many_of_each_class():
+    table = pd.DataFrame({"subset": ["train"] * 9 + ["test"] * 9, "target": [0, 0, 0, 0, 0, 0, 1, 1, 1] * 2})
+    chosen = eda.choose_samples(table, subset="train", per_class=4, seed=1)
+    assert set(chosen["subset"]) == {"train"}
+    assert chosen["target"].tolist() == [0, 0, 0, 0, 1, 1, 1], "three malignant ones are all there are"
+
+
+def test_a_first_look_agrees_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 80)
+    probs = expit(rng.normal(size=80) + targets)
+    look = look_at(targets, probs)
+    assert look.metrics["auc"]["value"] == pytest.approx(roc_auc_score(targets, probs), abs=1e-12)
+    assert (look.confusion == confusion_matrix(targets, probs > 0.5)).all()
+    assert look.metrics["auc"]["low"] < look.metrics["auc"]["value"] < look.metrics["auc"]["high"]
+    assert look.write("auc").startswith(f"AUC {roc_auc_score(targets, probs):.3f} (")
+
+
+@pytest.mark.parametrize("name", ["demo", "isic2016", "isic2016_640px", "isic2016_quick"])
+def test_a_first_look_has_the_intervals_that_the_comparison_states(name):
+    params = load_study(params_root() / name).comparison
+    rng = np.random.default_rng(1)
+    targets = rng.integers(0, 2, 80)
+    probs = expit(rng.normal(size=80) + targets)
+    weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed)
+    stated = evaluate_with_intervals(targets, probs, weights=weights, confidence=params.confidence).set_index("metric")
+    for metric, first in look_at(targets, probs).metrics.items():
+        assert stated.loc[metric, ["value", "low", "high"]].to_dict() == pytest.approx(first, nan_ok=True)
+
+
+def test_the_detail_is_the_most_pretrained_regime_and_the_mean_of_its_seeds(predictions):
+    detail = finetune.select_detail(predictions, "resnet50")
+    rows = predictions.query("model == 'resnet50' and regime == 'finetune' and split == 'test'")
+    assert detail.regime == "finetune"
+    assert detail.probs == pytest.approx(rows.groupby("image_id")["probability"].mean().to_numpy())
+
+
+def test_ensembles_hold_networks_and_not_classical_classifiers(predictions):
+    models = ensembles.collect_ensembles(predictions)
+    assert sorted(models.probs) == [
+        "ResNet50, fine-tuned", "ResNet50, from scratch", "VGG19, fine-tuned", "VGG19, from scratch"
+    ]  # fmt: skip
+    only = ensembles.collect_ensembles(predictions, runs=[("vgg19", "scratch")])
+    assert list(only.probs) == ["VGG19, from scratch"]
+
+
+def test_scaling_changes_probabilities_and_no_ranking(predictions):
+    models = ensembles.collect_ensembles(predictions)
+    for name, before in models.probs.items():
+        assert not np.allclose(before, models.calibrated[name])
+        assert roc_auc_score(models.targets, before) == roc_auc_score(models.targets, models.calibrated[name])
+
+
+def test_entries_for_the_challenge_hold_every_test_image_once(predictions, tmp_path):
+    written = ensembles.write_submissions(predictions, make_params().comparison, folder=tmp_path, prefix="entry")
+    assert len(written) == 4
+    for name in written["file"]:
+        entry = pd.read_csv(tmp_path / name)
+        assert entry.columns.tolist() == ["image", "malignant"]
+        assert entry["image"].is_unique
+        assert len(entry) == 60
+
+
+def test_doubtful_images_are_listed_by_what_is_wrong():
+    duplicates = pd.DataFrame(
+        {"image_id_a": ["a", "c"], "split_a": ["train"] * 2, "image_id_b": ["b", "d"], "split_b": ["test", "train"]}
+    )
+    found = ensembles.list_exclusions(duplicates, pd.DataFrame({"image_id": ["e"]}))
+    assert sorted(found["duplicates across the split"]) == ["a", "b"]
+    assert sorted(found["all duplicates"]) == ["a", "b", "c", "d"]
+    assert found["changed labels"] == ["e"]
+
+
+def test_the_preview_shows_the_operations_that_are_on():
+    settings = load_study(Study("demo").params_dir).augmentation
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    strips = augmentation.draw_strips(image, settings)
+    assert "shear" not in strips, "its range is 0 in the demo"
+    labels, tiles = strips["rotation"]
+    assert len(labels) == len(tiles) == 7
+    off = Augmentation.model_validate({**settings.model_dump(), "rotation": 0.0})
+    assert "rotation" not in augmentation.draw_strips(image, off)
+    assert augmentation.describe_changes(off).set_index("change")["range"]["rotation"] == "off"

@@ -1,0 +1,81 @@
+"""What notebooks write through their study, and the log of training."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lesion_utils.core.errors import ParamsError, RunError
+from lesion_utils.figures.calibration import plot_confusion
+from lesion_utils.notebooks.progress import TrainingProgress
+from lesion_utils.notebooks.study import open_study
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPORTS_DIR", str(tmp_path))
+    monkeypatch.setenv("LESION_RUN_ID", "a-run")
+    return open_study("../params/demo", "01_eda")
+
+
+def draw():
+    return plot_confusion({"a model": np.array([[3, 1], [0, 2]])})
+
+
+def test_a_figure_is_saved_with_its_caption_place_and_stamp(study):
+    study.save_figure(draw(), "first", "The first.")
+    shown = study.save_figure(draw(), "second", "The second.", shows_images=True)
+    record = json.loads((study.paths.figures / "01_eda_second.json").read_text(encoding="utf-8"))
+    assert record["caption"] == "The second."
+    assert (record["place"], record["shows_images"], record["synthetic"], record["run_id"]) == (1, True, True, "a-run")
+    assert "synthetic data" in record["alt"]
+    assert shown.data == (study.paths.figures / "01_eda_second.png").read_bytes()
+
+
+def test_what_is_not_a_number_becomes_null(study):
+    saved = study.save_metrics({"auc": np.float64(0.5), "none": np.nan, "counts": np.arange(2), "rows": pd.DataFrame()})
+    assert saved == {"auc": 0.5, "none": None, "counts": [0, 1], "rows": []}
+
+
+def test_saving_the_same_again_leaves_the_file_alone(study):
+    study.save_metrics({"a": 1})
+    path = study.paths.metrics / "01_eda.json"
+    before = path.stat().st_mtime_ns
+    study.save_metrics({"a": 1})
+    assert path.stat().st_mtime_ns == before
+
+
+def test_a_table_is_read_back_as_it_was_saved(study):
+    table = pd.DataFrame({"name": ["a", "b"], "value": [0.1, 1 / 3]})
+    study.save_table(table, "numbers")
+    pd.testing.assert_frame_equal(study.load_table("01_eda", "numbers"), table, rtol=1e-8)
+
+
+def test_a_table_that_is_not_there_says_what_to_run(study):
+    with pytest.raises(RunError, match="make all STUDY=demo"):
+        study.load_table("01_eda", "missing")
+
+
+def test_a_folder_that_is_no_study_is_refused():
+    with pytest.raises(ParamsError):
+        open_study("../params/nowhere", "01_eda")
+
+
+def test_progress_is_logged_and_shown_once_per_run(study):
+    progress = TrainingProgress(study.paths, "03_resnet50_finetune")
+    event = {"regime": "scratch", "seed": 1, "epochs": 2, "loss": 0.7, "val_ap": 0.5, "val_auc": 0.6}
+    event |= {"images_per_s": 50.0, "seconds_left": 3.0}
+    for seed in (1, 2):
+        for epoch in (1, 2):
+            progress(event | {"seed": seed, "epoch": epoch})
+    log = (study.paths.runs / "03_resnet50_finetune" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["epoch"] for line in log] == [1, 2, 1, 2]
+    table = progress.render().splitlines()
+    assert len(table) == 4, "a heading, its rule, and one line per run"
+    assert "2 of 2" in table[-1]
+    progress({"regime": "scratch", "seed": 1, "stage": "final scores", "done": 16, "total": 32})
+    assert progress.render().splitlines() == table, "a stage is for the terminal, which reads the log"
+    assert "final scores" in (study.paths.runs / "03_resnet50_finetune" / "train.jsonl").read_text(encoding="utf-8")

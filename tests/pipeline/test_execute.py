@@ -1,0 +1,230 @@
+"""Running a step: never half done, always explained, always resumable. On a copy of the project with small steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from small_project import clean_environment, make_project, run, write_notebook
+
+from lesion_utils.core.console import describe_event, format_clock, format_duration
+from lesion_utils.core.paths import Study
+from lesion_utils.pipeline import execute
+from lesion_utils.provenance.steps import STEPS
+
+STEP = "04_vgg19_finetune"
+REPORT = Path("reports/demo")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A project whose data are prepared."""
+    folder = make_project(tmp_path_factory.mktemp("project"))
+    done = run(folder, "run", "data")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def run_code(project: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Run the step with one code cell under the heading "Train"."""
+    write_notebook(project, STEP, code, heading="Train")
+    return run(project, "run", STEP)
+
+
+def record(project: Path) -> dict:
+    return json.loads((project / REPORT / "runs" / STEP / "run.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_run_leaves_a_record_of_everything(project):
+    # A warning's text and a plot's file name are where a machine's folders get into notebooks.
+    code = 'save("figures/04_vgg19_finetune_a.png", os.environ["LESION_RUN_ID"])\nprint(os.getcwd(), sys.prefix)'
+    done = run_code(project, f'{code}\nimport warnings; warnings.warn("w")\nsave("predictions/vgg19.csv", "1")')
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(rf"{STEP} +ok +\d+ s\n", done.stdout)
+    run_json = record(project)
+    figure = project / REPORT / "figures" / f"{STEP}_a.png"
+    assert figure.read_text() == run_json["run_id"]
+    assert run_json["status"] == "ok"
+    assert [o["path"] for o in run_json["outputs"]] == [
+        f"figures/{STEP}_a.png", f"html/{STEP}.html", f"notebooks/{STEP}.ipynb", "predictions/vgg19.csv"
+    ]  # fmt: skip
+    of_the_text_1 = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+    assert run_json["outputs"][3]["sha256"] == of_the_text_1
+    assert run_json["inputs"].keys() == {"data/manifest.json"}
+    assert run_json["seeds"] == {"data.seed": 2016, "vgg19.seeds": [1]}
+    assert run_json["peak_memory_bytes"] > 30 * 2**20, "a kernel alone takes more than that"
+    assert run_json["wall_seconds"] > 0.5
+
+
+@pytest.mark.slow
+def test_nothing_of_this_machine_gets_into_a_report(project):
+    run_code(project, "print(os.getcwd(), sys.prefix)\nimport warnings; warnings.warn('w')")
+    texts = {path: path.read_text(errors="replace") for path in (project / REPORT).rglob("*") if path.is_file()}
+    words = [str(project), sys.prefix, str(Path.home()) + "/", os.uname().nodename + " ", "ipykernel_"]
+    found = [(str(path.relative_to(project)), word) for path, text in texts.items() for word in words if word in text]
+    assert not found
+    executed = nbformat.read(project / REPORT / "notebooks" / f"{STEP}.ipynb", as_version=4)
+    assert executed.metadata.papermill.input_path == f"./notebooks/{STEP}.ipynb"
+    assert "./notebooks <env>" in executed.cells[-1].outputs[0].text
+    injected = next(c for c in executed.cells if "injected-parameters" in c.metadata.get("tags", []))
+    assert '"study": "demo"' in injected.source
+
+
+@pytest.mark.slow
+def test_a_failed_cell_is_explained_and_its_notebook_kept(project):
+    run_code(project, 'save("figures/04_vgg19_finetune_old.png", "old")')
+    done = run_code(project, 'save("figures/04_vgg19_finetune_new.png", "new")\nprint(1/0)')
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert re.fullmatch(rf'{STEP} failed in cell 4 "Train" after 00:00:\d\d', lines[0])
+    assert lines[1] == "  ZeroDivisionError: division by zero"
+    assert f"  notebook  reports/demo/notebooks/{STEP}.partial.ipynb" in lines
+    assert lines[-1] == "  resume with: make all STUDY=demo"
+    partial = nbformat.read(project / REPORT / "notebooks" / f"{STEP}.partial.ipynb", as_version=4)
+    assert any("ZeroDivisionError" in str(cell.get("outputs")) for cell in partial.cells)
+    assert record(project)["status"] == "failed"
+    assert (project / REPORT / "figures" / f"{STEP}_old.png").is_file(), "the last success stays readable"
+    assert f"{STEP} runs because it failed" in run(project, "why").stdout
+    # ... and when it succeeds again, neither the partial copy nor the figure that nobody draws now are left.
+    assert run_code(project, 'save("predictions/vgg19.csv", "2")').returncode == 0
+    assert not (project / REPORT / "notebooks" / f"{STEP}.partial.ipynb").exists()
+    assert not list((project / REPORT / "figures").glob(f"{STEP}_*"))
+
+
+@pytest.mark.slow
+def test_progress_bars_that_ask_for_widgets_do_not_warn_on_a_page(project):
+    assert run_code(project, "import tqdm.auto\nprint('loaded')").returncode == 0
+    executed = nbformat.read(project / REPORT / "notebooks" / f"{STEP}.ipynb", as_version=4)
+    assert [output.text for output in executed.cells[-1].outputs] == ["loaded\n"]
+
+
+@pytest.mark.slow
+def test_an_error_of_the_package_is_shown_whole(project):
+    code = "from lesion_utils.core.errors import DataError"
+    done = run_code(project, f"{code}\nraise DataError('w', where='x', do='do this')")
+    assert "\n  x: w\n    do next   do this\n" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "code",
+    [
+        'raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")',
+        "import signal\nos.kill(os.getpid(), signal.SIGKILL)",
+    ],
+)
+def test_when_memory_runs_out_the_message_says_what_to_lower(project, code):
+    done = run_code(project, code)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f'{STEP} failed in cell 4 "Train" after ')
+    assert "try batch_size: 12 with accumulation: 2 in params/demo/vgg19.yaml" in done.stderr
+
+
+def start(project: Path, code: str) -> subprocess.Popen[str]:
+    """Start the step, and return when its cell has begun."""
+    begun = project / REPORT / "predictions" / "begun"
+    begun.unlink(missing_ok=True)
+    write_notebook(project, STEP, f'save("predictions/begun", str(os.getpid()))\n{code}')
+    command = [sys.executable, "-m", "lesion_utils", "run", STEP]
+    process = subprocess.Popen(
+        command, cwd=project, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not begun.is_file() or not begun.read_text():
+        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    return process
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_is_not_taken_for_done(project, number):
+    process = start(project, "time.sleep(120)")
+    kernel = int((project / REPORT / "predictions" / "begun").read_text())
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 130)
+    if number != signal.SIGKILL:
+        assert err.strip() == f"{STEP} was interrupted; go on with: make all STUDY=demo"
+    assert out == ""
+    deadline = time.monotonic() + 20
+    while is_alive(kernel):
+        assert time.monotonic() < deadline, "the kernel outlived its run"
+        time.sleep(0.1)
+    assert not (project / REPORT / "keys" / f"{STEP}.done.json").exists()
+    assert (project / REPORT / "notebooks" / f"{STEP}.partial.ipynb").is_file()
+    reason = "killed" if number == signal.SIGKILL else "interrupted"
+    assert f"{STEP} runs because it was {reason}" in run(project, "why").stdout
+
+
+@pytest.mark.slow
+def test_two_runs_of_a_step_at_once_do_the_work_once(project):
+    code = 'save("predictions/vgg19.csv", "3"); time.sleep(2)'
+    first = start(project, code)
+    second = run(project, "run", STEP)
+    assert first.wait() == 0
+    assert second.stdout == f"{STEP}        up to date\n"
+
+
+# --- the parts --------------------------------------------------------------------------------------------------------
+
+
+def test_earlier_outputs_return_when_a_run_fails(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPORTS_DIR", str(tmp_path))
+    study, step = Study("demo"), STEPS["01_eda"]
+    old = study.figures / "01_eda_old.png"
+    both = study.figures / "01_eda_both.png"
+    other = study.figures / "02_augmentation_preview_a.png"
+    old.parent.mkdir(parents=True)
+    for path in (old, both, other):
+        path.write_text("before")
+    with pytest.raises(RuntimeError), execute.set_aside(study, step):
+        assert not old.exists()
+        both.write_text("after")
+        raise RuntimeError
+    assert (old.read_text(), both.read_text(), other.read_text()) == ("before", "after", "before")
+    with execute.set_aside(study, step):
+        both.write_text("again")
+    assert (old.exists(), both.read_text(), other.read_text()) == (False, "again", "before")
+
+
+@pytest.mark.parametrize(("asked", "device"), [("cpu", "cpu"), ("CUDA", "cuda"), ("cuda:1", "cuda1")])
+def test_each_device_has_its_lock(monkeypatch, asked, device):
+    monkeypatch.setenv("DEVICE", asked)
+    assert execute.choose_device() == device
+
+
+def test_progress_in_words():
+    event = {"regime": "finetune", "seed": 3, "epoch": 2, "epochs": 9, "loss": 0.5312, "images_per_s": 41.4}
+    event |= {"val_ap": 0.4123, "val_auc": 0.7008, "seconds_left": 70}
+    expected = "finetune, seed 3: epoch 2 of 9, loss 0.531, validation AP 0.412, AUC 0.701, "
+    assert describe_event(event) == f"{expected}41 images/s, 1 min 10 s left"
+    stage = {"regime": "finetune", "seed": 3, "stage": "final scores", "done": 320, "total": 1559}
+    assert describe_event(stage) == "finetune, seed 3: final scores, 320 of 1,559"
+    del stage["seed"]
+    assert describe_event({**stage, "regime": "classifiers"}) == "classifiers: final scores, 320 of 1,559"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "clock", "words"),
+    [(59.4, "00:00:59", "59 s"), (102, "00:01:42", "1 min 42 s"), (7500, "02:05:00", "2 h 05 min")],
+)
+def test_times_in_words(seconds, clock, words):
+    assert (format_clock(seconds), format_duration(seconds)) == (clock, words)

@@ -1,0 +1,163 @@
+"""The graph of steps: keys, reasons, and the sentences that name them."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lesion_utils.config.load import load_study
+from lesion_utils.core.errors import RunError
+from lesion_utils.core.paths import Study
+from lesion_utils.pipeline import graph
+from lesion_utils.pipeline.graph import list_reasons
+from lesion_utils.provenance import steps
+from lesion_utils.provenance.steps import STEPS, find_step, list_upstream
+
+KEY = {"params": {"vgg19": {"optim": {"momentum": 0.9}}}, "code": {}, "notebook": "a", "data": None, "weights": None}
+
+
+@pytest.fixture(scope="module")
+def params():
+    return load_study(Study("demo").params_dir)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch) -> Study:
+    """A study whose report is an empty folder."""
+    monkeypatch.setenv("REPORTS_DIR", str(tmp_path))
+    return Study("demo")
+
+
+def finish(study: Study, name: str, key: dict, inputs: dict) -> None:
+    """Make a step look as if it had just succeeded."""
+    step = STEPS[name]
+    (study.report_dir / step.target).parent.mkdir(parents=True, exist_ok=True)
+    (study.report_dir / step.target).write_text("made")
+    graph.mark_done(study, step, key, inputs)
+
+
+def test_the_steps_and_what_each_takes_from_which():
+    training = ["data"]
+    assert {name: list_upstream(step) for name, step in STEPS.items()} == {
+        "data": [],
+        "01_eda": training,
+        "02_augmentation_preview": training,
+        "03_resnet50_finetune": training,
+        "04_vgg19_finetune": training,
+        "05_comparison": ["data", "01_eda", "03_resnet50_finetune", "04_vgg19_finetune"],
+        "index": list(STEPS)[:-1],
+    }
+
+
+def test_each_file_belongs_to_one_step():
+    paths = ["data/split.csv", "figures/01_eda_a.png", "metrics/03_resnet50_finetune.json", "predictions/vgg19.csv"]
+    owners = {path: [name for name, step in STEPS.items() if step.may_make(path)] for path in paths}
+    assert list(owners.values()) == [["data"], ["01_eda"], ["03_resnet50_finetune"], ["04_vgg19_finetune"]]
+
+
+def test_an_unknown_step_is_named():
+    with pytest.raises(RunError, match="there is no step '06'"):
+        find_step("06")
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ("data", list(STEPS)),
+        ("augmentation", ["02_augmentation_preview", "03_resnet50_finetune", "04_vgg19_finetune", "index"]),
+        ("resnet50", ["03_resnet50_finetune", "index"]),
+        ("vgg19", ["04_vgg19_finetune", "index"]),
+        ("comparison", ["05_comparison", "index"]),
+    ],
+)
+def test_a_change_in_a_file_changes_these_keys(params, section, expected):
+    change = {"data": {"seed": 7}, "augmentation": {"rotation": 1.0}, "comparison": {"seed": 7}}
+    changed_section = getattr(params, section).model_copy(update=change.get(section, {"drop_rate": 0.25}))
+    changed = params.model_copy(update={section: changed_section})
+    keys = {name: (steps.compute_key(step, params), steps.compute_key(step, changed)) for name, step in STEPS.items()}
+    assert [name for name, (before, after) in keys.items() if before != after] == expected
+
+
+def test_keys_are_written_once(study, params):
+    graph.write_keys(study, params)
+    times = {path: path.stat().st_mtime_ns for path in study.keys.iterdir()}
+    assert sorted(path.stem for path in times) == sorted(STEPS)
+    for name in STEPS:
+        finish(study, name, json.loads((study.keys / f"{name}.json").read_text()), {})
+    graph.write_keys(study, params)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    os.utime(study.keys / "01_eda.json", (0, 0))
+    (study.report_dir / STEPS["01_eda"].target).unlink()
+    graph.write_keys(study, params)
+    assert (study.keys / "01_eda.json").stat().st_mtime_ns > 0, "a missing output makes the key new"
+
+
+def test_no_reason_for_the_same_content(study):
+    finish(study, "04_vgg19_finetune", KEY, {"data/manifest.json": "a"})
+    assert list_reasons(study, STEPS["04_vgg19_finetune"], KEY, {"data/manifest.json": "a"}) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"params": {"vgg19": {"optim": {"momentum": 0.95}}}}, "params vgg19.optim.momentum 0.9 -> 0.95"),
+        ({"params": {"vgg19": {"optim": {}}}}, "params vgg19.optim.momentum 0.9 -> (absent)"),
+        ({"notebook": "b"}, "the notebook changed"),
+        ({"code": {"lesion_utils/training/fit.py": "a"}}, "code changed in lesion_utils/training/fit.py"),
+        ({"data": "x"}, "the images' files changed"),
+        ({"weights": {"name": "x"}}, "the pretrained weights changed"),
+    ],
+)
+def test_every_change_has_its_sentence(study, change, reason):
+    finish(study, "04_vgg19_finetune", KEY, {})
+    assert list_reasons(study, STEPS["04_vgg19_finetune"], {**KEY, **change}, {}) == [reason]
+
+
+def test_changed_inputs_and_missing_outputs_are_named(study):
+    step = STEPS["05_comparison"]
+    finish(study, step.name, KEY, {"predictions/vgg19.csv": "a", "metrics/01_eda.json": "b"})
+    (study.report_dir / step.target).unlink()
+    assert list_reasons(study, step, KEY, {"predictions/vgg19.csv": "c", "data/manifest.json": "d"}) == [
+        "data/manifest.json is new",
+        "metrics/01_eda.json is gone",
+        "predictions/vgg19.csv changed",
+        "notebooks/05_comparison.ipynb is missing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(None, "it has not run on this machine yet"), ("failed", "it failed"), ("running", "it was killed"),
+     ("interrupted", "it was interrupted"), ("ok", "it has not run on this machine yet")],
+)  # fmt: skip
+def test_a_step_that_did_not_finish_says_how_it_ended(study, status, reason):
+    if status:
+        path = study.runs / "01_eda" / "run.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"status": status}))
+    assert list_reasons(study, STEPS["01_eda"], KEY, {}) == [reason]
+
+
+def test_a_key_that_was_cut_short_counts_as_none(study):
+    finish(study, "01_eda", KEY, {})
+    path = study.keys / "01_eda.done.json"
+    path.write_text(path.read_text()[:20])
+    assert list_reasons(study, STEPS["01_eda"], KEY, {}) == ["it has not run on this machine yet"]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(before=VALUES, after=VALUES)
+def test_parameters_differ_exactly_when_a_sentence_says_so(before, after):
+    old, new = ({**KEY, "params": {"data": value}} for value in (before, after))
+    same = json.dumps(before, sort_keys=True) == json.dumps(after, sort_keys=True)
+    assert (list(steps.explain_key(old, new)) == []) == same

@@ -1,0 +1,146 @@
+"""Verification: clean where nothing changed, and the right word for whatever did."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fake_report import copy_fake_project, write_fake_report, write_index, write_record
+
+from lesion_utils.core.errors import ParamsError
+from lesion_utils.core.files import dump_json
+from lesion_utils.core.paths import Study
+from lesion_utils.provenance.verify import describe_findings, describe_verdict, seal_record, verify_study
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch) -> Study:
+    copy_fake_project(tmp_path, monkeypatch)
+    return Study("demo")
+
+
+def list_bad(study: Study) -> dict[str, str]:
+    return {finding.path: finding.state for finding in verify_study(study) if not finding.is_clean}
+
+
+def edit_yaml(study: Study, file: str, old: str, new: str) -> None:
+    path = study.params_dir / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_an_untouched_report_is_reproduced(study):
+    findings = verify_study(study)
+    assert {finding.state for finding in findings} == {"reproduced"}
+    assert describe_verdict(findings)["headline"] == "reproduced"
+    artefacts = [p for p in study.report_dir.rglob("*") if p.is_file() and p.suffix not in {".jsonl"}]
+    unchecked = {p.relative_to(study.report_dir).as_posix() for p in artefacts} - {finding.path for finding in findings}
+    assert {path.split("/")[-1] for path in unchecked} == {"params.json"}, "every other file is checked"
+
+
+def test_one_flipped_byte_is_found_in_every_file(study):
+    """Each file in turn, records included, at its start, its middle or its end."""
+    for i, finding in enumerate(verify_study(study)):
+        path = study.report_dir / finding.path
+        whole = path.read_bytes()
+        flipped = bytearray(whole)
+        flipped[(0, len(whole) // 2, len(whole) - 1)[i % 3]] ^= 1
+        path.write_bytes(flipped)
+        assert list_bad(study).get(finding.path) == "changed by hand", (finding.path, i % 3)
+        path.write_bytes(whole)
+    assert not list_bad(study)
+
+
+def test_a_record_that_was_edited_and_tidied_is_found(study):
+    path = study.runs / "03_resnet50_finetune" / "run.json"
+    record = json.loads(path.read_text())
+    record["wall_seconds"] = 1.0
+    path.write_text(dump_json(record))
+    assert list_bad(study)["runs/03_resnet50_finetune/run.json"] == "changed by hand"
+
+
+def test_a_changed_parameter_makes_its_steps_stale_and_names_itself(study):
+    edit_yaml(study, "vgg19.yaml", "batch_size: ", "batch_size: 1")
+    findings = [finding for finding in verify_study(study) if not finding.is_clean]
+    assert {finding.step for finding in findings} == {"04_vgg19_finetune", "index"}
+    assert {finding.state for finding in findings} == {"stale"}
+    assert all("params vgg19.batch_size" in finding.detail for finding in findings)
+
+
+def test_changed_predictions_make_the_comparison_stale(study):
+    path = study.predictions / "vgg19.csv"
+    path.write_text(path.read_text().replace("vgg19", "VGG19"))
+    bad = {finding.path: finding for finding in verify_study(study)}
+    assert bad["predictions/vgg19.csv"].state == "changed by hand"
+    assert bad["metrics/05_comparison.json"].state == "stale"
+    assert "predictions/vgg19.csv changed" in bad["metrics/05_comparison.json"].detail
+    assert bad["metrics/01_eda.json"].state == "reproduced"
+
+
+def test_a_step_that_ran_again_makes_the_index_stale(study):
+    record = json.loads((study.runs / "01_eda" / "run.json").read_text())
+    write_record(study, "01_eda", [study.report_dir / o["path"] for o in record["outputs"]], number=30)
+    assert set(list_bad(study).values()) == {"stale"}
+    assert "runs/01_eda/run.json changed" in describe_findings(verify_study(study), study="demo")
+
+
+@pytest.mark.parametrize("path", ["figures/01_eda_curve.png", "predictions/resnet50.csv", "index.html"])
+def test_a_deleted_file_is_missing(study, path):
+    (study.report_dir / path).unlink()
+    assert list_bad(study)[path] == "missing"
+
+
+def test_a_file_that_no_step_made_is_pointed_out(study):
+    (study.figures / "extra.png").write_bytes(b"x")
+    assert list_bad(study) == {"figures/extra.png": "not recorded"}
+
+
+def test_a_partial_notebook_is_no_artefact(study):
+    (study.notebooks / "05_comparison.partial.ipynb").write_text("{}")
+    assert not list_bad(study)
+
+
+def test_a_step_that_failed_or_never_ran_is_named(study):
+    path = study.runs / "05_comparison" / "run.json"
+    record = json.loads(path.read_text()) | {"status": "failed", "outputs": []}
+    path.write_text(dump_json(seal_record(record)))
+    assert list_bad(study)["runs/05_comparison/run.json"] == "failed"
+    path.unlink()
+    assert list_bad(study)["runs/05_comparison/run.json"] == "missing"
+
+
+def test_figures_of_photographs_are_missing_where_nothing_says_that_they_were_left_out(study):
+    write_fake_report(study, synthetic=False)
+    write_index(study)
+    (study.figures / "01_eda_examples.png").unlink()
+    assert list_bad(study) == {"figures/01_eda_examples.png": "missing"}
+
+
+def test_new_words_make_a_step_stale(study, tmp_path):
+    path = tmp_path / "notebooks" / "01_eda.ipynb"
+    path.write_text(path.read_text().replace("What is in the data", "What the data are"))
+    findings = [finding for finding in verify_study(study) if not finding.is_clean]
+    assert {finding.step for finding in findings} == {"01_eda"}
+    assert {finding.state for finding in findings} == {"stale"}
+    assert {finding.detail for finding in findings} == {"the notebook changed"}
+
+
+def test_the_text_names_the_worst_first_and_what_to_do(study):
+    edit_yaml(study, "comparison.yaml", "bootstrap_draws: ", "bootstrap_draws: 1")
+    (study.predictions / "resnet50.csv").write_text("")
+    text = describe_findings(verify_study(study), study="demo").splitlines()
+    assert text[0].startswith("reports/demo: changed by hand (")
+    assert text[1].split()[:4] == ["changed", "by", "hand", "predictions/resnet50.csv"]
+    assert "05_comparison, " in text[2]
+    assert "make why STUDY=demo" in text[-1]
+
+
+def test_no_verdict_without_parameters(study):
+    (study.params_dir / "vgg19.yaml").write_text("lr: [")
+    with pytest.raises(ParamsError, match=r"vgg19\.yaml"):
+        verify_study(study)
+
+
+def test_nothing_at_all_is_not_a_clean_report():
+    assert describe_verdict([])["tone"] == "bad"

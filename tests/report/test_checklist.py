@@ -1,0 +1,85 @@
+"""The reviewers' checklists: every item answered, for real and for drawn images, from the study's own numbers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from string import Formatter
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from drawn_predictions import COMPARISON, draw_predictions
+
+from lesion_utils.config.load import load_study
+from lesion_utils.core.paths import Study
+from lesion_utils.evaluation.ranking import compare_networks
+from lesion_utils.evaluation.tables import summarise_seeds, tabulate_results
+from lesion_utils.notebooks.comparison import summarise
+from lesion_utils.report import checklist
+from lesion_utils.report.checklist import answer_items, show_items
+
+ITEMS = pd.read_csv(Path(checklist.__file__).with_name("checklist.csv"), keep_default_na=False)
+DATA = SimpleNamespace(
+    table=pd.DataFrame({"subset": ["train"] * 700 + ["val"] * 180 + ["test"] * 120 + ["left_out"] * 4}),
+    label_changes=pd.DataFrame({"image_id": ["a", "b"]}),
+    summary="1,004 images of the test",
+)
+
+
+@pytest.fixture(scope="module")
+def outcome():
+    predictions = draw_predictions()
+    results = tabulate_results(predictions, COMPARISON)
+    compared = compare_networks(predictions, COMPARISON)
+    return summarise(predictions, results, summarise_seeds(results), compared, COMPARISON)
+
+
+@pytest.fixture(scope="module", params=["demo", "isic2016"])
+def answers(request, outcome):
+    return request.param, answer_items(load_study(Study(request.param).params_dir), DATA, outcome)
+
+
+def test_every_item_stands_once_and_in_order():
+    for name, last in (("CLAIM 2024", 44), ("CLEAR Derm", 25)):
+        numbers = ITEMS.loc[ITEMS["guideline"] == name, "item"]
+        assert numbers.is_monotonic_increasing and numbers.is_unique and numbers.between(1, last).all()
+    assert set(ITEMS["guideline"]) == {"CLAIM 2024", "CLEAR Derm"}
+    assert (ITEMS[["asks", "answer"]] != "").all(axis=None)
+
+
+def test_no_template_holds_a_number_of_its_own():
+    """Numbers come from the study; what is left are names of notebooks, items, years and citations."""
+    for text in [*ITEMS["answer"], *ITEMS["answer_drawn"]]:
+        words = "".join(part for part, *_ in Formatter().parse(text))
+        assert not re.search(r"%|\b0\.\d", words), text
+
+
+def test_every_answer_is_filled_in(answers):
+    _, table = answers
+    assert len(table) == len(ITEMS)
+    assert not table["answer"].str.contains(r"[{}]|\bnan\b|None:|\(\)").drop(table.index[table["item"] == 33]).any()
+    assert table["answer"].str.len().min() > 4
+
+
+def test_the_numbers_are_the_studys(answers, outcome):
+    name, table = answers
+    claim = table[table["guideline"] == "CLAIM 2024"].set_index("item")["answer"]
+    assert "700 training, 180 validation, 120 test images; 4 left out" in claim[35]
+    assert "120 test images, 24 malignant" in claim[21] and outcome["power"] in claim[21]
+    assert f"{outcome['headline'][0]['value']:.3f}" in claim[38]
+    assert outcome["best"]["name"] in claim[26]
+    assert ("drawn" in claim[5]) == (name == "demo")
+    assert ("2;" in claim[14]) == (name == "isic2016"), "labels that have changed since"
+
+
+def test_a_value_that_both_networks_share_is_said_once():
+    assert checklist._tell_apart({"ResNet50": 64, "VGG19": 64}) == "64"
+    assert checklist._tell_apart({"ResNet50": 64, "VGG19": 48}) == "64 (ResNet50), 48 (VGG19)"
+
+
+def test_the_table_survives_markdown(answers):
+    _, table = answers
+    lines = show_items(table.assign(answer="a | b")).data.splitlines()
+    assert len(lines) == len(table) + 2
+    assert lines[2] == r"| CLAIM 1 | name the kind of AI in title | a \| b |"

@@ -1,0 +1,151 @@
+"""Two reports side by side: numbers, predictions, circumstances, figures, notebooks; as text and as a page."""
+
+from __future__ import annotations
+
+import json
+
+import nbformat
+import pytest
+from fake_report import copy_fake_project
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lesion_utils.core.errors import RunError
+from lesion_utils.report.compare import Number, compare_reports
+from lesion_utils.report.compare_views import describe_comparison, describe_predictions, write_comparison
+
+
+@pytest.fixture
+def reports(tmp_path, monkeypatch):
+    """The folders of two reports whose numbers differ by 0.02."""
+    folder = copy_fake_project(tmp_path, monkeypatch) / "reports"
+    return folder / "demo", folder / "other"
+
+
+def interval(value: float, low: float, high: float) -> dict:
+    return {"value": value, "low": low, "high": high}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "verdict"),
+    [
+        (interval(0.7, 0.6, 0.8), interval(0.7, 0.6, 0.8), "same"),
+        (interval(0.7, 0.6, 0.8), interval(0.75, 0.65, 0.85), "within interval"),
+        (interval(0.7, 0.6, 0.8), interval(0.75, 0.74, 0.76), "differs"),  # 0.7 is outside B's narrower interval
+        (interval(0.7, 0.6, 0.8), interval(0.9, 0.85, 0.95), "differs"),
+        (interval(0.7, None, None), interval(0.71, 0.6, 0.8), "differs"),
+        (interval(0.7, 0.6, 0.8), None, "only in A"),
+        (None, interval(0.7, 0.6, 0.8), "only in B"),
+    ],
+)
+def test_the_verdict_on_a_number(a, b, verdict):
+    assert Number("x", a, b).verdict == verdict
+
+
+@given(st.tuples(*[st.floats(0, 1)] * 3).map(sorted), st.tuples(*[st.floats(0, 1)] * 3).map(sorted))
+def test_the_verdict_does_not_depend_on_the_order(left, right):
+    a, b = (interval(value, low, high) for low, value, high in (left, right))
+    assert Number("x", a, b).verdict == Number("x", b, a).verdict
+
+
+def test_a_report_agrees_with_itself(reports):
+    comparison = compare_reports(reports[0], reports[0])
+    assert comparison.verdict == "same"
+    assert comparison.circumstances == []
+    assert all(same for *_, same in comparison.figures)
+    assert all(p.identical and p.common == 60 for p in comparison.predictions)
+    assert {changes for _, changes in comparison.diff_notebooks(outputs=True)} == {""}
+
+
+def test_numbers_are_found_wherever_they_stand_and_named_so_that_they_can_be_found(reports):
+    path = reports[1] / "metrics" / "05_comparison.json"
+    metrics = json.loads(path.read_text())
+    metrics["calibration"] = [{"model": "resnet50", "regime": "finetune", "ece": interval(0.1, 0.05, 0.2)}]
+    path.write_text(json.dumps(metrics))
+    comparison = compare_reports(*reports)
+    verdicts = {number.name: number.verdict for number in comparison.numbers}
+    assert verdicts == {
+        "05_comparison › headline › ResNet50, fine-tuned, AUC": "within interval",
+        "05_comparison › headline › VGG19, fine-tuned, AUC": "within interval",
+        "05_comparison › headline › VGG19 minus ResNet50, AUC": "within interval",
+        "05_comparison › calibration › resnet50, finetune › ece": "only in B",
+    }
+    assert comparison.verdict == "only in B"
+
+
+def test_a_number_outside_decides_the_verdict(reports):
+    path = reports[1] / "metrics" / "05_comparison.json"
+    metrics = json.loads(path.read_text())
+    metrics["headline"][1] |= interval(0.9, 0.85, 0.95)
+    path.write_text(json.dumps(metrics))
+    assert compare_reports(*reports).verdict == "differs"
+    assert "outside the other report's interval" in describe_comparison(compare_reports(*reports))
+
+
+def test_predictions_are_compared_score_by_score(reports):
+    path = reports[1] / "predictions" / "vgg19.csv"
+    lines = (reports[0] / "predictions" / "vgg19.csv").read_text().splitlines()
+    cells = lines[1].split(",")
+    before = float(cells[-1])
+    cells[-1] = "0.9" if before < 0.5 else "0.1"
+    path.write_text("\n".join([lines[0], ",".join(cells), *lines[2:-1]]) + "\n")
+    vgg19 = next(p for p in compare_reports(*reports).predictions if p.name == "vgg19.csv")
+    assert (vgg19.common, vgg19.only_a, vgg19.only_b, vgg19.flipped, vgg19.identical) == (59, 1, 0, 1, False)
+    assert vgg19.largest == pytest.approx(abs(float(cells[-1]) - before))
+    assert "59 scores in common" in describe_predictions(vgg19)
+
+
+def test_what_may_explain_a_difference_is_listed_once(reports):
+    for path in reports[1].glob("runs/*/run.json"):
+        record = json.loads(path.read_text())
+        record["device"]["name"] = "Another CPU"
+        record["params"].setdefault("data", {})["seed"] = 7
+        path.write_text(json.dumps(record))
+    rows = compare_reports(*reports).circumstances
+    assert sorted(name for name, _, _ in rows) == ["device.name", "params.data.seed"]
+    assert ("params.data.seed", "2016", "7") in rows
+
+
+def test_notebooks_are_compared_by_source_and_on_request_by_output(reports):
+    path = reports[1] / "notebooks" / "05_comparison.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[3].outputs[0].text = "epoch 2\n"
+    nbformat.write(notebook, path)
+    comparison = compare_reports(*reports)
+    assert dict(comparison.diff_notebooks())["05_comparison.ipynb"] == ""
+    assert "epoch 2" in dict(comparison.diff_notebooks(outputs=True))["05_comparison.ipynb"]
+    notebook.cells[3].source += "\nprint('more')"
+    nbformat.write(notebook, path)
+    assert "print('more')" in dict(comparison.diff_notebooks())["05_comparison.ipynb"]
+    assert "print('more')" in describe_comparison(comparison)
+
+
+def test_the_page_holds_both_sides_and_escapes_them(reports, tmp_path):
+    for ending in (".png", ".svg"):
+        (reports[1] / "figures" / f"05_comparison_curve{ending}").unlink()
+    page = write_comparison(compare_reports(*reports), tmp_path / "compare.html").read_text()
+    assert "0.610 (0.530 to 0.680)" in page
+    assert "0.630 (0.550 to 0.700)" in page
+    assert page.count("<img") == 13
+    assert "Not in this copy of B." in page
+    assert "<script" not in page
+    assert str(tmp_path) not in page, "a page that is sent on names no folder of this machine"
+
+
+def test_a_folder_that_is_no_report_is_named(reports, tmp_path):
+    with pytest.raises(RunError, match=r"B=.*nothing: there is no report here"):
+        compare_reports(reports[0], tmp_path / "nothing")
+
+
+def test_a_published_copy_which_has_only_svg_is_compared_and_shown(reports, tmp_path):
+    for path in (reports[1] / "figures").glob("*.png"):
+        path.unlink()
+    comparison = compare_reports(*reports)
+    text = describe_comparison(comparison)
+    assert "05_comparison_curve: different" in text
+    assert "not in this copy" not in text
+    page = write_comparison(comparison, tmp_path / "compare.html").read_text()
+    assert page.count("data:image/svg+xml;base64,") == page.count("data:image/webp;base64,") == 7
+    svg = reports[1] / "figures" / "05_comparison_curve.svg"
+    svg.write_bytes((reports[0] / "figures" / "05_comparison_curve.svg").read_bytes())
+    assert "05_comparison_curve: the same" in describe_comparison(compare_reports(*reports))

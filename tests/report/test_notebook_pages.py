@@ -1,0 +1,93 @@
+"""An executed notebook as a page: everything inside, code folded away, nothing that runs but the one button."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from lesion_utils.core.errors import RunError
+from lesion_utils.report.notebook_pages import write_notebook_page
+
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="  # one PNG pixel
+)
+
+
+def convert(tmp_path, cells, *, synthetic=True) -> str:
+    notebook = tmp_path / "01_eda.ipynb"
+    nbformat.write(new_notebook(cells=cells), notebook)
+    return write_notebook_page(notebook, tmp_path / "html" / "x.html", study="demo", synthetic=synthetic).read_text()
+
+
+def show(data: dict, **metadata) -> nbformat.NotebookNode:
+    return new_code_cell("draw()", outputs=[new_output("display_data", data, metadata=metadata)])
+
+
+def test_code_is_folded_and_kept(tmp_path):
+    page = convert(tmp_path, [new_markdown_cell("# Title"), new_code_cell("a < b", execution_count=3)])
+    cell = re.search(r'(?s)<details class="code">.*?</details>', page)[0]
+    assert "Code [3]" in cell
+    assert "&lt;" in cell
+    assert "<details open" not in page
+
+
+def test_the_title_is_the_first_heading(tmp_path):
+    page = convert(tmp_path, [new_code_cell("# not this"), new_markdown_cell("# The question\n\n# Another")])
+    assert "<title>The question – demo (synthetic data)</title>" in page
+
+
+def test_the_notice_stands_on_drawn_images_only(tmp_path):
+    assert "Synthetic data. The images" in convert(tmp_path, [new_markdown_cell("# T")])
+    assert "ynthetic" not in convert(tmp_path, [new_markdown_cell("# T")], synthetic=False)
+
+
+def test_images_are_inside_and_have_the_text_that_was_given_or_the_heading_above(tmp_path):
+    cells = [
+        new_markdown_cell("# T\n\n## Classes"),
+        show({"image/png": PIXEL}),
+        show({"image/png": PIXEL}, **{"image/png": {"alt": 'Bars of "both" classes'}}),
+    ]
+    page = convert(tmp_path, cells)
+    assert re.findall(r"""<img alt=(".*?"|'.*?') """, page) == [
+        '"Figure under “Classes”"',
+        "'Bars of \"both\" classes'",
+    ]
+    assert page.count("data:image/png;base64,") == 2
+    assert base64.b64decode(PIXEL).startswith(b"\x89PNG")
+
+
+def test_scripts_and_widgets_in_outputs_are_left_out_for_their_text(tmp_path):
+    outputs = {
+        "application/javascript": "alert(1)",
+        "application/vnd.jupyter.widget-view+json": {},
+        "text/plain": "bar",
+    }
+    page = convert(tmp_path, [new_markdown_cell("# T"), show(outputs)])
+    assert "alert(1)" not in page
+    assert "<pre>bar</pre>" in page.replace("\n", "")
+
+
+def test_the_policy_allows_the_one_script_and_no_address(tmp_path):
+    page = convert(tmp_path, [new_markdown_cell("# T")])
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)[1]
+    assert "default-src &#39;none&#39;" in policy or "default-src 'none'" in policy
+    assert not re.search(r"https?:", policy)
+    assert not re.search(r"""(src|href)=["']https?:""", page), "nothing is loaded from anywhere"
+    assert page.count("<script") == 1
+
+
+def test_colours_of_an_error_survive_and_its_text_is_escaped(tmp_path):
+    error = new_output("error", ename="E", evalue="v", traceback=["\x1b[0;31mValueError\x1b[0m <x>"])
+    page = convert(tmp_path, [new_markdown_cell("# T"), new_code_cell("fail()", outputs=[error])])
+    assert '<span class="ansi-red-fg">ValueError</span> &lt;x&gt;' in page
+
+
+def test_a_damaged_notebook_is_named(tmp_path):
+    path = tmp_path / "broken.ipynb"
+    path.write_text("{")
+    with pytest.raises(RunError, match=r"broken\.ipynb: not readable as a notebook"):
+        write_notebook_page(path, tmp_path / "x.html", study="demo", synthetic=True)

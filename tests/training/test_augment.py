@@ -1,0 +1,255 @@
+"""Each operation against an independent implementation of it; and that chance belongs to (seed, epoch, sample)."""
+
+from __future__ import annotations
+
+import colorsys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
+
+from lesion_utils.config.schema import Augmentation
+from lesion_utils.models.preprocess import flip_views, resize_batch
+from lesion_utils.training.augment import Augmenter, apply_changes, describe, preview
+from lesion_utils.training.augment_plan import FACTORS, OPERATIONS, draw_changes, operation_range
+
+OFF = {
+    "rotation": 0.0, "horizontal_flip": 0.0, "vertical_flip": 0.0, "scale": [1.0, 1.0], "translation": 0.0,
+    "shear": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "fill": "zeros",
+}  # fmt: skip
+ON = {
+    "rotation": 180.0, "horizontal_flip": 0.5, "vertical_flip": 0.5, "scale": [0.7, 1.4], "translation": 0.2,
+    "shear": 10.0, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05,
+}  # fmt: skip
+
+
+def make_params(**changes) -> Augmentation:
+    return Augmentation(**{**OFF, **changes})
+
+
+def make_images(count: int, size: int, *, seed: int = 0) -> torch.Tensor:
+    """Smooth colour images: (count, size, size, 3) uint8 with values that stay clear of 0 and 255."""
+    coarse = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(seed)) * 140 + 60
+    smooth = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic", align_corners=True)
+    return smooth.clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
+
+
+def change(images: torch.Tensor, *, size: int | None = None, fill: str = "zeros", **strengths) -> torch.Tensor:
+    """Apply given strengths, the same to every image."""
+    neutral = {name: float(name in FACTORS) for name in OPERATIONS} | {"translation": (0.0, 0.0)}
+    draws = {name: np.array([value] * len(images)) for name, value in (neutral | strengths).items()}
+    return apply_changes(images, draws, image_size=size or images.shape[1], params=make_params(fill=fill))
+
+
+def as_float(images: torch.Tensor) -> torch.Tensor:
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
+@pytest.mark.parametrize("stored, size", [(64, 64), (96, 64), (200, 48)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_ranges_of_zero_leave_a_plain_resize(stored, size, interpolation):
+    images = make_images(3, stored)
+    augment = Augmenter(make_params(), image_size=size, seed=1, interpolation=interpolation)
+    resized = resize_batch(images, size, interpolation=interpolation)
+    assert torch.equal(augment(images, torch.arange(3), 0), resized)
+    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    oracle = np.stack(
+        [np.asarray(Image.fromarray(i.numpy()).resize((size, size), filters[interpolation])) for i in images]
+    )
+    assert np.abs(resized.permute(0, 2, 3, 1).numpy() * 255 - oracle).max() <= 1.01
+
+
+def test_images_of_the_right_size_are_not_touched():
+    images = make_images(2, 32)
+    assert torch.equal(resize_batch(images, 32), as_float(images))
+
+
+@pytest.mark.parametrize("flips, dims", [({"horizontal_flip": 1}, (3,)), ({"vertical_flip": 1}, (2,))])
+def test_flips_are_exact(flips, dims):
+    images = make_images(2, 33)
+    assert torch.equal(change(images, **flips), as_float(images).flip(dims))
+
+
+def test_flip_in_company_of_a_rotation_is_a_flip():
+    images = make_images(1, 33)
+    both = change(images, rotation=20.0, horizontal_flip=1)
+    flipped_first = change(images.flip(2), rotation=20.0)
+    assert (both - flipped_first).abs().max() < 1e-4
+
+
+def test_positive_rotation_is_counter_clockwise_as_in_pillow():
+    images = make_images(1, 65)
+    for angle in (-150.0, -30.0, 7.5, 90.0):
+        oracle = np.asarray(Image.fromarray(images[0].numpy()).rotate(angle, Image.Resampling.BILINEAR)) / 255
+        ours = change(images, rotation=angle)[0].permute(1, 2, 0).numpy()
+        row, column = np.ogrid[-1:1:65j, -1:1:65j]
+        inside = row**2 + column**2 < 0.9  # what no rotation moves out of the frame
+        assert np.abs(ours - oracle)[inside].max() < 0.02
+    assert (change(images, rotation=90.0) - torch.rot90(as_float(images), 1, (2, 3))).abs().max() < 1e-4
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.floats(-180, 180),
+    st.floats(0.5, 2),
+    st.floats(-0.4, 0.4),
+    st.floats(-0.4, 0.4),
+    st.floats(-40, 40),
+    st.integers(0, 9),
+)
+def test_composed_geometry_agrees_with_torchvision(rotation, scale, right, down, shear, seed):
+    images = make_images(1, 64, seed=seed)
+    ours = change(images, rotation=rotation, scale=scale, translation=(right, down), shear=shear)
+    settings = {"angle": -rotation, "translate": [right * 64, down * 64], "scale": scale, "shear": [shear, 0.0]}
+    affine = partial(tv.affine, interpolation=InterpolationMode.BILINEAR, fill=0.0, **settings)
+    within = torch.zeros(1, 1, 64, 64)
+    within[..., 2:-2, 2:-2] = 1  # at the very edge, torchvision's fill and ours differ by half a pixel
+    covered = affine(within) > 0.999
+    assert torch.where(covered, ours - affine(as_float(images)), 0).abs().max() < 2e-3
+    assert covered.any()
+
+
+def test_reflection_continues_the_image():
+    images = make_images(1, 32)
+    shifted = change(images, translation=(0.25, 0.0), fill="reflect")
+    assert torch.allclose(shifted[..., :8], as_float(images)[..., :8].flip(3), atol=1e-4)
+    assert torch.allclose(shifted[..., 8:], as_float(images)[..., :24], atol=1e-4)
+    zeros = change(images, translation=(0.25, 0.0), fill="zeros")
+    assert zeros[..., :7].max() == 0
+    border = change(images, translation=(0.25, 0.0), fill="border")
+    assert torch.allclose(border[..., :8], as_float(images)[..., :1].expand(-1, -1, -1, 8), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+@pytest.mark.parametrize("factor", [0.7, 1.2])
+def test_colour_agrees_with_torchvision(name, factor):
+    images = make_images(3, 32)
+    adjust = {"brightness": tv.adjust_brightness, "contrast": tv.adjust_contrast, "saturation": tv.adjust_saturation}[
+        name
+    ]
+    assert (change(images, **{name: factor}) - adjust(as_float(images), factor)).abs().max() < 2e-3
+
+
+def test_hue_turns_the_chroma_plane_of_yiq():
+    images = make_images(1, 8)
+    turn = 0.1
+    ours = change(images, hue=turn)[0].permute(1, 2, 0).reshape(-1, 3).numpy()
+    for rgb, got in zip(as_float(images)[0].permute(1, 2, 0).reshape(-1, 3).numpy(), ours, strict=True):
+        y, i, q = colorsys.rgb_to_yiq(*rgb)
+        chroma = complex(i, q) * np.exp(2j * np.pi * turn)
+        expected = colorsys.yiq_to_rgb(y, chroma.real, chroma.imag)
+        assert np.abs(np.array(expected) - got).max() < 0.01  # colorsys rounds its matrices
+
+
+def test_saturation_and_hue_leave_luma_alone():
+    images = make_images(2, 16)
+    luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    before, after = ((x * luma).sum(1) for x in (as_float(images), change(images, saturation=0.5, hue=0.2)))
+    assert (before - after).abs().max() < 1e-5
+
+
+def test_colours_stay_in_range():
+    images = torch.randint(0, 256, (4, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    x = change(images, brightness=1.9, contrast=1.9, saturation=1.9, hue=0.5)
+    assert x.min() >= 0 and x.max() <= 1 and x.dtype == torch.float32
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.permutations(range(10)), st.integers(1, 10), st.integers(0, 2**32 - 1), st.integers(0, 50))
+def test_company_and_order_in_a_batch_change_nothing(order, size, seed, epoch):
+    images, indices = make_images(10, 24), torch.arange(10) * 7
+    augment = Augmenter(Augmentation(**ON, fill="reflect"), image_size=20, seed=seed)
+    together = augment(images, indices, epoch)
+    chosen = torch.tensor(order[:size])
+    assert torch.equal(augment(images[chosen], indices[chosen], epoch), together[chosen])
+
+
+def test_number_of_threads_changes_nothing():
+    images, indices = make_images(5, 80), torch.arange(5)
+    augment = Augmenter(Augmentation(**ON, fill="reflect"), image_size=64, seed=0)
+    before = torch.get_num_threads()
+    try:
+        results = [torch.set_num_threads(n) or augment(images, indices, 3) for n in (1, 2, 3)]
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+def test_seed_epoch_and_sample_each_change_the_draw():
+    params = Augmentation(**ON, fill="reflect")
+    draw = lambda i, seed, epoch: draw_changes(params, np.array([i]), seed=seed, epoch=epoch)["rotation"][0]  # noqa: E731
+    assert len({draw(i, seed, epoch) for i in (0, 1, 900) for seed in (0, 1) for epoch in (0, 1)}) == 12
+    assert draw(5, 3, 2) == draw(5, 3, 2)
+
+
+def test_draws_fill_their_ranges():
+    params = Augmentation(**ON, fill="reflect")
+    draws = draw_changes(params, np.arange(20_000), seed=0, epoch=0)
+    for name in OPERATIONS:
+        low, high = operation_range(params, name)
+        values = draws[name]
+        assert low <= values.min() and values.max() <= high
+        if name.endswith("_flip"):
+            assert abs(values.mean() - 0.5) < 0.02
+        elif name == "scale":
+            assert np.log(values).mean() == pytest.approx(np.log(low * high) / 2, abs=0.01)
+            assert values.min() < low * 1.01 and values.max() > high * 0.99
+        else:
+            assert abs(values.mean() - (low + high) / 2) < 0.02 * (high - low)
+            assert values.std() == pytest.approx((high - low) / np.sqrt(12), rel=0.02)  # uniform
+    columns = np.column_stack([draws["translation"], *(draws[n] for n in OPERATIONS if n != "translation")])
+    correlation = np.corrcoef(columns.T) - np.eye(columns.shape[1])
+    assert np.abs(correlation).max() < 0.03  # no operation follows another
+
+
+@pytest.mark.parametrize("name", ON)
+def test_every_operation_does_something_alone(name):
+    images = make_images(6, 24)
+    augment = Augmenter(make_params(**{name: ON[name]}), image_size=24, seed=0)
+    changed = (augment(images, torch.arange(6), 0) - as_float(images)).abs().amax(dim=(1, 2, 3)) > 0.01
+    assert changed.sum() >= (1 if name.endswith("_flip") else 4)
+
+
+def test_much_larger_images_are_reduced_without_aliasing():
+    stripes = torch.zeros(1, 256, 256, 3, dtype=torch.uint8)
+    stripes[:, :, ::2] = 255  # finer than the output can show: all it may see is grey
+    augment = Augmenter(make_params(rotation=10.0, scale=[0.9, 1.1]), image_size=32, seed=0)
+    inside = torch.cat([augment(stripes, torch.tensor([i]), 0) for i in range(8)])[..., 8:-8, 8:-8]
+    assert (inside - 0.5).abs().max() < 0.03
+
+
+def test_eight_views_are_the_symmetries_of_the_square():
+    x = torch.rand(2, 3, 5, 5)
+    views = flip_views(x)
+    assert torch.equal(views[0], x)
+    assert len({v.numpy().tobytes() for v in views}) == 8
+    again = {w.numpy().tobytes() for v in views for w in flip_views(v)}
+    assert again == {v.numpy().tobytes() for v in views}  # closed under itself: a group
+
+
+def test_preview_runs_over_the_range():
+    params = Augmentation(**{**ON, "vertical_flip": 0.0}, fill="reflect")
+    image = make_images(1, 24)[0].numpy()
+    for name in OPERATIONS:
+        labels, tiles = preview(image, params, name=name, steps=5)
+        expected = {"vertical_flip": 1, "horizontal_flip": 2}.get(name, 5)
+        assert tiles.shape == (expected, 24, 24, 3) and tiles.dtype == np.uint8 and len(labels) == expected
+        if expected > 1:
+            assert (tiles[0] != tiles[1]).any()
+    labels, tiles = preview(image, params, name="rotation", steps=5)
+    assert labels == ["−180°", "−90°", "+0°", "+90°", "+180°"]
+    assert (tiles[2] == image).all()
+    assert np.abs(tiles[3].astype(int) - np.rot90(image)).max() <= 1
+
+
+def test_description_names_every_operation():
+    lines = describe(Augmentation(**{**ON, "shear": 0.0}, fill="reflect"))
+    assert len(lines) == len(OPERATIONS)
+    assert "rotation: −180° to +180°" in lines and "shear: off" in lines
+    assert "horizontal flip: with probability 0.5" in lines and "scale: ×0.70 to ×1.40" in lines

@@ -1,0 +1,182 @@
+"""Classical classifiers: they learn, on training images only, and their scores keep the contract of predictions."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import timm
+from pytest import approx, fixture, mark, param, raises
+from safetensors.torch import save_file
+from sklearn.dummy import DummyClassifier
+from sklearn.metrics import average_precision_score
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from lesion_utils.config.schema import Network
+from lesion_utils.core.errors import WeightsError
+from lesion_utils.evaluation.predictions import COLUMNS, check_predictions
+from lesion_utils.models.custom import SmallCNN
+from lesion_utils.training.classifiers import (
+    CANDIDATES,
+    MARGIN,
+    _predict_held_out,
+    fit_classifier,
+    predict_views,
+    score_classifiers,
+)
+
+#: Ensembles of trees take seconds.
+NAMES = [param(n, marks=mark.slow) if n in ("random_forest", "gradient_boosting") else n for n in CANDIDATES]
+REGIME = {
+    "epochs": 1, "lr": 0.1, "image_size": None, "head_epochs": 0, "frozen_layers": 0,
+    "layer_decay": 1.0, "batchnorm": "frozen",
+}  # fmt: skip
+
+
+def make_params(**changes) -> Network:
+    values = {
+        "backbone": "small_cnn", "weights": "small.safetensors", "without_weights": "stop", "image_size": 32,
+        "drop_rate": 0.0, "regimes": {"features": REGIME}, "seeds": [3, 4], "batch_size": 32, "accumulation": 1,
+        "label_smoothing": 0.0, "mixup": 0.0, "early_stopping": 0, "tta": "flips",
+        "classifiers": ["logistic", "svm_rbf"], "imbalance": {"method": "none", "focal_gamma": 2.0},
+        "optim": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.0, "clip_norm": 0.0, "warmup_epochs": 0.0,
+                  "final_lr": 0.0},
+        "averaging": {"method": "none", "decay": 0.9, "swa_start": 0.5}, "determinism": "exact", "precision": "float32",
+        "compile": False,
+    }  # fmt: skip
+    return Network(**{**values, **changes})
+
+
+@fixture
+def data(tmp_path, monkeypatch):
+    """Images whose class is their redness, and weights of a small network, untrained but good enough to see it."""
+    monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setenv("LESION_CACHE", str(tmp_path / "cache"))
+    save_file(timm.create_model("small_cnn", num_classes=0).state_dict(), tmp_path / "small.safetensors")
+    rng = np.random.default_rng(0)
+    targets = np.tile([0, 0, 0, 1], 25)
+    images = rng.integers(0, 120, (100, 32, 32, 3), dtype=np.uint8)
+    images[targets == 1, :, :, 0] += 80
+    table = pd.DataFrame(
+        {
+            "image_id": [f"ISIC_{i:07d}" for i in range(100)],
+            "target": targets,
+            "subset": ["train"] * 60 + ["val"] * 20 + ["left_out"] * 4 + ["test"] * 16,
+        }
+    )
+    return SimpleNamespace(images=images, table=table)
+
+
+def make_features(seed: int, *, gap: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    targets = (np.arange(160) % 4 == 0).astype(int)
+    features = rng.normal(size=(160, 12)).astype(np.float32) * np.linspace(0.1, 10, 12, dtype=np.float32)
+    features[targets == 1, 2] += gap * 2
+    features[targets == 1, 5] -= gap * 4
+    return features, targets
+
+
+@mark.parametrize("name", NAMES)
+def test_each_classifier_learns_what_is_there_and_nothing_else(name):
+    features, targets = make_features(0)
+    model, chosen = fit_classifier(name, features, targets, seed=1)
+    unseen, truth = make_features(1)
+    probs = predict_views(model, unseen[:, None])
+    assert average_precision_score(truth, probs) > 0.8
+    assert chosen["cv_ap"] > 0.7 and set(chosen) == {*CANDIDATES[name][1], "cv_ap"}
+    noise, _ = make_features(2, gap=0.0)
+    assert fit_classifier(name, noise, targets, seed=1)[1]["cv_ap"] < 0.55  # a quarter is malignant
+
+
+@mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_scores(name):
+    features, targets = make_features(0, gap=0.7)
+    a, b = (predict_views(fit_classifier(name, features, targets, seed=5)[0], features[:, None]) for _ in range(2))
+    assert (a == b).all()
+
+
+def test_hyper_parameters_are_those_of_the_best_cross_validated_ap():
+    features, targets = make_features(0, gap=0.7)
+    _, chosen = fit_classifier("svm_rbf", features, targets, seed=1)
+    folds = StratifiedKFold(5, shuffle=True, random_state=1)
+    oracle = {
+        c: cross_val_score(
+            make_pipeline(StandardScaler(), SVC(C=c)), features, targets, cv=folds, scoring="average_precision"
+        ).mean()
+        for c in CANDIDATES["svm_rbf"][1]["C"]
+    }
+    assert chosen["C"] == max(oracle, key=oracle.get)
+    assert chosen["cv_ap"] == approx(max(oracle.values()))
+
+
+def test_probabilities_of_support_vectors_are_calibrated():
+    features, targets = make_features(0, gap=0.7)
+    probs = predict_views(
+        fit_classifier("svm_cubic", features, targets, seed=1)[0], make_features(1, gap=0.7)[0][:, None]
+    )
+    assert probs.mean() == approx(0.25, abs=0.08)
+
+
+def test_views_are_averaged_and_kept_off_the_ends():
+    model = DummyClassifier(strategy="constant", constant=1).fit([[0], [1]], [0, 1])
+    assert predict_views(model, np.zeros((3, 8, 1))).tolist() == [1 - MARGIN] * 3
+    features, targets = make_features(0)
+    model, _ = fit_classifier("logistic", features, targets, seed=0)
+    pairs = features.reshape(80, 2, 12)
+    expected = model.predict_proba(features)[:, 1].reshape(80, 2).mean(1)
+    assert predict_views(model, pairs) == approx(expected.clip(MARGIN, 1 - MARGIN))
+
+
+def test_scores_keep_the_contract_of_predictions(data):
+    table = score_classifiers(make_params(), network="resnet50", data=data)
+    assert list(table.columns) == COLUMNS
+    check_predictions(table)
+    assert set(table["regime"]) == {"features:logistic", "features:svm_rbf"} and set(table["seed"]) == {3}
+    assert len(table) == 2 * (20 + 16)
+    logistic = table[table["regime"] == "features:logistic"]
+    assert average_precision_score(logistic["target"], logistic["probability"]) > 0.95
+    assert set(table.attrs["chosen"]) == {"logistic", "svm_rbf"}
+
+
+def test_labels_of_the_test_images_and_of_those_left_out_play_no_part(data):
+    before = score_classifiers(make_params(), network="resnet50", data=data)
+    outside = data.table["subset"].isin(["test", "left_out"])
+    data.table.loc[outside, "target"] = 1 - data.table.loc[outside, "target"]
+    after = score_classifiers(make_params(), network="resnet50", data=data)
+    assert (before["probability"] == after["probability"]).all()
+    test = before["split"] == "test"
+    assert (before["target"] != after["target"])[test].all() and (before["target"] == after["target"])[~test].all()
+
+
+def test_validation_images_learn_with_the_others_and_are_scored_without_themselves():
+    rng = np.random.default_rng(0)
+    features, targets = rng.normal(size=(60, 4)), np.tile([0, 1, 0], 20)
+    nearest = KNeighborsClassifier(1).fit(features, targets)  # it knows by heart what it has seen
+    known, scored = np.arange(100, 160), np.arange(110, 130)
+    views = features[scored - 100][:, None]
+    assert ((predict_views(nearest, views) > 0.5) == targets[scored - 100]).all()
+    probs = _predict_held_out(nearest, features, targets, views, known=known, scored=scored, seed=1)
+    assert 0 < ((probs > 0.5) == targets[scored - 100]).mean() < 1
+
+
+def test_features_are_computed_once(data, monkeypatch):
+    first = score_classifiers(make_params(), network="resnet50", data=data)
+    monkeypatch.setattr(SmallCNN, "forward_features", lambda self, x: 1 / 0)
+    assert score_classifiers(make_params(), network="resnet50", data=data).equals(first)
+    data.images[0] = 0
+    with raises(ZeroDivisionError):  # other pixels are other features
+        score_classifiers(make_params(), network="resnet50", data=data)
+
+
+def test_missing_weights_stop_or_are_skipped(data):
+    params = make_params(weights="elsewhere.safetensors")
+    with raises(WeightsError):
+        score_classifiers(params, network="resnet50", data=data)
+    skipping = params.model_copy(update={"without_weights": "skip"})
+    assert score_classifiers(skipping, network="resnet50", data=data).empty
+    assert score_classifiers(make_params(classifiers=[]), network="resnet50", data=data).empty

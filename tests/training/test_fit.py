@@ -1,0 +1,538 @@
+"""Training: regimes, options, selection, exactness. Each option has a test that fails if it did nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from tiny_study import NO_AUGMENTATION, make_images, make_params, regimes
+from torch import nn
+
+from lesion_utils.core.errors import TrainingError, WeightsError
+from lesion_utils.core.paths import weights_dir
+from lesion_utils.models import inference
+from lesion_utils.models.compute import choose_compute
+from lesion_utils.models.networks import head_of
+from lesion_utils.training import fit as fitting
+from lesion_utils.training import inputs
+from lesion_utils.training.batches import plan_epoch
+from lesion_utils.training.fit import fit, read_history, train_network
+from lesion_utils.training.loop import Run
+from lesion_utils.training.task import TrainingTask, choose_regimes, identify
+
+DATA = make_images()
+PRETRAINED = {"weights": "small.safetensors"}
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, tmp_path_factory, monkeypatch):
+    """One thread, a cache of its own, and weights for `small_cnn` that were not made with the seeds of the tests."""
+    weights = tmp_path_factory.getbasetemp() / "weights"
+    if not weights.is_dir():
+        weights.mkdir()
+        torch.manual_seed(99)
+        save_file(timm.create_model("small_cnn").state_dict(), weights / "small.safetensors")
+    monkeypatch.setenv("WEIGHTS_DIR", str(weights))
+    monkeypatch.setenv("LESION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("THREADS", "1")
+    monkeypatch.setenv("DEVICE", "cpu")
+
+
+def make_run(folder, *, augmentation=None, regime="scratch", seed=1, data=DATA, **network) -> Run:
+    params = make_params(augmentation, **network)
+    task = TrainingTask(params, "resnet50", regime, seed, data)
+    _, source, _ = choose_regimes(task.settings)
+    compute = choose_compute(task.settings)
+    identity = identify(task, compute=compute, source=source)
+    return Run(task, compute=compute, source=source, identity=identity, folder=folder)
+
+
+def copy_weights(run: Run) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+
+
+def split_changed(run: Run, before: dict[str, torch.Tensor]) -> tuple[set[str], set[str]]:
+    """Names of tensors that changed and that did not; counters left out."""
+    names = {n for n, t in run.model.state_dict().items() if t.is_floating_point()}
+    changed = {n for n in names if not torch.equal(run.model.state_dict()[n], before[n])}
+    return changed, names - changed
+
+
+# Regimes
+
+
+@pytest.mark.parametrize("regime", ["scratch", "features", "finetune"])
+def test_a_regime_trains_what_it_should(tmp_path, regime):
+    head_epochs = {"scratch": 0, "features": 3, "finetune": 1}[regime]
+    run = make_run(tmp_path, regime=regime, regimes=regimes(regime, head_epochs=head_epochs), **PRETRAINED)
+    before = copy_weights(run)
+    run.train()
+    changed, kept = split_changed(run, before)
+    if regime == "features":
+        assert changed == {"fc.weight", "fc.bias"}
+    else:
+        assert not kept
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
+
+
+def test_pretrained_regimes_start_from_the_file_and_scratch_does_not(tmp_path):
+    start = {r: make_run(tmp_path, regime=r, regimes=regimes(r), **PRETRAINED).model for r in ("scratch", "finetune")}
+    weights = timm.models.load_state_dict(_weights_file())
+    first = "levels.0.0.weight"
+    assert torch.equal(start["finetune"].state_dict()[first], weights[first])
+    assert not torch.equal(start["scratch"].state_dict()[first], weights[first])
+
+
+def _weights_file() -> Path:
+    return weights_dir() / "small.safetensors"
+
+
+def test_the_backbone_waits_while_the_head_warms_up(tmp_path):
+    run = make_run(tmp_path, regime="finetune", regimes=regimes("finetune", head_epochs=1), **PRETRAINED)
+    before = copy_weights(run)
+    run.train_epoch(0)
+    assert split_changed(run, before)[0] == {"fc.weight", "fc.bias"}
+    run.train_epoch(1)
+    assert not split_changed(run, before)[1]
+
+
+def test_the_backbone_warms_up_when_its_turn_comes(tmp_path):
+    finetune = regimes("finetune", head_epochs=1, epochs=4)
+    run = make_run(tmp_path, regime="finetune", regimes=finetune, optim={"warmup_epochs": 1.0}, **PRETRAINED)
+    steps, rates = len(plan_epoch(run.task, 0)), []
+    step = run.optimizer.step
+    run.optimizer.step = lambda: (rates.append({g["start"]: g["lr"] for g in run.optimizer.param_groups}), step())
+    for epoch in range(2):
+        run.train_epoch(epoch)
+    head, backbone = [r[0] for r in rates], [r[1] for r in rates]
+    assert head == pytest.approx([1e-2 * min(1, (n + 1) / steps) for n in range(2 * steps)])
+    assert backbone == pytest.approx([1e-2 * max(0, (n + 1) / steps - 1) for n in range(2 * steps)])
+
+
+def test_batchnorm_statistics_stay_where_frozen(tmp_path):
+    for policy, expected in (("frozen", False), ("train", True)):
+        run = make_run(tmp_path, regimes=regimes(batchnorm=policy))
+        before = copy_weights(run)
+        run.train_epoch(0)
+        changed = split_changed(run, before)[0]
+        assert any("running" in name for name in changed) is expected
+        assert "levels.0.1.weight" in changed, "BatchNorm's own weights learn in both"
+
+
+def test_layer_decay_slows_early_layers(tmp_path):
+    run = make_run(tmp_path, regimes=regimes(layer_decay=0.5))
+    run.train_epoch(0)
+    rates = {id(p): group["lr"] for group in run.optimizer.param_groups for p in group["params"]}
+    named = dict(run.model.named_parameters())
+    assert rates[id(named["fc.weight"])] == pytest.approx(1e-2)
+    assert rates[id(named["levels.0.0.weight"])] < rates[id(named["levels.3.0.weight"])] < 1e-2
+
+
+def test_features_are_computed_once(tmp_path, monkeypatch):
+    passes = []
+    real = inference.run_batches
+    monkeypatch.setattr(inference, "run_batches", lambda *a, **k: passes.append(1) or real(*a, **k))
+    params = make_params(regimes=regimes("features"), seeds=[1, 2, 3], tta="flips", **PRETRAINED)
+    train_network(params, "resnet50", data=DATA, folder=tmp_path / "runs")
+    assert len(passes) == 2, "once for training and validation, once for the views of the scored images"
+
+
+def test_features_of_other_weights_are_other_features(tmp_path, monkeypatch):
+    runs = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        save_file(timm.create_model("small_cnn").state_dict(), _weights_file().with_name(f"other{seed}.safetensors"))
+        weights = f"other{seed}.safetensors"
+        runs.append(make_run(tmp_path, regime="features", regimes=regimes("features"), weights=weights))
+    assert not torch.equal(runs[0].inputs._known, runs[1].inputs._known)
+
+
+def test_without_weights_stops_or_skips(tmp_path):
+    both = regimes("scratch") | regimes("finetune")
+    with pytest.raises(WeightsError, match="absent"):
+        train_network(
+            make_params(regimes=both, weights="absent.safetensors"), "resnet50", data=DATA, folder=tmp_path / "a"
+        )
+    params = make_params(regimes=both, weights="absent.safetensors", without_weights="skip")
+    table = train_network(params, "resnet50", data=DATA, folder=tmp_path / "b")
+    assert set(table["regime"]) == {"scratch"}
+    (skipped,) = table.attrs["skipped"]
+    assert skipped["regime"] == "finetune"
+    assert "absent.safetensors" in skipped["reason"]
+    with pytest.raises(WeightsError):  # nothing would be left
+        choose_regimes(
+            make_params(regimes=regimes("finetune"), weights="absent.safetensors", without_weights="skip").resnet50
+        )
+
+
+# The loop against a plain one
+
+
+def test_the_loop_equals_a_plain_one(tmp_path):
+    """AdamW, warm-up, cosine, clipping and accumulation, written out with torch's unfused parts."""
+    optim = {"weight_decay": 0.1, "clip_norm": 0.5, "warmup_epochs": 1.0, "final_lr": 0.1}
+    run = make_run(tmp_path, augmentation=NO_AUGMENTATION, optim=optim, accumulation=2, batch_size=8)
+    plain = timm.create_model("small_cnn", num_classes=1).to(memory_format=torch.channels_last)
+    plain.load_state_dict(run.model.state_dict())
+    decayed = [p for p in plain.parameters() if p.ndim > 1]
+    rest = [p for p in plain.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+    reference = torch.optim.AdamW(groups, betas=(0.9, 0.999), foreach=False)
+    for epoch in range(3):
+        run.train_epoch(epoch)
+        plain.train()
+        steps = plan_epoch(run.task, epoch)
+        for number, step in enumerate(steps):
+            now = epoch + (number + 1) / len(steps)
+            cosine = 0.1 + 0.9 * (1 + math.cos(math.pi * now / 3)) / 2
+            reference.param_groups[0]["lr"] = reference.param_groups[1]["lr"] = 1e-2 * min(1, now) * cosine
+            rows = [batch.rows for batch in step]
+            for part in rows:
+                x = run.inputs.training_batch(inputs.Batch(part, part), epoch)
+                y = torch.tensor(DATA.table["target"].to_numpy()[part], dtype=torch.float32)
+                loss = nn.functional.binary_cross_entropy_with_logits(plain(x)[:, 0], y, reduction="sum")
+                (loss / sum(map(len, rows))).backward()
+            nn.utils.clip_grad_norm_(plain.parameters(), 0.5, foreach=False)
+            reference.step()
+            reference.zero_grad()
+    for (name, mine), theirs in zip(run.model.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=2e-3, atol=2e-4, msg=name)
+
+
+def test_sgd_takes_its_momentum(tmp_path):
+    run = make_run(tmp_path, optim={"name": "sgd", "momentum": 0.8}, regimes=regimes(batchnorm="frozen"), batch_size=64)
+    one, before = run.model.fc.bias, run.model.fc.bias.detach().clone()
+    run.train_epoch(0)
+    first = one.detach().clone() - before
+    gradient = run.optimizer.state[one]["momentum_buffer"].clone()
+    torch.testing.assert_close(first, -1e-2 * gradient)
+    run.train_epoch(1)
+    assert not torch.allclose(run.optimizer.state[one]["momentum_buffer"], gradient)
+    assert run.optimizer.defaults["momentum"] == 0.8
+
+
+def test_accumulation_equals_a_larger_batch(tmp_path):
+    frozen = regimes(batchnorm="frozen")
+    small = make_run(tmp_path, augmentation=NO_AUGMENTATION, regimes=frozen, batch_size=5, accumulation=3)
+    large = make_run(tmp_path, augmentation=NO_AUGMENTATION, regimes=frozen, batch_size=15)
+    for run in (small, large):
+        run.train_epoch(0)
+    for mine, theirs in zip(small.model.parameters(), large.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_clipping_bounds_a_step(tmp_path):
+    optim = {"name": "sgd", "momentum": 0.0, "clip_norm": 1e-3, "weight_decay": 0.0}
+    run = make_run(tmp_path, optim=optim, batch_size=64)
+    before = copy_weights(run)
+    run.train_epoch(0)
+    moved = sum((p - before[n]).square().sum() for n, p in run.model.named_parameters()).sqrt()
+    assert moved.item() == pytest.approx(1e-2 * 1e-3, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"optim": {"name": "sgd"}},
+        {"optim": {"momentum": 0.5}},
+        {"optim": {"weight_decay": 0.5}},
+        {"optim": {"clip_norm": 0.01}},
+        {"optim": {"warmup_epochs": 2.0}},
+        {"optim": {"final_lr": 0.0}},
+        {"batch_size": 4},
+        {"accumulation": 2},
+        {"label_smoothing": 0.2},
+        {"drop_rate": 0.5},
+        {"mixup": 0.4},
+        {"imbalance": {"method": "class_weights"}},
+        {"imbalance": {"method": "balanced_sampling"}},
+        {"imbalance": {"method": "focal"}},
+        {"averaging": {"method": "ema"}},
+        {"averaging": {"method": "swa"}},
+        {"precision": "bfloat16"},
+        {"regimes": regimes(lr=2e-2)},
+        {"regimes": regimes(batchnorm="frozen")},
+        {"augmentation": NO_AUGMENTATION},
+        {"seed": 2},
+    ],
+    ids=str,
+)
+def test_every_option_changes_what_is_learnt(tmp_path, option):
+    validations = []
+    for changes in ({}, option):
+        run = make_run(tmp_path / str(len(validations)), **changes)
+        run.train()
+        validations.append([h["val_loss"] for h in run.history])
+    assert validations[0] != validations[1]
+
+
+# Selection and the end
+
+
+def test_averaged_weights_are_what_is_validated_selected_and_scored(tmp_path):
+    run = make_run(tmp_path, averaging={"method": "ema", "decay": 0.9})
+    run.train()
+    last = copy_weights(run)
+    run.load_best()
+    changed, _ = split_changed(run, last)
+    assert "fc.weight" in changed
+    logits = run.inputs.predict(run.val_rows, tta="none")
+    assert inputs_score(run, logits) == pytest.approx(run.best["val_loss"])
+
+
+def inputs_score(run, logits):
+    targets = run.task.targets(run.val_rows)
+    return nn.functional.binary_cross_entropy_with_logits(torch.tensor(logits), torch.tensor(targets).float()).item()
+
+
+def test_selection_takes_the_best_ap_then_the_lower_loss_then_the_earlier(tmp_path, monkeypatch):
+    figures = [(0.5, 1.0), (0.9, 0.6), (0.9, 0.4), (0.9, 0.4), (0.7, 0.1)]
+    run = make_run(tmp_path, regimes=regimes(epochs=5))
+    figures_left = iter(figures)
+
+    def validate():
+        ap, loss = next(figures_left)
+        return {"val_ap": ap, "val_loss": loss, "val_auc": 0.5}
+
+    monkeypatch.setattr(run, "validate", validate)
+    run.train()
+    assert run.best["epoch"] == 3
+
+
+def test_early_stopping_waits_for_a_better_ap(tmp_path, monkeypatch):
+    figures = [0.5, 0.6, 0.6, 0.4, 0.9, 0.9]
+    for patience, expected in ((0, 6), (1, 3), (2, 4), (3, 6)):
+        run = make_run(tmp_path / str(patience), regimes=regimes(epochs=6), early_stopping=patience)
+        left = iter(figures)
+        loss = iter(range(10, 0, -1))  # a falling loss alone does not count as better
+        monkeypatch.setattr(
+            run, "validate", lambda left=left, loss=loss: {"val_ap": next(left), "val_loss": next(loss), "val_auc": 0.5}
+        )
+        run.train()
+        assert len(run.history) == expected, f"patience {patience}"
+
+
+def test_the_test_images_are_opened_once_and_after_selection(tmp_path, monkeypatch):
+    opened, epochs = [], []
+    real = inference.read_rows
+
+    def spy(images, rows, device):
+        opened.append((len(epochs), set(np.asarray(rows).tolist())))
+        return real(images, rows, device)
+
+    monkeypatch.setattr(inference, "read_rows", spy)
+    monkeypatch.setattr(inputs, "read_rows", spy)
+    train_network(make_params(), "resnet50", data=DATA, folder=tmp_path, on_progress=epochs.append)
+    test = set(np.flatnonzero(DATA.table["subset"] == "test").tolist())
+    times = [(epoch, rows & test) for epoch, rows in opened if rows & test]
+    assert {epoch for epoch, _ in times} == {3}, "only after the last epoch"
+    assert sum(len(rows) for _, rows in times) == len(test), "each once"
+
+
+def test_the_table_left_out_is_never_used(tmp_path):
+    table = DATA.table.assign(subset=DATA.table["subset"].where(DATA.table.index != 4, "left_out"))
+    run = make_run(tmp_path, data=type(DATA)(DATA.images, table))
+    assert 4 not in {row for step in plan_epoch(run.task, 0) for batch in step for row in batch.rows}
+
+
+def test_predictions_follow_the_contract_and_tta_is_the_mean_of_eight_views(tmp_path):
+    results = {
+        tta: train_network(make_params(tta=tta), "resnet50", data=DATA, folder=tmp_path) for tta in ("none", "flips")
+    }
+    table = results["none"]
+    assert list(table) == ["image_id", "split", "model", "regime", "seed", "target", "logit", "probability"]
+    assert table.groupby("split").size().to_dict() == {"test": 12, "val": 12}
+    assert np.abs(results["flips"]["logit"] - table["logit"]).max() > 1e-3
+
+    data = make_images(size=32)  # of the network's size: resizing before or after a turn rounds differently
+    run = make_run(tmp_path, data=data)
+    rows = run.val_rows
+    views = []
+    for flipped in (False, True):
+        for turns in range(4):
+            images = np.flip(data.images, axis=2) if flipped else data.images
+            views.append(
+                inference.predict_logits(
+                    run.model,
+                    np.ascontiguousarray(np.rot90(images, -turns, axes=(1, 2))),
+                    rows,
+                    params=run.task.settings,
+                    compute=run.compute,
+                    tta="none",
+                )
+            )
+    with_tta = run.inputs.predict(rows, tta="flips")
+    np.testing.assert_allclose(with_tta, np.mean(views, axis=0), rtol=1e-4, atol=1e-5)
+
+
+def test_runs_are_recorded_and_not_trained_again(tmp_path, monkeypatch):
+    params = make_params(seeds=[1, 2])
+    events = []
+    first = train_network(params, "resnet50", data=DATA, folder=tmp_path, on_progress=events.append)
+    assert len(events) == 6
+    told = {"regime", "seed", "epoch", "epochs", "loss", "val_ap", "val_auc", "images_per_s", "seconds_left"}
+    assert told <= set(events[0])
+    record = first.attrs["runs"][0]
+    assert record["compute"]["threads"] == 1
+    assert record["compute"]["level"] == "exact"
+    assert record["selected_epoch"] in (1, 2, 3)
+    folder = tmp_path / record["folder"]
+    assert {p.name for p in folder.iterdir()} == {"best.pt", "history.jsonl", "predictions.csv", "DONE"}
+    assert len(read_history(tmp_path)) == 6
+    assert len(read_history(folder)) == 3
+
+    monkeypatch.setattr(fitting, "Run", None)  # would fail if a run began
+    events.clear()
+    again = train_network(params, "resnet50", data=DATA, folder=tmp_path, on_progress=events.append)
+    assert again.equals(first)
+    assert [(e["seed"], e["epoch"], e["seconds_left"]) for e in events] == [(1, 3, 0.0), (2, 3, 0.0)]
+
+
+# Exactness
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_same_training_gives_the_same_bytes(tmp_path, precision):
+    options = {"precision": precision, "mixup": 0.3, "drop_rate": 0.3, "averaging": {"method": "ema"}}
+    a, b = (finish(tmp_path / name, **options) for name in "ab")
+    assert a == b
+    if precision == "bfloat16":
+        logits = {line.split(b",")[6] for line in a["predictions.csv"].splitlines()[1:]}
+        assert len(logits) > 20, "the last layer keeps scores apart"
+
+
+@pytest.mark.parametrize("regime", ["scratch", "features", "finetune"])
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(tmp_path, regime, optimiser):
+    options = {
+        "regimes": regimes(regime, epochs=4, head_epochs=1),
+        "optim": {"name": optimiser, "warmup_epochs": 1.0, "final_lr": 0.0, "clip_norm": 1.0},
+        "averaging": {"method": "swa" if optimiser == "sgd" else "ema"},
+        "mixup": 0.3,
+        "drop_rate": 0.3,
+        **PRETRAINED,
+    }
+    whole = finish(tmp_path / "whole", regime=regime, **options)
+
+    def stop(event):
+        raise KeyboardInterrupt
+
+    for stops in range(4):  # one epoch at a time
+        with pytest.raises(KeyboardInterrupt, match=f"{stops + 1} of 4 epochs are kept .* same command again"):
+            finish(tmp_path / "broken", regime=regime, on_event=stop, **options)
+    assert finish(tmp_path / "broken", regime=regime, **options) == whole
+
+
+def finish(folder, *, regime="scratch", on_event=None, **network) -> dict[str, bytes]:
+    task = TrainingTask(make_params(**network), "resnet50", regime, 1, DATA)
+    result = fit(task, folder=folder, source=choose_regimes(task.settings)[1], on_event=on_event)
+    return {name: (result.folder / name).read_bytes() for name in ("best.pt", "predictions.csv")}
+
+
+def test_a_change_of_parameters_data_or_threads_is_another_run(tmp_path, monkeypatch):
+    base = make_run(tmp_path).identity
+    assert make_run(tmp_path).identity == base
+    assert make_run(tmp_path, early_stopping=5).identity != base
+    assert make_run(tmp_path, augmentation=NO_AUGMENTATION).identity != base
+    assert make_run(tmp_path, data=make_images(seed=1)).identity != base
+    monkeypatch.setenv("THREADS", "2")
+    assert make_run(tmp_path).identity != base
+    fast = make_run(tmp_path, determinism="fast").identity
+    monkeypatch.setenv("THREADS", "1")
+    assert make_run(tmp_path, determinism="fast").identity == fast
+
+
+# What goes wrong
+
+
+def test_out_of_memory_says_what_to_lower(tmp_path, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(Run, "train_epoch", fail)
+    with pytest.raises(TrainingError) as caught:
+        train_network(make_params(), "resnet50", data=DATA, folder=tmp_path)
+    text = str(caught.value)
+    assert "batch_size: 4" in text
+    assert "accumulation: 2" in text
+    assert "resnet50.yaml" in text
+    assert "batch_size 8, 32 px" in text
+
+
+def test_other_errors_are_left_alone(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(Run, "train_epoch", fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train_network(make_params(), "resnet50", data=DATA, folder=tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_training(tmp_path):
+    run = make_run(tmp_path)
+    with torch.no_grad():
+        head_of(run.model).weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"not finite in epoch 1(.|\n)*lower regimes.scratch.lr"):
+        run.train()
+
+
+def test_a_subset_of_one_class_is_named(tmp_path):
+    table = DATA.table.assign(target=DATA.table["target"].where(DATA.table["subset"] != "val", 0))
+    with pytest.raises(TrainingError, match="subset val"):
+        train_network(make_params(), "resnet50", data=type(DATA)(DATA.images, table), folder=tmp_path)
+
+
+# Real networks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "backbone", ["resnet50", "vgg19", "convnext_atto", "mobilenetv3_small_050", "vit_tiny_patch16_224"]
+)
+def test_real_backbones_train_and_predict(tmp_path, backbone):
+    params = make_params(backbone=backbone, regimes=regimes(epochs=1, lr=1e-4), precision="auto", batch_size=4)
+    events = []
+    data = make_images(8, 6, 6)
+    table = train_network(params, "resnet50", data=data, folder=tmp_path, on_progress=events.append)
+    assert np.isfinite(table["logit"]).all()
+    assert table["logit"].nunique() > 6
+    assert json.dumps(events)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_step_gives_the_same_logits_and_gradients(tmp_path):
+    run = make_run(tmp_path, compile=True)
+    assert run.inputs._network is not run.inputs._run_network
+    x = run.inputs.training_batch(plan_epoch(run.task, 0)[0][0], 0)
+    found = []
+    for network in (run.inputs._network, run.inputs._run_network):
+        run.model.zero_grad()
+        logits = network(x)
+        logits.sum().backward()
+        found.append((logits.detach(), head_of(run.model).weight.grad.clone()))
+    for compiled, plain in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, plain)
+
+
+def test_frozen_layers_keep_their_weights_and_statistics(tmp_path):
+    run = make_run(tmp_path, regime="finetune", regimes=regimes("finetune", frozen_layers=2), **PRETRAINED)
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    run.train_epoch(0)
+    after = run.model.state_dict()
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {name for name in before if name.startswith(("levels.0.", "levels.1."))}
+
+
+def test_a_regime_may_have_an_input_size_of_its_own(tmp_path):
+    run = make_run(tmp_path, regimes=regimes(image_size=40))
+    batch = plan_epoch(run.task, 0)[0][0]
+    assert run.inputs.training_batch(batch, 0).shape[2:] == (40, 40)
+    assert run.task.params.resnet50.image_size == 32
+    assert identify(run.task, compute=run.compute, source=None)["resnet50"]["image_size"] == 40

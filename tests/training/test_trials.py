@@ -1,0 +1,139 @@
+"""Trials: they see no test image, change what they say, and their page says what their numbers say."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.metrics import average_precision_score
+from tiny_study import make_images, make_params, regimes
+
+from lesion_utils.core.errors import ParamsError
+from lesion_utils.training import select, trials
+from lesion_utils.training.trials import Question, Selection, change_params, run_trials, split_folds
+
+WEIGHTS = {"weights": "small.safetensors", "regimes": regimes() | regimes("features") | regimes("finetune")}
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Images on disk; the test images' files are broken, so that opening one would show."""
+    monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
+    monkeypatch.setenv("LESION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("THREADS", "1")
+    torch.manual_seed(0)
+    save_file(timm.create_model("small_cnn", num_classes=0).state_dict(), tmp_path / "small.safetensors")
+    made = make_images(train=30, val=12, test=6)
+    paths = [tmp_path / f"{image_id}.png" for image_id in made.table["image_id"]]
+    for path, pixels, subset in zip(paths, made.images, made.table["subset"], strict=True):
+        Image.fromarray(pixels).save(path)
+        if subset == "test":
+            path.write_bytes(b"")
+    pairs = [("ISIC_0000000", "ISIC_0000001"), ("ISIC_0000002", "ISIC_0000043")]  # the last one is a test image
+    duplicates = pd.DataFrame(pairs, columns=["image_id_a", "image_id_b"])
+    return SimpleNamespace(table=made.table.assign(path=list(map(str, paths))), duplicates=duplicates)
+
+
+def ask(judge: str, **candidates) -> Selection:
+    names = list(candidates)
+    question = {"question": "Which?", "network": "resnet50", "judge": judge, "seeds": [1, 2], "candidates": candidates}
+    return Selection(questions=[Question(**question, choice=names[0], because="It is enough.")])
+
+
+@pytest.mark.parametrize("judge", ["logistic", "finetune"])
+def test_trials_score_what_was_not_learnt_from_and_no_test_image(data, tmp_path, judge):
+    selection = ask(judge, small={"resnet50.image_size": 32}, large={"resnet50.image_size": 40})
+    events = []
+    params = make_params(**WEIGHTS)
+    scores = run_trials(selection, params, data, folder=tmp_path / "runs", on_event=events.append)
+    scored = {"logistic": {"train", "val"}, "finetune": {"val"}}[judge]
+    expected = set(data.table["image_id"][data.table["subset"].isin(scored)])
+    for _, rows in scores.groupby(["candidate", "seed"]):
+        assert set(rows["image_id"]) == expected
+        assert rows["image_id"].is_unique
+    one, other = (scores["probability"][scores["candidate"] == name].to_numpy() for name in ("small", "large"))
+    assert not np.array_equal(one, other)
+    if judge == "finetune":
+        assert {event["candidate"] for event in events} == {"small", "large"}
+        again = run_trials(selection, params, data, folder=tmp_path / "runs")
+        pd.testing.assert_frame_equal(again, scores)
+        assert len(list((tmp_path / "runs").iterdir())) == 4, "a trial that is done is read, not run"
+
+
+def test_duplicates_stay_in_one_fold():
+    targets, groups = np.tile([0, 1], 20), np.repeat(np.arange(20), 2)
+    seen = []
+    for train, held_out in split_folds(targets, groups, seed=1):
+        assert not set(groups[train]) & set(groups[held_out])
+        seen += list(held_out)
+    assert sorted(seen) == list(range(40))
+
+
+def test_changes_reach_the_parameters_and_mistakes_are_named():
+    params = make_params()
+    changed = change_params(params, {"resnet50.regimes.scratch.lr": 0.5, "data.aspect": "crop"}, where="here")
+    assert (changed.resnet50.regimes["scratch"].lr, changed.data.aspect) == (0.5, "crop")
+    assert changed.vgg19 == params.vgg19
+    with pytest.raises(ParamsError, match=r"here: there is no parameter 'resnet50.optim.nmae'"):
+        change_params(params, {"resnet50.optim.nmae": "sgd"}, where="here")
+    with pytest.raises(ParamsError, match=r"resnet50.image_size: .*greater than or equal to 32"):
+        change_params(params, {"resnet50.image_size": 3}, where="here")
+
+
+def test_a_choice_must_be_a_candidate():
+    with pytest.raises(ValueError, match="choice: name one of the candidates"):
+        Question(
+            question="?", network="resnet50", judge="logistic", seeds=[1], candidates={"a": {}, "b": {}}, choice="c",
+            because=".",
+        )  # fmt: skip
+
+
+def test_the_page_says_what_the_scores_say():
+    rng = np.random.default_rng(0)
+    targets = np.tile([0, 0, 1], 20)
+    parts, remarks = [], {}
+    for name, noise in (("good", 0.5), ("bad", 3.0)):
+        for seed in (1, 2):
+            probs = 1 / (1 + np.exp(-(targets + rng.normal(0, noise, 60))))
+            images = [f"ISIC_{i:07d}" for i in range(60)]
+            parts.append(
+                pd.DataFrame({"image_id": images, "target": targets, "probability": probs}).assign(
+                    question=0, candidate=name, seed=seed
+                )
+            )
+            remarks[0, name, seed] = {"epoch": 3, "epochs": 8, "minutes": 2.0, "last_epochs_ap": 0.5}
+    scores = pd.concat(parts, ignore_index=True)
+    scores.attrs["remarks"] = remarks
+    selection = ask("finetune", good={}, bad={})
+    table = select.tabulate_trials(selection, scores, make_params().comparison).set_index("candidate")
+    mean = scores[scores["candidate"] == "bad"].groupby("image_id")[["target", "probability"]].mean()
+    expected = average_precision_score(mean["target"], mean["probability"])
+    assert table.loc["bad", "ap"] == pytest.approx(expected, abs=1e-9)
+    assert table.loc["bad", "difference"] == pytest.approx(expected - table.loc["good", "ap"], abs=1e-9)
+    text = select.write_text(selection, scores, table.reset_index(), study="mine", confidence=0.95)
+    assert f"| bad | 60 | {expected:.3f} (" in text
+    assert "**Chosen: good.** It is enough." in text
+    assert "3 of 8" in text
+
+
+def test_a_study_without_questions_says_where_to_find_some(tmp_path, monkeypatch):
+    study = SimpleNamespace(params_dir=tmp_path, name="mine")
+    with pytest.raises(ParamsError, match=r"params/mine/selection.yaml.*\n.*\n.*copy params/isic2016_640px"):
+        select.select_settings(study, make_params())
+
+
+def test_the_committed_selection_is_valid():
+    from lesion_utils.config.load import load_file, load_study
+    from lesion_utils.core.paths import params_root
+
+    for path in params_root().glob("*/selection.yaml"):
+        params = load_study(path.parent)
+        for question in load_file(path, trials.Selection).questions:
+            for name, changes in question.candidates.items():
+                change_params(params, changes, where=name)

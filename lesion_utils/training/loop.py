@@ -225,7 +225,12 @@ class Run:
         return round(sum(spent) / len(spent) * (self.task.regime_params.epochs - len(spent)), 1)
 
     def save(self) -> None:
-        """Write the selected weights where they are new, then what to go on from, then the history."""
+        """Write the history, then the selected weights where they are new, then what to go on from.
+
+        In this order a kill leaves the history ahead of `last.pt`, never behind: nobody would write it after the last
+        epoch, and the learning curves would lack it.
+        """
+        write_atomic(self.folder / "history.jsonl", "".join(json.dumps(record) + "\n" for record in self.history))
         if self.best is self.history[-1]:
             with self.average.applied():
                 content = {"selected": deterministic_part(self.best), "model": self._live(), **self._about()}
@@ -237,7 +242,6 @@ class Run:
             "history": self.history,
         }
         save_checkpoint(self.folder / "last.pt", state, identity=self.identity)
-        write_atomic(self.folder / "history.jsonl", "".join(json.dumps(record) + "\n" for record in self.history))
 
     def _about(self) -> dict[str, Any]:
         """What `predict.load_network` needs to build the network again."""

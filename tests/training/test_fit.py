@@ -21,7 +21,7 @@ from lesion_utils.models import inference
 from lesion_utils.models.compute import choose_compute
 from lesion_utils.models.networks import head_of
 from lesion_utils.training import fit as fitting
-from lesion_utils.training import inputs
+from lesion_utils.training import inputs, loop
 from lesion_utils.training.batches import plan_epoch
 from lesion_utils.training.fit import fit, read_history, train_network
 from lesion_utils.training.loop import Run
@@ -428,6 +428,33 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(tmp_path, regime, op
         with pytest.raises(KeyboardInterrupt, match=f"{stops + 1} of 4 epochs are kept .* same command again"):
             finish(tmp_path / "broken", regime=regime, on_event=stop, **options)
     assert finish(tmp_path / "broken", regime=regime, **options) == whole
+
+
+@pytest.mark.parametrize("interrupted", ["best.pt", "last.pt", "history.jsonl"])
+def test_learning_curves_are_whole_wherever_a_kill_came(tmp_path, monkeypatch, interrupted):
+    """The kill comes before one of the files that the last epoch writes."""
+    whole, broken = make_run(tmp_path / "whole"), make_run(tmp_path / "broken")
+    whole.train()
+
+    def kill_before(name):
+        write = getattr(loop, name)
+
+        def maybe_write(path, *args, **kwargs):
+            if path.name == interrupted and len(broken.history) == len(whole.history):
+                raise SystemExit
+            write(path, *args, **kwargs)
+
+        monkeypatch.setattr(loop, name, maybe_write)
+
+    with monkeypatch.context() as monkeypatch, pytest.raises(SystemExit):
+        kill_before("save_checkpoint")
+        kill_before("write_atomic")
+        broken.train()
+    again = make_run(tmp_path / "broken")
+    again.resume()
+    again.train()
+    curves = ["epoch", "loss", "lr", "val_loss", "val_ap", "val_auc"]
+    assert read_history(tmp_path / "broken")[curves].equals(read_history(tmp_path / "whole")[curves])
 
 
 def finish(folder, *, regime="scratch", on_event=None, **network) -> dict[str, bytes]:

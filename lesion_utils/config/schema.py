@@ -9,6 +9,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lesion_utils.core.names import find_architecture, tell_models_apart
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -200,6 +202,11 @@ class Network(Section):
             raise ValueError("regimes: from scratch, frozen_layers would keep random weights; set it to 0")
         return self
 
+    @property
+    def model(self) -> str:
+        """The architecture as timm names it, such as "resnet50": the `model` of this network's predictions."""
+        return find_architecture(self.backbone)
+
     def in_regime(self, regime: Regime) -> Network:
         """The same network with that regime's own settings in place of the common ones."""
         own = self.regimes[regime].image_size if regime in self.regimes else None
@@ -267,6 +274,11 @@ class StudyParams(Section):
     resnet50: Network
     vgg19: Network
     comparison: Comparison
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The `model` of each network's rows, by its file; two of one architecture with their tags."""
+        return tell_models_apart({name: getattr(self, name).backbone for name in NETWORKS})
 
     @model_validator(mode="after")
     def _input_is_not_larger_than_what_is_stored(self):

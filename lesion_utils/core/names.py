@@ -1,8 +1,15 @@
-"""How networks, regimes and classifiers are written, in figures, tables and sentences alike."""
+"""How networks, regimes and classifiers are written, in figures, tables and sentences alike.
+
+A network is named after its backbone and never after the file that describes it: `resnet50.yaml` may hold any network.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+
 MODEL_NAMES = {"resnet50": "ResNet50", "vgg19": "VGG19"}
+#: The regimes in their order, from the least to the most pretrained, and how they are written.
 REGIME_NAMES = {"scratch": "from scratch", "features": "frozen features", "finetune": "fine-tuned"}
 CLASSIFIER_NAMES = {
     "logistic": "logistic regression", "knn": "k nearest neighbours", "svm_linear": "linear SVM",
@@ -10,8 +17,81 @@ CLASSIFIER_NAMES = {
     "gradient_boosting": "gradient boosting",
 }  # fmt: skip
 
-#: The `model` of rows that average several networks or classifiers; their `regime` is the name that the study gives.
+#: The `model` of rows that average several networks or classifiers; their `regime` is their name.
 COMBINATION = "combination"
+
+#: Families of networks as their authors write them; any other keeps timm's name.
+_FAMILIES = {
+    name.lower(): name
+    for name in (
+        "ResNet", "ResNetV2", "ResNeXt", "SEResNet", "VGG", "DenseNet", "ConvNeXt", "ConvNeXtV2", "EfficientNet",
+        "EfficientNetV2", "MobileNetV2", "MobileNetV3", "RegNetX", "RegNetY", "Inception", "Xception", "ViT", "DeiT",
+        "DeiT3", "Swin", "SwinV2", "MaxViT",
+    )
+}  # fmt: skip
+_PREFIXES = {"tf_": "TF ", "wide_": "Wide "}
+
+
+def find_architecture(backbone: str) -> str:
+    """What timm calls a backbone without the tag of its weights: the `model` of predictions, tables and figures.
+
+    >>> find_architecture("vgg19.tv_in1k"), find_architecture("hf-hub:timm/convnext_tiny.in12k")
+    ('vgg19', 'convnext_tiny')
+    """
+    return backbone.rpartition("/")[2].partition(".")[0]
+
+
+def tell_models_apart(backbones: Mapping[str, str]) -> dict[str, str]:
+    """The `model` of each network of a study: its architecture, and as much more as tells it from the others.
+
+    Args:
+        backbones: file of the network (without `.yaml`) -> timm's name, with its tag.
+
+    >>> tell_models_apart({"resnet50": "resnet50.tv_in1k", "vgg19": "vgg19.tv_in1k"})
+    {'resnet50': 'resnet50', 'vgg19': 'vgg19'}
+    >>> tell_models_apart({"resnet50": "vit_tiny.a", "vgg19": "vit_tiny.b"})
+    {'resnet50': 'vit_tiny.a', 'vgg19': 'vit_tiny.b'}
+    >>> tell_models_apart({"resnet50": "vit_tiny.a", "vgg19": "vit_tiny.a"})
+    {'resnet50': 'vit_tiny.a@resnet50', 'vgg19': 'vit_tiny.a@vgg19'}
+    """
+    full = {slot: backbone.rpartition("/")[2] for slot, backbone in backbones.items()}
+    ways = (
+        {slot: find_architecture(backbone) for slot, backbone in full.items()},
+        full,
+        {slot: f"{backbone}@{slot}" for slot, backbone in full.items()},
+    )
+    return next(names for names in ways if len(set(names.values())) == len(names))
+
+
+def name_model(model: str) -> str:
+    """How a network is written.
+
+    Args:
+        model: timm's name, with or without a tag, or a name from `tell_models_apart`.
+
+    >>> [name_model(m) for m in ("resnet50", "convnext_tiny.in12k", "efficientnet_b0", "vit_small_patch16_224")]
+    ['ResNet50', 'ConvNeXt-Tiny (in12k)', 'EfficientNet-B0', 'ViT-Small/16']
+    """
+    backbone, _, slot = model.partition("@")
+    architecture, _, tag = backbone.partition(".")
+    remarks = ", ".join(part for part in (tag, slot and f"{slot}.yaml") if part)
+    return _name_architecture(architecture) + (f" ({remarks})" if remarks else "")
+
+
+def _name_architecture(architecture: str) -> str:
+    prefix = next((prefix for prefix in _PREFIXES if architecture.startswith(prefix)), "")
+    first, *words = architecture.removeprefix(prefix).split("_")
+    family = max((name for name in _FAMILIES if re.match(rf"{name}(\d|$)", first)), key=len, default=None)
+    if family is None:
+        return architecture
+    written = _PREFIXES.get(prefix, "") + _FAMILIES[family] + first.removeprefix(family)
+    if words[-1:] == ["224"] and any(word.startswith("patch") for word in words):
+        words.pop()  # the study sets its images' size
+    for word in words:
+        size = word.capitalize() if word.isalpha() and len(word) > 2 else word
+        short = word.upper() if re.fullmatch(r"[a-z]{1,2}\d?", word) else size
+        written += f"/{word.removeprefix('patch')}" if word.startswith("patch") else f"-{short}"
+    return written
 
 
 def name_series(model: str, regime: str) -> str:
@@ -22,8 +102,26 @@ def name_series(model: str, regime: str) -> str:
     """
     if model == COMBINATION:
         return regime
-    network = MODEL_NAMES.get(model, model)
     stage, _, classifier = regime.partition(":")
     if classifier:
-        return f"{network} features, {CLASSIFIER_NAMES.get(classifier, classifier)}"
-    return f"{network}, {REGIME_NAMES.get(stage, stage)}"
+        return f"{name_model(model)} features, {CLASSIFIER_NAMES.get(classifier, classifier)}"
+    return f"{name_model(model)}, {REGIME_NAMES.get(stage, stage)}"
+
+
+def name_combination(members: Sequence[tuple[str, str]]) -> str:
+    """How the mean of several (model, regime) is written.
+
+    >>> name_combination([("resnet50", "finetune"), ("vgg19", "finetune")])
+    'ResNet50 + VGG19, fine-tuned'
+    >>> name_combination([("resnet50", "finetune"), ("resnet50", "features:svm_rbf")])
+    'ResNet50, fine-tuned + RBF SVM'
+    """
+    models, regimes = (list(dict.fromkeys(part)) for part in zip(*members, strict=True))
+    if len(models) > 1 and len(regimes) > 1:
+        return " + ".join(f"({name_series(*member)})" for member in members)
+    stages = [
+        CLASSIFIER_NAMES.get(classifier, classifier) if classifier else REGIME_NAMES.get(stage, stage)
+        for stage, _, classifier in (regime.partition(":") for regime in regimes)
+    ]
+    joint = ", " if len(models) == 1 or ":" not in regimes[0] else " features, "
+    return " + ".join(map(name_model, models)) + joint + " + ".join(stages)

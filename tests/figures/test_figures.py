@@ -12,7 +12,6 @@ from figure_inputs import BAND, FIGURES, NETWORKS, PROBS, TARGETS, draw_images, 
 from matplotlib.text import Text
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from lesion_utils.core.names import COMBINATION, name_series
 from lesion_utils.figures import style
 from lesion_utils.figures.calibration import plot_reliability
 from lesion_utils.figures.cases import plot_prediction_grid, select_outcomes
@@ -140,13 +139,6 @@ def test_bands_lie_where_they_were_given():
     for x, low, high in zip(*BAND, strict=True):
         column = seen[np.isclose(seen[:, 0], x), 1]
         assert np.isclose(column, low).any() and np.isclose(column, high).any()
-
-
-def test_series_are_named_as_the_predictions_say():
-    assert name_series("resnet50", "finetune") == "ResNet50, fine-tuned"
-    assert name_series("vgg19", "features:svm_rbf") == "VGG19 features, RBF SVM"
-    assert name_series("convnext_tiny", "scratch") == "convnext_tiny, from scratch"
-    assert name_series(COMBINATION, "all of them") == "all of them"
 
 
 def test_figures_from_secondary_sources_are_crossed_out():

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["drawn_predictions"]
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # The same examples on every machine, however slow or busy it is.

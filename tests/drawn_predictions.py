@@ -6,9 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import pytest
 from scipy.special import expit
 
 from lesion_utils.config.schema import Comparison
+from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, select_run
+from lesion_utils.evaluation.ranking import compare_networks
+from lesion_utils.evaluation.tables import tabulate_controls, tabulate_results
 
 #: How far each model and regime separates the classes, in standard deviations of its logits.
 SKILL = {
@@ -18,6 +22,12 @@ SKILL = {
     ("vgg19", "scratch"): 0.5,
     ("vgg19", "features"): 0.9,
     ("vgg19", "finetune"): 1.5,
+}
+CLASSICAL = {("resnet50", "features:svm_rbf"): 1.0, ("resnet50", "features:knn"): 0.2, ("vgg19", "features:knn"): 0.8}
+COMBINED = {
+    "both": ["resnet50/finetune", "vgg19/finetune"],
+    "with an SVM": ["resnet50/finetune", "resnet50/features:svm_rbf"],
+    "never": ["vgg19/finetune", "vgg19/features:logistic"],
 }
 
 COMPARISON = Comparison(
@@ -66,3 +76,42 @@ def draw_predictions(
             scores = {"model": model, "regime": regime, "seed": run, "logit": logits, "probability": expit(logits)}
             parts.append(base.assign(**scores))
     return pd.concat(parts, ignore_index=True)
+
+
+@pytest.fixture(scope="session")
+def predictions() -> pd.DataFrame:
+    """All runs with their means over seeds."""
+    return add_ensembles(draw_predictions(skill=SKILL | CLASSICAL))
+
+
+@pytest.fixture(scope="session")
+def scored() -> pd.DataFrame:
+    """The same with combinations."""
+    return add_ensembles(draw_predictions(skill=SKILL | CLASSICAL), COMBINED)
+
+
+@pytest.fixture(scope="session")
+def results(predictions) -> pd.DataFrame:
+    return tabulate_results(predictions, COMPARISON)
+
+
+@pytest.fixture(scope="session")
+def combined(scored) -> pd.DataFrame:
+    return tabulate_results(scored, COMPARISON)
+
+
+@pytest.fixture(scope="session")
+def comparisons(predictions) -> pd.DataFrame:
+    return compare_networks(predictions, COMPARISON)
+
+
+@pytest.fixture(scope="session")
+def controls(predictions) -> pd.DataFrame:
+    run = select_run(predictions, model="vgg19", regime="scratch", seed=0)
+    return tabulate_controls(run.assign(control="id, size and bytes"), COMPARISON)
+
+
+def get_row(results: pd.DataFrame, model: str, regime: str, metric: str, seed: str = ENSEMBLE) -> pd.Series:
+    """One run's row of a table of results."""
+    keys = (results["model"] == model) & (results["regime"] == regime) & (results["seed"] == seed)
+    return results[keys & (results["metric"] == metric)].iloc[0]

@@ -9,7 +9,7 @@ import pandas as pd
 from lesion_utils.config.schema import Comparison
 from lesion_utils.core.names import COMBINATION, MODEL_NAMES, REGIME_NAMES, name_series
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
-from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, find_missing, iterate_runs
+from lesion_utils.evaluation.predictions import ENSEMBLE, find_missing, iterate_runs
 
 #: How the regime of a classical classifier on frozen features begins.
 CLASSICAL = "features:"
@@ -20,11 +20,14 @@ def find_classical(table: pd.DataFrame) -> pd.Series:
     return table["regime"].str.startswith(CLASSICAL) & (table["model"] != COMBINATION)
 
 
-def rank_on_validation(predictions: pd.DataFrame, params: Comparison) -> pd.DataFrame:
+def rank_on_validation(predictions: pd.DataFrame) -> pd.DataFrame:
     """All rows of the study, seeds averaged, the highest average precision on the validation images first.
 
     A network's kept epoch was chosen on these images too, a classifier's settings were not, so the first are flattered
     a little; and validation sets are small. It is a choice that the test images had no part in, no more.
+
+    Args:
+        predictions: from `add_ensembles`.
 
     Returns:
         `name`, `model`, `regime`, `images`, `ap` and `auc` on the validation images; empty without any of these.
@@ -38,7 +41,7 @@ def rank_on_validation(predictions: pd.DataFrame, params: Comparison) -> pd.Data
             "ap": average_precision(validation["target"], validation["probability"]),
             "auc": roc_auc(validation["target"], validation["probability"]),
         }
-        for (model, regime, seed), validation, _ in iterate_runs(add_ensembles(predictions, params.combinations))
+        for (model, regime, seed), validation, _ in iterate_runs(predictions)
         if seed == ENSEMBLE and not validation.empty
     ]
     table = pd.DataFrame(rows, columns=["name", "model", "regime", "images", "ap", "auc"])

@@ -18,7 +18,7 @@ from lesion_utils.evaluation.paired_tests import (
     compare_mcnemar,
     detectable_difference,
 )
-from lesion_utils.evaluation.predictions import add_ensembles, select_run
+from lesion_utils.evaluation.predictions import select_run
 
 #: The two networks, in the order of their difference.
 PAIR = ("resnet50", "vgg19")
@@ -37,9 +37,9 @@ def compare_networks(predictions: pd.DataFrame, params: Comparison) -> pd.DataFr
         `difference`, `low`, `high`, `error`, `p`, `of_record` (bool: the test that speaks for its metric), `primary`
         (bool). Empty when the networks share no regime.
     """
-    everyone, rows = add_ensembles(predictions), []
+    rows = []
     for regime in REGIME_NAMES:
-        first, second = (select_run(everyone, model=model, regime=regime) for model in PAIR)
+        first, second = (select_run(predictions, model=model, regime=regime) for model in PAIR)
         if first.empty or second.empty:
             continue
         tests = _run_tests(first["target"], first["probability"], second["probability"], params)

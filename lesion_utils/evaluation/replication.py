@@ -12,7 +12,7 @@ from lesion_utils.evaluation.candidates import CLASSICAL, find_classical
 from lesion_utils.evaluation.evaluate import evaluate
 from lesion_utils.evaluation.intervals import map_draws, percentile_interval
 from lesion_utils.evaluation.literature import SECONDARY_MARK
-from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, select_run
+from lesion_utils.evaluation.predictions import ENSEMBLE, select_run
 
 #: What Lopez et al. print for each regime, and the specificity that the imbalance of the official test set calls for.
 LOPEZ_METRICS = ("accuracy", "sensitivity", "specificity", "precision", "log_loss")
@@ -51,7 +51,7 @@ def tabulate_regimes(
     is set beside the mean over many such subsets, whose spread says what one subset is worth.
 
     Args:
-        predictions: as `read_predictions` returns them; networks enter by their mean probability over seeds.
+        predictions: from `add_ensembles`; networks enter by their mean probability over seeds.
         results: from `tabulate_results`.
         published: from `read_published`.
         params: size and number of the balanced subsets, seed, confidence.
@@ -65,9 +65,8 @@ def tabulate_regimes(
     own = own[own["model"] != COMBINATION]
     official = own[own["metric"].isin(LOPEZ_METRICS)].assign(balanced=False, sd=np.nan, mark="")
     parts = [official.assign(source=official["model"].map(MODEL_NAMES))]
-    everyone = add_ensembles(predictions)
     for (model, regime), _ in own.groupby(["model", "regime"], sort=False):
-        run = select_run(everyone, model=model, regime=regime)
+        run = select_run(predictions, model=model, regime=regime)
         parts.append(_evaluate_balanced(run, params).assign(regime=regime, source=MODEL_NAMES.get(model, model)))
     parts.append(_list_lopez(published))
     table = pd.concat(parts, ignore_index=True)

@@ -22,7 +22,7 @@ from lesion_utils.evaluation.intervals import (
     place_scores,
 )
 from lesion_utils.evaluation.metrics import average_precision, rank_scores, roc_auc
-from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, iterate_runs
+from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_runs
 
 #: The row that pools all blocks: pairs of a malignant and a benign image of one and the same block.
 WITHIN = "within blocks"
@@ -42,7 +42,7 @@ def tabulate_blocks(predictions: pd.DataFrame, params: Comparison) -> pd.DataFra
         has fewer than two images of a class. Models enter by their mean probability over seeds, with the combinations.
     """
     rows, weights = [], {}
-    for (model, regime, seed), _, test in iterate_runs(add_ensembles(predictions, params.combinations)):
+    for (model, regime, seed), _, test in iterate_runs(predictions):
         if seed != ENSEMBLE:
             continue
         run = {"model": model, "regime": regime, "name": name_series(model, regime)}
@@ -112,7 +112,7 @@ def tabulate_exclusions(
         `removed` (images), `value_in`, `value_out` (with and without them), `change` (out minus in).
     """
     rows = []
-    for (model, regime, seed), validation, test in iterate_runs(add_ensembles(predictions, params.combinations)):
+    for (model, regime, seed), validation, test in iterate_runs(predictions):
         if seed != ENSEMBLE:
             continue
         run = {"model": model, "regime": regime, "name": name_series(model, regime)}

@@ -16,7 +16,7 @@ from lesion_utils.evaluation.evaluate import evaluate_with_intervals, label_metr
 from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.evaluation.literature import SECONDARY_MARK
 from lesion_utils.evaluation.metrics import choose_threshold
-from lesion_utils.evaluation.predictions import ENSEMBLE, RUN, add_ensembles, iterate_runs
+from lesion_utils.evaluation.predictions import ENSEMBLE, RUN, iterate_runs
 
 #: Columns of the leaderboard that come with an interval.
 LEADERBOARD_METRICS = ("ap", "auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
@@ -28,8 +28,8 @@ def tabulate_results(predictions: pd.DataFrame, params: Comparison) -> pd.DataFr
     The second threshold is chosen on the run's own validation rows; a run without them has no metrics `*_at_target`.
 
     Args:
-        predictions: as `read_predictions` returns them.
-        params: draws, seed, confidence, the target sensitivity and the combinations.
+        predictions: from `add_ensembles`.
+        params: draws, seed, confidence and the target sensitivity.
 
     Returns:
         one row per run and metric: `model` ("combination" for those), `regime`, `seed` (text; "ensemble" for the mean
@@ -37,7 +37,7 @@ def tabulate_results(predictions: pd.DataFrame, params: Comparison) -> pd.DataFr
         `threshold` (from validation, or NaN).
     """
     weights, parts = None, []
-    for (model, regime, seed), validation, test in iterate_runs(add_ensembles(predictions, params.combinations)):
+    for (model, regime, seed), validation, test in iterate_runs(predictions):
         if test.empty:
             raise DataError(f"run {model}, {regime}, seed {seed} has no test scores", do="run its notebook again")
         if weights is None:  # every run scores the same images in the same order
@@ -125,7 +125,7 @@ def tabulate_calibration(predictions: pd.DataFrame, params: Comparison) -> pd.Da
         perfect calibration would show.
     """
     rows = []
-    for (model, regime, seed), validation, test in iterate_runs(add_ensembles(predictions, params.combinations)):
+    for (model, regime, seed), validation, test in iterate_runs(predictions):
         if seed != ENSEMBLE or validation.empty:
             continue
         calibrated = calibrate_run(validation, test)

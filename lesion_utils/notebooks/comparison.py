@@ -28,12 +28,12 @@ class Best(NamedTuple):
     rivals: int
 
 
-def find_best(predictions: pd.DataFrame, results: pd.DataFrame, params: Comparison) -> Best | None:
+def find_best(predictions: pd.DataFrame, results: pd.DataFrame) -> Best | None:
     """The row that validation puts first among all networks, classifiers and combinations with test scores.
 
     None where there are no validation scores.
     """
-    ranked = rank_on_validation(predictions, params).merge(results[["model", "regime"]].drop_duplicates())
+    ranked = rank_on_validation(predictions).merge(results[["model", "regime"]].drop_duplicates())
     if ranked.empty:
         return None
     first = ranked.iloc[0]
@@ -52,7 +52,7 @@ def summarise(
     """What the prose of 05_comparison prints: every number formatted or ready to be, none typed by hand.
 
     Args:
-        predictions: as `read_predictions` returns them.
+        predictions: from `add_ensembles`.
         results: from `tables.tabulate_results`.
         seeds: from `tables.summarise_seeds`.
         comparisons: from `compare_networks`.
@@ -67,7 +67,7 @@ def summarise(
     """
     test = predictions[predictions["split"] == "test"].drop_duplicates("image_id")
     images, malignant = len(test), int(test["target"].sum())
-    smallest, best = find_power(comparisons, params), find_best(predictions, results, params)
+    smallest, best = find_power(comparisons, params), find_best(predictions, results)
     primary = comparisons[comparisons["primary"]]
     aims = judge_aims(results, params.aims, best=best and (best.model, best.regime), confidence=params.confidence)
     baseline = (

@@ -16,7 +16,7 @@ from lesion_utils.evaluation.calibration import calibrate_run, trace_decision_cu
 from lesion_utils.evaluation.candidates import CLASSICAL
 from lesion_utils.evaluation.evaluate import Curve, band_precision_recall, band_roc
 from lesion_utils.evaluation.intervals import draw_weights
-from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, iterate_runs, write_submission
+from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_runs, write_submission
 from lesion_utils.evaluation.tables import format_value
 
 #: Probabilities of malignancy from which one might act, for decision curves.
@@ -36,13 +36,13 @@ def collect_ensembles(predictions: pd.DataFrame, *, runs: Collection[tuple[str, 
     """Gather the networks' ensembles; classical classifiers have tables of their own.
 
     Args:
-        predictions: as `read_predictions` returns them.
+        predictions: from `add_ensembles`.
         runs: only these, as (model, regime); all by default.
     """
     probs, calibrated, test = {}, {}, pd.DataFrame()
-    for (model, trained, seed), validation, rows in iterate_runs(add_ensembles(predictions)):
-        wanted = not trained.startswith(CLASSICAL) and (runs is None or (model, trained) in runs)
-        if seed == ENSEMBLE and wanted:
+    for (model, trained, seed), validation, rows in iterate_runs(predictions):
+        network = model != COMBINATION and not trained.startswith(CLASSICAL)
+        if seed == ENSEMBLE and network and (runs is None or (model, trained) in runs):
             name, test = name_series(model, trained), rows
             probs[name] = rows["probability"].to_numpy()
             calibrated[name] = calibrate_run(validation, rows).after
@@ -79,14 +79,14 @@ def trace_benefit(models: Ensembles) -> pd.DataFrame:
     return trace_decision_curves(models.targets, models.calibrated, thresholds=THRESHOLDS)
 
 
-def write_submissions(predictions: pd.DataFrame, params: Comparison, *, folder: Path, prefix: str) -> pd.DataFrame:
+def write_submissions(predictions: pd.DataFrame, *, folder: Path, prefix: str) -> pd.DataFrame:
     """Write each network's ensemble and each combination as an entry to the challenge, `<folder>/<prefix>_*.csv`.
 
     Returns:
         one row per entry: `name` and `file`.
     """
     rows = []
-    for (model, regime, seed), _, test in iterate_runs(add_ensembles(predictions, params.combinations)):
+    for (model, regime, seed), _, test in iterate_runs(predictions):
         if seed == ENSEMBLE and (model == COMBINATION or not regime.startswith(CLASSICAL)):
             stem = re.sub(r"[^\w.-]+", "_", f"{prefix}_{model}_{regime}").strip("_")
             path = write_submission(test, folder / f"{stem}.csv")

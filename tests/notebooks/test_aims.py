@@ -17,7 +17,7 @@ from lesion_utils.notebooks.comparison import find_best, summarise
 
 @pytest.fixture(scope="module")
 def predictions():
-    return draw_predictions()
+    return add_ensembles(draw_predictions())
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_single_network_is_judged_by_the_mean_of_the_seeds(results, single):
 
 
 def test_the_best_row_is_judged_as_it_stands(predictions, results, single):
-    run = select_run(add_ensembles(predictions), model="resnet50", regime="finetune")
+    run = select_run(predictions, model="resnet50", regime="finetune")
     averaged = sk.average_precision_score(run["target"], run["probability"])
     assert abs(averaged - single) > 0.001, "the test could not tell the two apart"
     (said,) = judge(results, {"best": Aim(ap=0.5, auc=None)}, best=("resnet50", "finetune"))
@@ -66,4 +66,4 @@ def test_aims_are_among_the_sentences_of_the_study(predictions, results):
     compared = compare_networks(predictions, params)
     summary = summarise(predictions, results, summarise_seeds(results), compared, params)
     assert len(summary["aims"]) == 2 and set(summary["aims"]) <= set(summary["sentences"])
-    assert find_best(predictions, results, params).name in summary["aims"][0]
+    assert find_best(predictions, results).name in summary["aims"][0]

@@ -40,7 +40,6 @@ COMPARISON = Comparison(
     balanced_subset=75,
     balanced_repeats=50,
     combinations={},
-    aims={},
 )
 
 

@@ -17,13 +17,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Regime = Literal["scratch", "features", "finetune"]
 Classifier = Literal["logistic", "knn", "svm_linear", "svm_rbf", "svm_cubic", "random_forest", "gradient_boosting"]
 
-#: Whose test score may be aimed at.
-AimedRow = Literal[
-    "best",
-    "resnet50/scratch", "resnet50/features", "resnet50/finetune",
-    "vgg19/scratch", "vgg19/features", "vgg19/finetune",
-]  # fmt: skip
-
 #: The two regimes that start from pretrained weights.
 PRETRAINED_REGIMES = ("features", "finetune")
 
@@ -221,13 +214,6 @@ class Primary(Section):
     alpha: Fraction = Field(description="two-sided significance level")
 
 
-class Aim(Section):
-    """What a row is to reach on the test images."""
-
-    ap: Fraction | None = Field(description="average precision, at least; null: no aim")
-    auc: Fraction | None = Field(description="area under the ROC curve, at least; null: no aim")
-
-
 class Comparison(Section):
     """comparison.yaml: the statistics of 05_comparison."""
 
@@ -246,10 +232,6 @@ class Comparison(Section):
     combinations: dict[str, list[str]] = Field(
         description="name shown: [members] whose probabilities are averaged, each `network/regime` or "
         "`network/features:classifier` and itself the mean over its seeds; {} for none"
-    )
-    aims: dict[AimedRow, Aim] = Field(
-        description="what is to be reached on the test images, by a single network of `network/regime` or by the row "
-        "that validation puts first (`best`); {} for none"
     )
 
     @model_validator(mode="after")

@@ -14,7 +14,6 @@ from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.evaluation.ranking import find_power, state_power, state_primary
 from lesion_utils.evaluation.tables import format_spread, format_value
-from lesion_utils.notebooks.aims import judge_aims
 
 
 class Best(NamedTuple):
@@ -56,20 +55,19 @@ def summarise(
         results: from `tables.tabulate_results`.
         seeds: from `tables.summarise_seeds`.
         comparisons: from `compare_networks`.
-        params: the declared comparison, confidence, power, combinations and aims.
+        params: the declared comparison, confidence, power and combinations.
         standing: from `state_standing`, to be said with the rest.
 
     Returns:
         `images`, `malignant`, `prevalence`, `always_benign_accuracy`, `regimes` (trained), `power` (a sentence),
         `primary` (the tested row or None), `detectable_auc_difference` (None where it cannot be had), `best` (the row
-        that validation puts first, with its AP there, or None), `aims` (sentences), `headline` (rows of `label`,
+        that validation puts first, with its AP there, or None), `headline` (rows of `label`,
         `metric`, `value`, `low`, `high`, `n`) and `sentences`. Ready for JSON.
     """
     test = predictions[predictions["split"] == "test"].drop_duplicates("image_id")
     images, malignant = len(test), int(test["target"].sum())
     smallest, best = find_power(comparisons, params), find_best(predictions, results)
     primary = comparisons[comparisons["primary"]]
-    aims = judge_aims(results, params.aims, best=best and (best.model, best.regime), confidence=params.confidence)
     baseline = (
         f"The test set holds {images} images, {malignant} of them malignant; calling every image benign is right in "
         f"{100 * (images - malignant) / images:.1f} %, so accuracy is no headline."
@@ -84,7 +82,6 @@ def summarise(
         "primary": None if primary.empty else _read_row(primary.iloc[0]),
         "detectable_auc_difference": None if np.isnan(smallest) else smallest,
         "best": None if best is None else {"name": best.name, "validation_ap": best.validation_ap},
-        "aims": aims,
         "headline": _list_headline(results, primary, params, best, images),
         "sentences": [
             state_primary(comparisons, params),
@@ -92,7 +89,6 @@ def summarise(
             *_describe_models(results, seeds, params),
             *([] if best is None else [_describe_best(best, results)]),
             *([standing] if standing else []),
-            *aims,
             *describe_left_out(predictions, params),
             baseline,
         ],

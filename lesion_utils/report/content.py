@@ -121,11 +121,6 @@ class Report:
         return self.metrics.get("05_comparison", {}).get("sentences", [])
 
     @property
-    def aims(self) -> list[str]:
-        """What was to be reached, and by how much it was or was not."""
-        return self.metrics.get("05_comparison", {}).get("aims", [])
-
-    @property
     def synthetic(self) -> bool:
         """True unless every sign says that the images are real."""
         signs = [run.get("data", {}).get("synthetic", True) for step, run in self.runs.items() if step != "index"]

@@ -75,8 +75,8 @@ def render_block(report: Report, *, figure: str | None = None) -> str:
     lines += ["| | metric | value | interval | images |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join(_spell_row(item))} |" for item in report.headline]
     remarks = report.runs.get("data", {}).get("params", {}).get("data", {}).get("remarks", [])
-    if notes := [*report.aims, *remarks]:
-        lines += ["", *(f"- {_escape(note)}" for note in notes)]
+    if remarks:
+        lines += ["", *(f"- {_escape(remark)}" for remark in remarks)]
     return "\n".join(lines) + "\n"
 
 

@@ -147,21 +147,6 @@ def test_a_study_may_have_no_combination(study):
     assert load_study(study).comparison.combinations == {}
 
 
-@pytest.mark.parametrize(
-    ("aims", "sentence"),
-    [
-        ("{vgg16/finetune: {ap: 0.6, auc: null}}", "allowed here: best, resnet50/scratch"),
-        ("{best: {ap: 1.2, auc: null}}", "below 1"),
-        ("{best: {ap: 0.6}}", "auc"),
-    ],
-)
-def test_an_aim_is_of_a_row_and_a_share(study, aims, sentence):
-    edit(study, "comparison.yaml", "aims: {}", f"aims: {aims}")
-    assert sentence in refuse(study)
-    edit(study, "comparison.yaml", f"aims: {aims}", "aims: {best: {ap: 0.6, auc: null}}")
-    assert load_study(study).comparison.aims["best"].ap == 0.6
-
-
 def test_an_unknown_study_lists_those_that_exist():
     with pytest.raises(ParamsError, match="one of demo, isic2016, isic2016_640px, isic2016_quick"):
         _ = Study("demmo").params_dir

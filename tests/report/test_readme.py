@@ -107,12 +107,6 @@ def test_remarks_of_a_study_stand_below_its_numbers(project):
     assert render_block(Report(study.report_dir)).endswith("\n\n- The images are copies.\n")
 
 
-def test_what_was_aimed_at_stands_below_the_numbers_too(project):
-    path = Study("demo").metrics / "05_comparison.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"aims": ["Aim: AP of 0.65. Missed by 0.05."]}))
-    assert "\n\n- Aim: AP of 0.65. Missed by 0.05.\n" in render_block(Report(Study("demo").report_dir))
-
-
 def test_a_published_result_has_a_row_without_an_interval(project):
     path = Study("demo").metrics / "05_comparison.json"
     metrics = json.loads(path.read_text())

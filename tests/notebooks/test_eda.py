@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 from sklearn.metrics import confusion_matrix, roc_auc_score
-from tiny_study import make_params
 
 from lesion_utils.config.load import load_study
 from lesion_utils.config.schema import Augmentation
@@ -15,6 +14,7 @@ from lesion_utils.core.paths import Study, params_root
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals
 from lesion_utils.evaluation.first_look import look_at
 from lesion_utils.evaluation.intervals import draw_weights
+from lesion_utils.evaluation.predictions import add_ensembles
 from lesion_utils.notebooks import augmentation, eda, ensembles, finetune
 
 
@@ -74,23 +74,23 @@ def test_the_detail_is_the_most_pretrained_regime_and_the_mean_of_its_seeds(pred
 
 
 def test_ensembles_hold_networks_and_not_classical_classifiers(predictions):
-    models = ensembles.collect_ensembles(predictions)
+    models = ensembles.collect_ensembles(add_ensembles(predictions))
     assert sorted(models.probs) == [
         "ResNet50, fine-tuned", "ResNet50, from scratch", "VGG19, fine-tuned", "VGG19, from scratch"
     ]  # fmt: skip
-    only = ensembles.collect_ensembles(predictions, runs=[("vgg19", "scratch")])
+    only = ensembles.collect_ensembles(add_ensembles(predictions), runs=[("vgg19", "scratch")])
     assert list(only.probs) == ["VGG19, from scratch"]
 
 
 def test_scaling_changes_probabilities_and_no_ranking(predictions):
-    models = ensembles.collect_ensembles(predictions)
+    models = ensembles.collect_ensembles(add_ensembles(predictions))
     for name, before in models.probs.items():
         assert not np.allclose(before, models.calibrated[name])
         assert roc_auc_score(models.targets, before) == roc_auc_score(models.targets, models.calibrated[name])
 
 
 def test_entries_for_the_challenge_hold_every_test_image_once(predictions, tmp_path):
-    written = ensembles.write_submissions(predictions, make_params().comparison, folder=tmp_path, prefix="entry")
+    written = ensembles.write_submissions(add_ensembles(predictions), folder=tmp_path, prefix="entry")
     assert len(written) == 4
     for name in written["file"]:
         entry = pd.read_csv(tmp_path / name)

@@ -21,6 +21,8 @@ class Site:
         ranges: whether parts of files are served.
         version: the ETag; None sends none.
         shift: bytes by which a part begins too late.
+        headers: sent with every answer.
+        delay: before every answer, seconds.
     """
 
     files: dict[str, bytes]
@@ -30,6 +32,8 @@ class Site:
     ranges: bool = True
     version: str | None = '"one"'
     shift: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    delay: float = 0
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     sent: int = 0
     address: str = ""
@@ -45,8 +49,16 @@ def serve(site: Site):
         def log_message(self, *_):
             pass
 
+        def do_HEAD(self):
+            self.do_GET()
+
         def do_GET(self):
-            name = self.path.rpartition("/")[2]
+            name = (
+                self.path.removeprefix("/")
+                if self.path.removeprefix("/") in site.files
+                else self.path.rpartition("/")[2]
+            )
+            time.sleep(site.delay)
             site.asked.append((name, self.headers.get("Range")))
             if site.status.get(name):
                 return self.refuse(site.status[name].pop(0))
@@ -61,11 +73,11 @@ def serve(site: Site):
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-            if site.version:
-                self.send_header("ETag", site.version)
+            for header, value in (site.headers | ({"ETag": site.version} if site.version else {})).items():
+                self.send_header(header, value)
             self.send_header("Content-Length", str(len(body) - start))
             self.end_headers()
-            return self.send_body(body[start:])
+            return self.send_body(body[start:]) if self.command == "GET" else None
 
         def send_body(self, body):
             cut = site.drop_after.pop(0) if site.drop_after else None

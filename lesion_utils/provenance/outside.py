@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from lesion_utils.config.schema import Data, Network
@@ -23,6 +24,22 @@ MANIFEST = "manifest.csv"
 #: What a weights file may be called, and its name on the hub.
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 HUB_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The one file that a tag means: the commit of its repository on the hub, and the SHA-256 of its bytes."""
+
+    revision: str
+    sha256: str
+
+
+#: Tags whose file is known beforehand. Any other is pinned when it is first used, in `pin_path`.
+PINNED = {
+    "resnet50.tv_in1k": Pin(
+        "78f3ecfdb38e06d9b8397f662e7ab8fee96026fa", "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888"
+    ),
+}
 
 #: Rooms whose modules the drawing imports and which draw nothing.
 _DRAW_NOTHING = tuple(f"{PACKAGE}/{room}/" for room in ("core", "config", "provenance"))
@@ -84,14 +101,35 @@ def find_local_weights(params: Network) -> tuple[Path, str, str | None] | None:
         path = folder / f"{params.backbone}{suffix}"
         if path.is_file():
             return path, "WEIGHTS_DIR", None
-    repository = _hub_cache() / f"models--timm--{params.backbone}"
+    repository, pin = hub_folder(params.backbone), read_pin(params.backbone)
     reference = repository / "refs" / "main"
-    if reference.is_file():
-        revision = reference.read_text().strip()
+    revisions = [pin.revision] if pin else []
+    revisions += [reference.read_text().strip()] if reference.is_file() else []
+    for revision in revisions:  # another commit may hold the very same file: what counts is its hash
         path = repository / "snapshots" / revision / HUB_FILE
         if path.is_file():
             return path, "hub", revision
     return None
+
+
+def read_pin(tag: str) -> Pin | None:
+    """The file that a tag means on this machine; None before its first use."""
+    if tag in PINNED:
+        return PINNED[tag]
+    try:
+        return Pin(**json.loads(pin_path(tag).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def pin_path(tag: str) -> Path:
+    """Where a tag is pinned at its first use: beside the weights."""
+    return hub_folder(tag) / "pin.json"
+
+
+def hub_folder(tag: str) -> Path:
+    """Where huggingface_hub keeps a tag's repository."""
+    return hub_cache() / f"models--timm--{tag}"
 
 
 def _stat_lines(path: Path) -> list[str]:
@@ -106,7 +144,7 @@ def _stat_lines(path: Path) -> list[str]:
         )
 
 
-def _hub_cache() -> Path:
+def hub_cache() -> Path:
     """Where huggingface_hub keeps its files; read from the same variables, without its second of import."""
     if cache := os.environ.get("HF_HUB_CACHE"):
         return Path(cache).expanduser()

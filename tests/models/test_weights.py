@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
+import timm
+import torch
+from loopback import Site, serve
 from pytest import fixture, mark, raises
+from safetensors.torch import save
+from tiny_study import make_params as make_tiny_params
 
 from lesion_utils.config.schema import Network
 from lesion_utils.core.errors import WeightsError
 from lesion_utils.models import weights
+from lesion_utils.models.licences import KNOWN, find_licence
+from lesion_utils.models.networks import build_network
 from lesion_utils.models.weights import find_weights
+from lesion_utils.provenance import outside
 from lesion_utils.provenance.outside import fingerprint_weights
 
 TAG = "resnet50.tv_in1k"
@@ -32,8 +38,9 @@ def make_params(name: str = "pretrained", *, backbone: str = TAG) -> Network:
 @fixture(autouse=True)
 def empty_machine(tmp_path, monkeypatch):
     """A machine without weights and without a network."""
-    for variable in ("WEIGHTS_DIR", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "https_proxy", "HTTPS_PROXY"):
+    for variable in ("WEIGHTS_DIR", "HF_HUB_CACHE", "OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HOME"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     return tmp_path
@@ -61,12 +68,13 @@ def test_a_tag_is_found_in_weights_dir(tmp_path, monkeypatch, suffix):
     source = find_weights(make_params())
     assert source.to_dict() == {
         "name": TAG, "file": f"{TAG}{suffix}", "origin": "WEIGHTS_DIR", "revision": None,
-        "sha256": hashlib.sha256(b"weights").hexdigest(), "bytes": 7,
+        "sha256": hashlib.sha256(b"weights").hexdigest(), "bytes": 7, "pinned": None, "licence": "bsd-3-clause",
     }  # fmt: skip
     assert str(tmp_path) not in json.dumps(source.to_dict())
 
 
 def test_weights_dir_comes_before_the_hubs_cache(tmp_path, monkeypatch):
+    monkeypatch.setitem(outside.PINNED, TAG, outside.Pin("elsewhere", hashlib.sha256(b"cached").hexdigest()))
     cached = put_into_hub_cache(tmp_path / "hf", b"cached")
     source = find_weights(make_params())
     assert (source.path, source.origin, source.revision) == (cached, "hub", REVISION)
@@ -104,95 +112,124 @@ def test_a_backbone_without_a_tag_is_refused():
         find_weights(make_params(backbone="resnet50"))
 
 
-@mark.parametrize("backbone, size", [(TAG, "102 MB"), ("vgg19.tv_in1k", "575 MB")])
-def test_missing_weights_say_what_to_fetch_and_where_to_put_it(tmp_path, monkeypatch, backbone, size):
+@mark.parametrize(
+    "backbone, size, at", [(TAG, "102 MB", outside.PINNED[TAG].revision), ("vgg19.tv_in1k", "575 MB", "main")]
+)
+def test_missing_weights_say_what_to_fetch_and_where_to_put_it(tmp_path, monkeypatch, backbone, size, at):
     monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
     with raises(WeightsError) as caught:
         find_weights(make_params(backbone=backbone))
     message = str(caught.value)
-    for part in (f"/timm/{backbone}/resolve/main/model.safetensors", size, f"{backbone}.safetensors", str(tmp_path)):
+    for part in (f"/timm/{backbone}/resolve/{at}/model.safetensors", size, f"{backbone}.safetensors", str(tmp_path)):
         assert part in message
 
 
-def hang(*args, **kwargs):
-    time.sleep(3)
-    raise OSError("timed out")
-
-
-def refuse(*args, **kwargs):
-    raise OSError("Name or service not known")
-
-
-@mark.parametrize("network", [hang, refuse])
-def test_no_network_is_an_error_within_a_second(monkeypatch, network):
-    monkeypatch.setattr(weights.socket, "create_connection", network)
+def test_no_network_is_an_error_at_once():
     start = time.monotonic()
-    with raises(WeightsError, match="cannot be reached"):
+    with raises(WeightsError, match=r"127\.0\.0\.1:9 does not give them"):
         find_weights(make_params())
-    assert time.monotonic() - start < 2  # HUB_PATIENCE is 0.8; the rest is for slow machines
+    assert time.monotonic() - start < 2  # nobody waits HUB_PATIENCE where nobody listens
 
 
-def test_offline_by_choice_asks_nobody(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(weights.socket, "create_connection", lambda *a, **k: 1 / 0)
-    with raises(WeightsError, match="HF_HUB_OFFLINE"):
+CONTENT = bytes(range(256)) * 1024
+SHA = hashlib.sha256(CONTENT).hexdigest()
+FILE = "timm/{}/resolve/{}/model.safetensors"
+
+
+@fixture
+def hub(monkeypatch):
+    """The hub as its client sees it: the branch and the commit have the file, told by SHA-256 and commit."""
+    files = {FILE.format(tag, at): CONTENT for tag in (TAG, "vgg19.tv_in1k") for at in ("main", REVISION)}
+    site = Site(files, version=f'"{SHA}"', headers={"X-Repo-Commit": REVISION})
+    with serve(site):
+        monkeypatch.setenv("HF_ENDPOINT", site.address)
+        monkeypatch.setitem(outside.PINNED, TAG, outside.Pin(REVISION, SHA))
+        yield site
+
+
+@mark.parametrize(("tag", "who"), [(TAG, "by the project"), ("vgg19.tv_in1k", "at first use")])
+def test_weights_are_fetched_once_and_pinned(hub, tag, who):
+    found = find_weights(make_params(backbone=tag)).to_dict()
+    assert (found["origin"], found["revision"], found["sha256"], found["pinned"]) == ("hub", REVISION, SHA, who)
+    assert found["licence"] == "bsd-3-clause"
+    asked = len(hub.asked)
+    assert find_weights(make_params(backbone=tag)).to_dict() == found and len(hub.asked) == asked
+    assert outside.read_pin(tag) == outside.Pin(REVISION, SHA)
+
+
+def test_a_broken_line_is_taken_up_where_it_broke(hub, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 10_000)  # 10 MB, more than this file has
+    hub.drop_after = [100_000]
+    assert find_weights(make_params()).sha256 == SHA
+    assert [part for _, part in hub.asked if part] == ["bytes=100000-"]
+
+
+@mark.parametrize("status", [401, 404])
+def test_a_hub_that_refuses_is_quoted(hub, status):
+    hub.status = {"model.safetensors": [status] * 9}
+    hub.files.clear()
+    with raises(WeightsError, match=f"does not give them.*{status}"):
         find_weights(make_params())
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a download of one file needs."""
-
-    content = b"the weights"
-
-    def do_HEAD(self):
-        found = self.path == f"/timm/{TAG}/resolve/main/model.safetensors" or REVISION in self.path
-        self.send_response(200 if found else 404)
-        if not found:
-            self.send_header("X-Error-Code", "RepoNotFound")
-        self.send_header("ETag", f'"{hashlib.sha256(self.content).hexdigest()}"')
-        self.send_header("X-Repo-Commit", REVISION)
-        self.send_header("Content-Length", str(len(self.content) if found else 0))
-        self.end_headers()
-        return found
-
-    def do_GET(self):
-        if self.do_HEAD():
-            self.wfile.write(self.content)
-
-    def log_message(self, *args):
-        pass
+@mark.parametrize("tag", [TAG, "vgg19.tv_in1k"])
+def test_other_bytes_than_those_pinned_are_refused_and_removed(hub, tag):
+    """Damaged on the way (the hub says another SHA-256), or changed on the hub since the project pinned them."""
+    for name in hub.files:
+        hub.files[name] = CONTENT[::-1]
+    with raises(WeightsError, match=r"(?s)not the one that this tag means.*expected  SHA-256 " + SHA):
+        find_weights(make_params(backbone=tag))
+    assert outside.find_local_weights(make_params(backbone=tag)) is None
 
 
-FIND = """
-import json, sys
-from lesion_utils.core.errors import WeightsError
-from lesion_utils.config.schema import Network
-from lesion_utils.models.weights import find_weights
-try:
-    print(json.dumps(find_weights(Network.model_construct(backbone=sys.argv[1], weights="pretrained")).to_dict()))
-except WeightsError as error:
-    print(error)
-"""
+def test_a_pinned_file_that_changes_in_the_cache_is_refused(hub):
+    path = find_weights(make_params(backbone="vgg19.tv_in1k")).path
+    path.resolve().write_bytes(b"other")
+    with raises(WeightsError, match="not the one that this tag means"):
+        find_weights(make_params(backbone="vgg19.tv_in1k"))
 
 
-@mark.slow
-def test_weights_are_downloaded_from_the_hub_once():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    environment = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "NO_PROXY": "127.0.0.1"}
+def test_a_slow_hub_is_waited_for_and_one_too_slow_is_an_error_that_says_so(hub, monkeypatch):
+    hub.delay = 1.0
+    assert find_weights(make_params()).sha256 == SHA
+    monkeypatch.setattr(weights, "HUB_PATIENCE", 0.2)
+    with raises(WeightsError, match="although it was given"):
+        find_weights(make_params(backbone="vgg19.tv_in1k"))
 
-    def find(tag: str) -> str:
-        return subprocess.run([sys.executable, "-c", FIND, tag], env=environment, capture_output=True, text=True).stdout
 
-    try:
-        first = json.loads(find(TAG))
-        assert "404" in find("resnet50.nobody_in1k")
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert (first["origin"], first["revision"]) == ("hub", REVISION)
-    assert first["sha256"] == hashlib.sha256(Hub.content).hexdigest()
-    assert json.loads(find(TAG)) == first  # the hub is gone
+@mark.parametrize("variable", ["OFFLINE", "HF_HUB_OFFLINE"])
+def test_offline_by_choice_asks_nobody(hub, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    with raises(WeightsError, match=f"and {variable} is set"):
+        find_weights(make_params())
+    assert hub.asked == []
+    monkeypatch.setenv(variable, "0")
+    assert find_weights(make_params()).origin == "hub"
+
+
+def test_a_network_of_timm_starts_from_the_hubs_file(hub, monkeypatch):
+    tag = "resnet10t.c3_in1k"
+    random = timm.create_model("resnet10t").state_dict()
+    content = save(random)
+    hub.files |= {FILE.format(tag, at): content for at in ("main", REVISION)}
+    hub.version = f'"{hashlib.sha256(content).hexdigest()}"'
+    settings = make_tiny_params(backbone=tag, weights="pretrained").resnet50
+    model = build_network(settings, pretrained=True, seed=0)
+    assert all(torch.equal(v, random[name]) for name, v in model.state_dict().items() if not name.startswith("fc."))
+
+
+@mark.parametrize(
+    ("name", "origin", "sha256", "licence"),
+    [
+        (TAG, "hub", "", "bsd-3-clause"),
+        ("mine.pth", "file", "", None),
+        ("mine.pth", "file", next(iter(KNOWN)), "Uber Non-Commercial License"),
+        ("convnext_tiny.dinov3_lvd1689m", "WEIGHTS_DIR", "", "dinov3-license"),
+    ],
+)
+def test_licences_are_known_by_tag_or_by_content(name, origin, sha256, licence):
+    found = find_licence(name, origin, sha256)
+    assert (found and found.name) == licence
 
 
 def test_neither_torch_nor_the_hubs_client_is_imported():

@@ -1,0 +1,55 @@
+"""Licences of pretrained weights, and what follows from them for a network that was trained from such weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Licence:
+    """The terms of a weights file.
+
+    Attributes:
+        name: as people write it.
+        code: as the hub's model cards have it, such as "bsd-3-clause"; "other" for what they have no code for.
+        link: to its text; "" where it is a common one.
+        follows: what holds for whatever is made from the weights, in a sentence; "" where no more than their notice.
+    """
+
+    name: str
+    code: str
+    link: str = ""
+    follows: str = ""
+
+
+#: The decoded "Permute, Quantize, and Fine-tune" ResNet50 (Martinez et al. 2021). Sections 2, 4 and 5 of the licence.
+_UBER = Licence(
+    "Uber Non-Commercial License",
+    "other",
+    "https://github.com/uber-research/permute-quantize-finetune/blob/main/LICENSE",
+    "These weights, networks trained from them and their results are for non-commercial use only. Whoever shows a "
+    "result says where the weights come from and names this licence; whoever passes the network on adds the licence's "
+    "text, says what was changed and when, and grants no broader rights.",
+)
+
+#: By SHA-256: a file's name proves nothing.
+KNOWN = {"575e685e942f2603fec27fb9a44d549d8ea924a4f46bc37fbd642f0d059d74c2": _UBER}
+
+
+def find_licence(name: str, origin: str, sha256: str) -> Licence | None:
+    """The licence of a weights file, as `WeightsSource` describes it; None where nobody here knows.
+
+    A tag has the licence that timm states. A file that a person named is known by its content only.
+    """
+    if sha256 in KNOWN:
+        return KNOWN[sha256]
+    if origin == "file":
+        return None
+    import timm
+
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    code = getattr(config, "license", None)
+    if not code:
+        return None
+    follows = "For non-commercial use only, and so is what is made from them." if "-nc" in code else ""
+    return Licence(code, code, follows=follows)

@@ -2,6 +2,7 @@
 #
 # Each step depends on the file of its key (reports/<study>/keys/<step>.json): its parameters and the code that it
 # reaches. That file's time changes only when its content does, so `make` runs what a change concerns, and nothing else.
+# Its target is its mark (keys/<step>.done.json), which a run removes first and writes last, after everything else.
 
 STUDY  ?= demo
 VENV   ?= .venv
@@ -11,7 +12,7 @@ PYTHON ?= python3
 
 BIN   := $(VENV)/bin
 ENV   := $(VENV)/.installed-$(word 1,$(shell cksum < requirements.lock))
-REPORT := $(or $(REPORTS_DIR),reports)/$(STUDY)
+KEYS  := $(or $(REPORTS_DIR),reports)/$(STUDY)/keys
 LESION := $(BIN)/python -m lesion_utils
 NOTEBOOKS := 01_eda 02_augmentation_preview 03_resnet50_finetune 04_vgg19_finetune 05_comparison
 STEPS     := data $(NOTEBOOKS) index
@@ -29,32 +30,26 @@ help:  ## this page
 
 # --- the graph --------------------------------------------------------------------------------------------------------
 
-all: $(REPORT)/index.html  ## the whole study: data, notebooks, report; only what changed runs
-data: $(REPORT)/data/manifest.json  ## fetch or draw the images, verify, split and decode them
+all: $(KEYS)/index.done.json  ## the whole study: data, notebooks, report; only what changed runs
+data: $(KEYS)/data.done.json  ## fetch or draw the images, verify, split and decode them
 report: all  ## the same as all: the index page needs every step
-$(NOTEBOOKS): %: $(REPORT)/notebooks/%.ipynb
+$(NOTEBOOKS): %: $(KEYS)/%.done.json
 
 # One call writes every key. A pattern with several targets is one rule, in every release of make.
 $(foreach step,$(STEPS),%/keys/$(step).json): FORCE | $(ENV)
 	@$(LESION) keys $(STUDY)
 
-MANIFEST := $(REPORT)/data/manifest.json
-EXECUTED := $(NOTEBOOKS:%=$(REPORT)/notebooks/%.ipynb)
-
-$(MANIFEST): $(REPORT)/keys/data.json
-	@$(LESION) run data $(STUDY)
-
-$(EXECUTED): $(REPORT)/notebooks/%.ipynb: $(REPORT)/keys/%.json $(MANIFEST)
+$(STEPS:%=$(KEYS)/%.done.json): $(KEYS)/%.done.json: $(KEYS)/%.json
 	@$(LESION) run $* $(STUDY)
 
-$(REPORT)/notebooks/05_comparison.ipynb: $(filter %01_eda.ipynb %_finetune.ipynb,$(EXECUTED))
-
-$(REPORT)/index.html: $(REPORT)/keys/index.json $(EXECUTED)
-	@$(LESION) run index $(STUDY)
+EXECUTED := $(NOTEBOOKS:%=$(KEYS)/%.done.json)
+$(EXECUTED): $(KEYS)/data.done.json
+$(KEYS)/05_comparison.done.json: $(filter %01_eda.done.json %_finetune.done.json,$(EXECUTED))
+$(KEYS)/index.done.json: $(EXECUTED)
 
 # --- questions and checks ---------------------------------------------------------------------------------------------
 
-select: $(MANIFEST) | $(ENV)  ## settings compared on the training images, before a study fixes its own
+select: $(KEYS)/data.done.json | $(ENV)  ## settings compared on the training images, before a study fixes its own
 	@$(LESION) select $(STUDY)
 
 why: | $(ENV)  ## a sentence per step: would it run, and why

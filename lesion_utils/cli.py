@@ -106,18 +106,18 @@ def run(options: argparse.Namespace) -> None:
 
 def tell_why(options: argparse.Namespace) -> None:
     from lesion_utils.config.load import load_study
-    from lesion_utils.pipeline import forecast
+    from lesion_utils.pipeline import graph
 
     study = Study(options.study)
-    print(forecast.tell_why(study, load_study(study.params_dir)))
+    print(graph.tell_why(study, load_study(study.params_dir)))
 
 
 def tell_plan(options: argparse.Namespace) -> None:
     from lesion_utils.config.load import load_study
-    from lesion_utils.pipeline import forecast
+    from lesion_utils.pipeline import graph
 
     study = Study(options.study)
-    print(forecast.tell_plan(study, load_study(study.params_dir)))
+    print(graph.tell_plan(study, load_study(study.params_dir)))
 
 
 def examine(options: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ def prepare_study(study, params, *, on_progress=None):
 '''
 REPORT = '''
 """The steps' names instead of a report."""
-def build_site(study, params):
+def build_site(study, params, *, on_progress):
     names = sorted(path.parent.name for path in study.runs.glob("*/run.json"))
     (study.report_dir / "index.html").write_text(" ".join(names))
 '''

@@ -156,9 +156,9 @@ def test_make_and_the_graph_agree():
     """The Makefile's edges are those of `graph.STEPS`, up to what follows from others."""
     command = ["make", "-pnq", "VENV=/nowhere", "all"]
     asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=clean_environment())
-    step_of = {f"reports/demo/{step.target}": name for name, step in STEPS.items()}
+    step_of = {f"reports/demo/{step.mark}": name for name, step in STEPS.items()}
     for name, step in STEPS.items():
-        line = re.search(rf"^reports/demo/{re.escape(step.target)}: (.*)$", asked.stdout, re.MULTILINE)
+        line = re.search(rf"^reports/demo/{re.escape(step.mark)}: (.*)$", asked.stdout, re.MULTILINE)
         direct = {step_of[path] for path in line[1].split() if path in step_of}
         implied = direct | {above for below in direct for above in list_upstream(STEPS[below])}
         assert implied == set(list_upstream(step)), name

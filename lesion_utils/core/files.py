@@ -14,8 +14,11 @@ from filelock import FileLock
 from lesion_utils.core.errors import DataError
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes, *, modified: float | None = None) -> None:
     """Write `content` to `path` in one step: whoever reads sees the old file or the new one, never a part.
+
+    Args:
+        modified: the time that the file gets, in seconds since 1970; None for now.
 
     Raises:
         DataError: the disk is full or the folder is not writable.
@@ -28,6 +31,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
+        if modified is not None:
+            os.utime(temporary, (modified, modified))
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):

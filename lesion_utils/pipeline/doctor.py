@@ -15,15 +15,14 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from lesion_utils.config.load import load_study
-from lesion_utils.config.schema import StudyParams
+from lesion_utils.config.schema import NETWORKS, StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.errors import LesionError
 from lesion_utils.core.paths import Study, project_root
-from lesion_utils.pipeline.execute import KERNEL
+from lesion_utils.pipeline.notebook import KERNEL
 from lesion_utils.provenance import outside
 from lesion_utils.provenance.machine import name_processor
 from lesion_utils.provenance.record import scrub_paths
-from lesion_utils.provenance.steps import NETWORKS
 
 GIB = 2**30
 #: A checkpoint of VGG19 with its optimiser's state takes 1.7 GB, and two are kept while one is written.

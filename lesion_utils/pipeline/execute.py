@@ -1,50 +1,38 @@
 """Running one step: only where its content changed, one at a time per device, never half done.
 
-A notebook runs to `<step>.partial.ipynb`, which is renamed when it succeeds. Whatever stops a run, its step does not
-count as done, the partial notebook stays to be read, and the same command goes on from the last finished epoch.
+A step is done when its mark is there, which is what `make` compares; a run removes it first and writes it last. So
+whatever stops a run, and whenever, its step does not count as done, and the same command goes on from the last epoch.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import re
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lesion_utils.config.load import load_study, to_mapping
+from lesion_utils.config.load import load_study
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.console import Console, follow_log, format_duration
 from lesion_utils.core.errors import LesionError
-from lesion_utils.core.files import dump_json, write_atomic
 from lesion_utils.core.paths import Study
 from lesion_utils.pipeline import graph
 from lesion_utils.pipeline.failures import explain_failure
 from lesion_utils.provenance import record as provenance
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.steps import Step
-
-KERNEL = "lesion-utils"
-
-#: glibc hands large blocks back to the system and asks for them again in the next step, page by page. Kept, VGG19
-#: trains 1.6 times faster on a processor (16.0 against 10.1 images/s at 64 px, batch 24, 2 cores). Elsewhere no effect.
-KEEP_MEMORY = {name: str(8 << 30) for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")}
-KEEP_MEMORY |= {"MALLOC_TOP_PAD_": str(256 << 20)}
-
-#: Captum and pooch load tqdm's bars for notebooks, which ask for ipywidgets. There are none: a page runs no scripts.
-NO_WIDGETS = "ignore:IProgress not found"
 
 
 def run_step(name: str, study_name: str, *, console: Console) -> None:
@@ -62,15 +50,18 @@ def run_step(name: str, study_name: str, *, console: Console) -> None:
     study, step = Study(study_name), steps.find_step(name)
     params = load_study(study.params_dir)
     with lock_device(study, step, console=console), end_on_signals():
-        started = datetime.now(UTC)
+        started = time.time()
         key, inputs = steps.compute_key(step, params), steps.hash_inputs(study, step)
         reasons = graph.list_reasons(study, step, key, inputs)
         if not reasons:
             console.report(f"{step.name:<24} up to date")
-        else:
-            _make_step(study, step, params, key, inputs, console=console)
-        # The time of the start, so that a change made during the run is newer than what came out of it.
-        os.utime(study.report_dir / step.target, (started.timestamp(), started.timestamp()))
+            os.utime(study.report_dir / step.mark, (started, started))
+            return
+        _make_step(study, step, params, key, inputs, console=console)
+        # Weights that were fetched during the run are there from now on, and data may have been fetched too.
+        fetched = steps.compute_key(step, params)
+        key |= {"data": fetched["data"], "weights": fetched["weights"]}
+        graph.mark_done(study, step, key, inputs, started=started)
 
 
 def _make_step(
@@ -92,10 +83,7 @@ def _make_step(
         raise explain_failure(error, study, step, params, seconds=time.monotonic() - clock) from error
     record["data"] = provenance.describe_data(study, params)
     provenance.finish_run(study, step, record, status="ok", started=started, outputs=list_outputs(study, step))
-    # Weights that were fetched during the run are there from now on, and data may have been fetched too.
-    fetched = steps.compute_key(step, params)
-    graph.mark_done(study, step, {**key, "data": fetched["data"], "weights": fetched["weights"]}, inputs)
-    where = f"   {_relative(study.report_dir / step.target)}" if step.name == "index" else ""
+    where = f"   {_relative(study.report_dir / step.product)}" if step.name == "index" else ""
     console.report(f"{step.name:<24} ok {format_duration(time.monotonic() - clock):>12}{where}")
 
 
@@ -103,80 +91,15 @@ def _run_work(study: Study, step: Step, params: StudyParams, run_id: str, *, con
     """What the step is there for."""
     # jsonschema would build a grammar of internationalised addresses, two seconds of every step, to check none.
     sys.modules.setdefault("rfc3987_syntax", None)
-    if step.name == "data":
-        from lesion_utils.data.prepare import prepare_study
-
-        prepare_study(study, params, on_progress=console.show_count)
-    elif step.name == "index":
-        from lesion_utils.report.index import build_site
-
-        build_site(study, params)
+    if step.entry:
+        resolve_name(f"lesion_utils.{step.entry}")(study, params, on_progress=console.show_count)
     else:
+        from lesion_utils.pipeline.notebook import run_notebook
         from lesion_utils.report.notebook_pages import write_notebook_page
 
         notebook = run_notebook(study, step, params, run_id)
         page = study.html / f"{step.name}.html"
         write_notebook_page(notebook, page, study=study.name, synthetic=params.data.source == "synthetic")
-
-
-def run_notebook(study: Study, step: Step, params: StudyParams, run_id: str) -> Path:
-    """Execute a step's notebook with the study's parameters, and return the executed one.
-
-    Raises:
-        PapermillExecutionError: a cell failed.
-        DeadKernelError: the kernel died.
-    """
-    import papermill
-    from traitlets.config import Config
-
-    mapping = to_mapping(study.name, params)
-    write_atomic(study.runs / step.name / "params.json", dump_json(mapping))
-    partial = study.notebooks / f"{step.name}.partial.ipynb"
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)
-    with kernel_environment(run_id):
-        papermill.execute_notebook(
-            step.notebook,
-            partial,
-            parameters={"params": mapping},
-            kernel_name=KERNEL,
-            progress_bar=False,
-            cwd=step.notebook.parent,
-            # Sockets in a folder of our own: two kernels that start at once can be given the same TCP port.
-            # Immediate: a kernel that is busy training would not hear a polite request after Ctrl-C.
-            config=Config(
-                {"ConnectionFileMixin": {"transport": "ipc"}, "NotebookClient": {"shutdown_kernel": "immediate"}}
-            ),
-        )
-    write_atomic(partial, provenance.scrub_paths(partial.read_text(encoding="utf-8")))
-    return partial.replace(study.notebooks / f"{step.name}.ipynb")
-
-
-@contextmanager
-def kernel_environment(run_id: str) -> Iterator[None]:
-    """The environment that a run's kernel inherits: absolute folders, nothing of the user's own Jupyter settings."""
-    # In /tmp because a socket's path may have about a hundred characters, and macOS's own folder takes half of them.
-    with tempfile.TemporaryDirectory(prefix="lesion-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        folders = {"DATA_DIR": paths.data_dir(), "WEIGHTS_DIR": paths.weights_dir()}
-        folders |= {"LESION_CACHE": paths.cache_dir(), "REPORTS_DIR": paths.reports_root()}
-        changed = {name: str(path) for name, path in folders.items() if path} | {
-            "LESION_RUN_ID": run_id,
-            # This project's package, even where several checkouts share one environment.
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(paths.project_root()), os.environ.get("PYTHONPATH")])),
-            "JUPYTER_RUNTIME_DIR": folder,
-            "IPYTHONDIR": f"{folder}/ipython",
-            "PYTHONHASHSEED": "0",
-            "PYTHONWARNINGS": ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), NO_WIDGETS])),
-            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS is deterministic only with this, set before it loads
-            **KEEP_MEMORY,
-        }
-        before = {name: os.environ.get(name) for name in changed}
-        os.environ.update(changed)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 @contextmanager
@@ -250,7 +173,7 @@ def _put_back(store: Path, folder: Path) -> None:
 
 def list_outputs(study: Study, step: Step) -> list[Path]:
     """The files of the report that are a step's, sorted."""
-    patterns = (step.target, *step.makes)
+    patterns = (step.product, *step.makes)
     found = {path for pattern in patterns for path in study.report_dir.glob(pattern) if path.is_file()}
     return sorted(found)
 

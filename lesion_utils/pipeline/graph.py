@@ -1,18 +1,20 @@
-"""Whether a step must run, and why.
+"""Whether a step must run, why, and how long it took the last time.
 
 `make` compares times, and a key's file changes only when its content does; before anything runs, contents decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lesion_utils.config.schema import StudyParams
+from lesion_utils.core.console import format_duration
 from lesion_utils.core.files import dump_json, write_atomic, write_if_changed
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance.steps import (
     STEPS,
+    Reason,
     Step,
     compute_key,
     explain_inputs,
@@ -20,8 +22,12 @@ from lesion_utils.provenance.steps import (
     hash_inputs,
     list_upstream,
     load_done,
+    load_ok_record,
     load_record,
 )
+
+#: Reasons that one sentence holds.
+_SPELT_OUT = 3
 
 
 def write_keys(study: Study, params: StudyParams) -> None:
@@ -33,24 +39,28 @@ def write_keys(study: Study, params: StudyParams) -> None:
             path.touch()
 
 
-def mark_done(study: Study, step: Step, key: Mapping[str, Any], inputs: Mapping[str, str]) -> None:
-    """Remember what a step succeeded with; the last thing that a run writes."""
-    write_atomic(study.keys / f"{step.name}.done.json", dump_json({**key, "inputs": inputs}))
+def mark_done(study: Study, step: Step, key: Mapping[str, Any], inputs: Mapping[str, str], *, started: float) -> None:
+    """Remember what a step succeeded with; the last thing that a run writes.
+
+    Args:
+        started: seconds since 1970. The mark gets this time, so that a change made during the run is newer than it.
+    """
+    write_atomic(study.report_dir / step.mark, dump_json({**key, "inputs": inputs}), modified=started)
 
 
 def forget_done(study: Study, step: Step) -> None:
     """A step that starts is not done until it ends, whatever stops it."""
-    (study.keys / f"{step.name}.done.json").unlink(missing_ok=True)
+    (study.report_dir / step.mark).unlink(missing_ok=True)
 
 
 def list_missing(study: Study, step: Step) -> list[str]:
-    """Recorded outputs of a step that are not there, and its target."""
+    """Recorded outputs of a step that are not there, and its product."""
     record = load_record(study, step) or {}
-    expected = dict.fromkeys([step.target, *(output["path"] for output in record.get("outputs", []))])
+    expected = dict.fromkeys([step.product, *(output["path"] for output in record.get("outputs", []))])
     return [path for path in expected if not (study.report_dir / path).is_file()]
 
 
-def list_reasons(study: Study, step: Step, key: Mapping[str, Any], inputs: Mapping[str, str] | None) -> list[str]:
+def list_reasons(study: Study, step: Step, key: Mapping[str, Any], inputs: Mapping[str, str] | None) -> list[Reason]:
     """Why a step has to run, most telling first; empty when it is up to date.
 
     Args:
@@ -60,22 +70,46 @@ def list_reasons(study: Study, step: Step, key: Mapping[str, Any], inputs: Mappi
     done = load_done(study, step)
     if done is None:
         record = load_record(study, step) or {}
-        unfinished = {"failed": "it failed", "interrupted": "it was interrupted", "running": "it was killed"}
-        return [unfinished.get(record.get("status", ""), "it has not run on this machine yet")]
+        ended = {"failed": "it failed", "interrupted": "it was interrupted", "running": "it was killed"}
+        return [Reason("unfinished", ended.get(record.get("status", ""), "it has not run on this machine yet"))]
     changes = [*explain_key(done, key), *(explain_inputs(done["inputs"], inputs) if inputs is not None else ())]
-    return [*changes, *(f"{path} is missing" for path in list_missing(study, step))]
+    return [*changes, *(Reason("missing", f"{path} is missing") for path in list_missing(study, step))]
 
 
-def explain_study(study: Study, params: StudyParams) -> dict[str, list[str]]:
+def explain_study(study: Study, params: StudyParams) -> dict[str, list[Reason]]:
     """For each step, why it would run; empty lists for those that are up to date."""
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, list[Reason]] = {}
     for step in STEPS.values():
-        before = [why for name in list_upstream(step) if (why := _explain_upstream(step, name, reasons[name]))]
+        before = [Reason("upstream", f"{name} runs") for name in list_upstream(step) if reasons[name]]
         inputs = None if before else hash_inputs(study, step)
         reasons[step.name] = [*list_reasons(study, step, compute_key(step, params), inputs), *before]
     return reasons
 
 
-def _explain_upstream(step: Step, name: str, reasons: list[str]) -> str:
-    """What an earlier step's reasons mean for one that reads its files; only the index reads its page and record."""
-    return f"{name} runs" if reasons else ""
+def tell_why(study: Study, params: StudyParams) -> str:
+    """One sentence per step: "04_vgg19_finetune runs because params vgg19.optim.momentum 0.9 -> 0.95"."""
+    return "\n".join(_tell_step(name, reasons) for name, reasons in explain_study(study, params).items())
+
+
+def _tell_step(name: str, reasons: Sequence[Reason]) -> str:
+    if not reasons:
+        return f"{name} is up to date"
+    verb = "follows, since" if all(reason.kind == "upstream" for reason in reasons) else "runs because"
+    more = f"; and {len(reasons) - _SPELT_OUT} more" if len(reasons) > _SPELT_OUT else ""
+    return f"{name} {verb} {'; '.join(map(str, reasons[:_SPELT_OUT]))}{more}"
+
+
+def tell_plan(study: Study, params: StudyParams) -> str:
+    """A table of the steps: whether each would run, and the time and memory of its last run that succeeded."""
+    rows, seconds, unknown = [], 0.0, 0
+    for name, reasons in explain_study(study, params).items():
+        record = load_ok_record(study, STEPS[name])
+        took = format_duration(record["wall_seconds"]) if record else "not known yet"
+        memory = f"{record['peak_memory_bytes'] / 2**30:.1f} GiB" if record else ""
+        rows.append(f"{name:<24} {'runs' if reasons else 'up to date':<10} {took:>14} {memory:>10}".rstrip())
+        if reasons:
+            seconds += record["wall_seconds"] if record else 0
+            unknown += record is None
+    more = f", and {unknown} steps of unknown length" if unknown else ""
+    total = f"in all about {format_duration(seconds)}{more}"
+    return "\n".join([f"{'step':<24} {'now':<10} {'last took':>14} {'memory':>10}", *rows, total])

@@ -241,12 +241,6 @@ def _describe_new(name: str, path: Path | None) -> dict[str, Any] | None:
     return path and {"path": name, "sha256": digest_file(path), "bytes": path.stat().st_size}
 
 
-def load_ok_record(study: Study, step: Step) -> dict[str, Any] | None:
-    """The record of a step's last run if that succeeded."""
-    record = load_record(study, step)
-    return record if record and record.get("status") == "ok" else None
-
-
 def _describe_output(study: Study, path: Path) -> dict[str, Any]:
     relative = path.relative_to(study.report_dir).as_posix()
     return {"path": relative, "sha256": digest_file(path), "bytes": path.stat().st_size}

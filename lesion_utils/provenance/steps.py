@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from lesion_utils.config.schema import StudyParams
+from lesion_utils.config.schema import NETWORKS, StudyParams
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import read_json
 from lesion_utils.core.paths import Study, project_root
@@ -24,8 +24,6 @@ from lesion_utils.provenance.fingerprint import (
 )
 from lesion_utils.provenance.outside import fingerprint_source, fingerprint_weights
 
-NETWORKS = ("resnet50", "vgg19")
-
 
 @dataclass(frozen=True)
 class Step:
@@ -35,15 +33,17 @@ class Step:
         name: the notebook's name, or "data" or "index".
         uses: the YAML files whose values it depends on.
         reads: files of the report that earlier steps made; their content counts.
-        makes: patterns of what it makes, besides its target, relative to the report's folder.
-        entry: modules that do the work, for a step that is not a notebook.
+        makes: patterns of what it makes, besides its product, relative to the report's folder.
+        entry: `module:function` that does the work, for a step that is not a notebook.
+        product: its main file, relative to the report's folder.
     """
 
     name: str
     uses: tuple[str, ...]
     reads: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
-    entry: tuple[str, ...] = ()
+    entry: str = ""
+    product: str = ""
 
     @property
     def is_notebook(self) -> bool:
@@ -51,13 +51,13 @@ class Step:
 
     @property
     def network(self) -> str | None:
-        """The network that this step trains, if any."""
-        return next((name for name in NETWORKS if name in self.uses and self.is_notebook), None)
+        """The network that this step trains, if any: whose predictions it makes."""
+        return next((name for name in NETWORKS if _predictions(name) in self.makes), None)
 
     @property
-    def target(self) -> str:
-        """The file whose time `make` compares, relative to the report's folder."""
-        return {"data": "data/manifest.json", "index": "index.html"}.get(self.name, f"notebooks/{self.name}.ipynb")
+    def mark(self) -> str:
+        """The file whose time `make` compares, relative to the report's folder; the last that a run writes."""
+        return f"keys/{self.name}.done.json"
 
     @property
     def notebook(self) -> Path:
@@ -66,14 +66,19 @@ class Step:
 
     def may_make(self, path: str) -> bool:
         """Whether a file of the report, named relative to its folder, is this step's."""
-        return any(fnmatch(path, pattern) for pattern in (self.target, *self.makes))
+        return any(fnmatch(path, pattern) for pattern in (self.product, *self.makes))
+
+
+def _predictions(network: str) -> str:
+    return f"predictions/{network}*"
 
 
 def _notebook(name: str, uses: tuple[str, ...], reads: tuple[str, ...], *makes: str) -> Step:
     figures = (f"figures/{name}_*", f"metrics/{name}.json", f"metrics/{name}_*", f"html/{name}.html")
-    return Step(name, uses, reads, (*figures, *makes))
+    return Step(name, uses, reads, (*figures, *makes), product=f"notebooks/{name}.ipynb")
 
 
+_ALL = ("data", "augmentation", *NETWORKS, "comparison")
 _DATA = ("data/manifest.json",)
 _CONTROL = "metrics/01_eda_control_scores.csv"
 _PREDICTIONS = ("predictions/resnet50.csv", "predictions/vgg19.csv")
@@ -83,13 +88,13 @@ _CHOICES = ("metrics/03_resnet50_finetune_choices.csv", "metrics/04_vgg19_finetu
 STEPS: dict[str, Step] = {
     step.name: step
     for step in (
-        Step("data", ("data",), makes=("data/*",), entry=("data.prepare",)),
+        Step("data", ("data",), (), ("data/*",), "data.prepare:prepare_study", "data/manifest.json"),
         _notebook("01_eda", ("data",), _DATA),
         _notebook("02_augmentation_preview", ("data", "augmentation"), _DATA),
-        _notebook("03_resnet50_finetune", ("data", "augmentation", "resnet50"), _DATA, "predictions/resnet50*"),
-        _notebook("04_vgg19_finetune", ("data", "augmentation", "vgg19"), _DATA, "predictions/vgg19*"),
+        _notebook("03_resnet50_finetune", ("data", "augmentation", "resnet50"), _DATA, _predictions("resnet50")),
+        _notebook("04_vgg19_finetune", ("data", "augmentation", "vgg19"), _DATA, _predictions("vgg19")),
         _notebook("05_comparison", ("data", "comparison"), (*_DATA, *_PREDICTIONS, *_CHOICES, _CONTROL)),
-        Step("index", ("data", "augmentation", *NETWORKS, "comparison"), ("runs",), (), ("report.index",)),
+        Step("index", _ALL, ("runs",), (), "report.index:build_site", "index.html"),
     )
 }
 
@@ -112,7 +117,7 @@ def compute_key(step: Step, params: StudyParams) -> dict[str, Any]:
         `params` (by file), `code` (fingerprint by module), `notebook`, `data` and `weights` (null where they do not
         concern it).
     """
-    entry = list_notebook_modules(step.notebook) if step.is_notebook else step.entry
+    entry = list_notebook_modules(step.notebook) if step.is_notebook else [step.entry.partition(":")[0]]
     return {
         "params": {name: getattr(params, name).model_dump(mode="json") for name in step.uses},
         "code": fingerprint_modules(entry),
@@ -132,12 +137,18 @@ def hash_inputs(study: Study, step: Step) -> dict[str, str]:
 
 def load_done(study: Study, step: Step) -> dict[str, Any] | None:
     """Key and inputs with which a step last succeeded here; None where it never did."""
-    return read_json(study.keys / f"{step.name}.done.json")
+    return read_json(study.report_dir / step.mark)
 
 
 def load_record(study: Study, step: Step) -> dict[str, Any] | None:
     """A step's `run.json`."""
     return read_json(study.runs / step.name / "run.json")
+
+
+def load_ok_record(study: Study, step: Step) -> dict[str, Any] | None:
+    """The record of a step's last run if that succeeded."""
+    record = load_record(study, step)
+    return record if record and record.get("status") == "ok" else None
 
 
 def list_upstream(step: Step) -> list[str]:
@@ -147,29 +158,47 @@ def list_upstream(step: Step) -> list[str]:
     return [name for name, other in STEPS.items() if any(other.may_make(path) for path in step.reads)]
 
 
-# --- a sentence for every change ------------------------------------------------------------------
+# --- a reason for every change ------------------------------------------------------------------
 
 
-def explain_key(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each difference of two keys: parameters, notebook, data, weights, code."""
+@dataclass(frozen=True)
+class Reason:
+    """Why a step has to run.
+
+    Attributes:
+        kind: "params", "notebook", "images", "weights", "code", "input" (a file of an earlier step), "missing" (a file
+            of its own), "unfinished" (its last run, or none) or "upstream" (an earlier step runs).
+        text: the same for a reader, such as "params vgg19.optim.momentum 0.9 -> 0.95".
+    """
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def explain_key(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Reason]:
+    """A reason for each difference of two keys: parameters, notebook, images, weights, code."""
     for key, before, after in list_differences(old["params"], new["params"]):
-        yield f"params {key} {before} -> {after}"
+        yield Reason("params", f"params {key} {before} -> {after}")
     if old["notebook"] != new["notebook"]:
-        yield "the notebook changed"
+        yield Reason("notebook", "the notebook changed")
     if old["data"] != new["data"]:
-        yield "the images' files changed"
+        yield Reason("images", "the images' files changed")
     if old["weights"] != new["weights"]:
-        yield "the pretrained weights changed"
+        yield Reason("weights", "the pretrained weights changed")
     modules = sorted(m for m in old["code"].keys() | new["code"].keys() if old["code"].get(m) != new["code"].get(m))
     if modules:
-        yield f"code changed in {', '.join(modules)}"
+        yield Reason("code", f"code changed in {', '.join(modules)}")
 
 
-def explain_inputs(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
-    """A sentence for each file of earlier steps that changed, appeared or went."""
+def explain_inputs(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Reason]:
+    """A reason for each file of earlier steps that changed, appeared or went."""
     for path in sorted(old.keys() | new.keys()):
         if old.get(path) != new.get(path):
-            yield f"{path} {'changed' if path in old and path in new else 'is gone' if path in old else 'is new'}"
+            how = "changed" if path in old and path in new else "is gone" if path in old else "is new"
+            yield Reason("input", f"{path} {how}")
 
 
 def list_differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:

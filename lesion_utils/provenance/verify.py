@@ -19,7 +19,7 @@ from lesion_utils.core.files import dump_json
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.fingerprint import digest_bytes, digest_file
-from lesion_utils.provenance.steps import STEPS, Step
+from lesion_utils.provenance.steps import STEPS, Reason, Step
 
 #: What can be said of a file, best first; the first two are clean.
 STATES = ("reproduced", "left out", "stale", "not recorded", "missing", "failed", "changed by hand")
@@ -131,7 +131,7 @@ def _verify_step(study: Study, step: Step, params: StudyParams, absent: Mapping[
         yield Finding(path, step.name, "changed by hand", problem)
     elif record["status"] != "ok":
         yield Finding(path, step.name, "failed", f"its last run ended as {record['status']!r}")
-    reasons = "; ".join(_list_reasons(study, step, params, record))
+    reasons = "; ".join(map(str, _list_reasons(study, step, params, record)))
     if not problem and record["status"] == "ok":
         yield Finding(path, step.name, "stale" if reasons else "reproduced", reasons)
     for output in record["outputs"]:
@@ -196,7 +196,7 @@ def _verify_copy(study: Study, copy: Mapping[str, Any], found: dict[str, Finding
     return [*found.values(), Finding(PUBLISHED, "", "reproduced")]
 
 
-def _list_reasons(study: Study, step: Step, params: StudyParams, record: Mapping[str, Any]) -> list[str]:
+def _list_reasons(study: Study, step: Step, params: StudyParams, record: Mapping[str, Any]) -> list[Reason]:
     """Which inputs of a step are other than they were.
 
     What is known of files outside the report (images, weights) holds for one machine: it counts where the step ran.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,19 @@ REFERENCES = {
 }
 
 
-def build_site(study: Study, params: StudyParams, *, published: Collection[str] | None = None) -> Path:
+def build_site(
+    study: Study,
+    params: StudyParams,
+    *,
+    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    published: Collection[str] | None = None,
+) -> Path:
     """Write `reports/<study>/index.html`. What was published before is another page, so its list goes.
 
     Args:
         study: whose report folder is read and written.
         params: the study's parameters.
+        on_progress: told what is done, and how much of how much.
         published: paths of the files that a published copy holds; the page then links to nothing else, and shows no
             photograph. None for the page that stands beside the whole report.
 
@@ -45,6 +52,7 @@ def build_site(study: Study, params: StudyParams, *, published: Collection[str] 
     """
     report = Report(study.report_dir)
     (study.report_dir / PUBLISHED).unlink(missing_ok=True)
+    on_progress("checking every file", 0, 0)
     findings = verify_study(study, skip=("index",))
     page = render_page("report.html.j2", **_collect(report, params, findings, published))
     path = study.report_dir / "index.html"

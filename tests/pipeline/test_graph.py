@@ -15,7 +15,7 @@ from lesion_utils.core.paths import Study
 from lesion_utils.pipeline import graph
 from lesion_utils.pipeline.graph import list_reasons
 from lesion_utils.provenance import steps
-from lesion_utils.provenance.steps import STEPS, find_step, list_upstream
+from lesion_utils.provenance.steps import STEPS, Reason, find_step, list_upstream
 
 KEY = {"params": {"vgg19": {"optim": {"momentum": 0.9}}}, "code": {}, "notebook": "a", "data": None, "weights": None}
 
@@ -35,9 +35,9 @@ def study(tmp_path, monkeypatch) -> Study:
 def finish(study: Study, name: str, key: dict, inputs: dict) -> None:
     """Make a step look as if it had just succeeded."""
     step = STEPS[name]
-    (study.report_dir / step.target).parent.mkdir(parents=True, exist_ok=True)
-    (study.report_dir / step.target).write_text("made")
-    graph.mark_done(study, step, key, inputs)
+    (study.report_dir / step.product).parent.mkdir(parents=True, exist_ok=True)
+    (study.report_dir / step.product).write_text("made")
+    graph.mark_done(study, step, key, inputs, started=1.0)
 
 
 def test_the_steps_and_what_each_takes_from_which():
@@ -91,7 +91,7 @@ def test_keys_are_written_once(study, params):
     graph.write_keys(study, params)
     assert {path: path.stat().st_mtime_ns for path in times} == times
     os.utime(study.keys / "01_eda.json", (0, 0))
-    (study.report_dir / STEPS["01_eda"].target).unlink()
+    (study.report_dir / STEPS["01_eda"].product).unlink()
     graph.write_keys(study, params)
     assert (study.keys / "01_eda.json").stat().st_mtime_ns > 0, "a missing output makes the key new"
 
@@ -102,26 +102,27 @@ def test_no_reason_for_the_same_content(study):
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "kind", "reason"),
     [
-        ({"params": {"vgg19": {"optim": {"momentum": 0.95}}}}, "params vgg19.optim.momentum 0.9 -> 0.95"),
-        ({"params": {"vgg19": {"optim": {}}}}, "params vgg19.optim.momentum 0.9 -> (absent)"),
-        ({"notebook": "b"}, "the notebook changed"),
-        ({"code": {"lesion_utils/training/fit.py": "a"}}, "code changed in lesion_utils/training/fit.py"),
-        ({"data": "x"}, "the images' files changed"),
-        ({"weights": {"name": "x"}}, "the pretrained weights changed"),
+        ({"params": {"vgg19": {"optim": {"momentum": 0.95}}}}, "params", "params vgg19.optim.momentum 0.9 -> 0.95"),
+        ({"params": {"vgg19": {"optim": {}}}}, "params", "params vgg19.optim.momentum 0.9 -> (absent)"),
+        ({"notebook": "b"}, "notebook", "the notebook changed"),
+        ({"code": {"lesion_utils/training/fit.py": "a"}}, "code", "code changed in lesion_utils/training/fit.py"),
+        ({"data": "x"}, "images", "the images' files changed"),
+        ({"weights": {"name": "x"}}, "weights", "the pretrained weights changed"),
     ],
 )
-def test_every_change_has_its_sentence(study, change, reason):
+def test_every_change_has_its_sentence(study, change, kind, reason):
     finish(study, "04_vgg19_finetune", KEY, {})
-    assert list_reasons(study, STEPS["04_vgg19_finetune"], {**KEY, **change}, {}) == [reason]
+    assert list_reasons(study, STEPS["04_vgg19_finetune"], {**KEY, **change}, {}) == [Reason(kind, reason)]
 
 
 def test_changed_inputs_and_missing_outputs_are_named(study):
     step = STEPS["05_comparison"]
     finish(study, step.name, KEY, {"predictions/vgg19.csv": "a", "metrics/01_eda.json": "b"})
-    (study.report_dir / step.target).unlink()
-    assert list_reasons(study, step, KEY, {"predictions/vgg19.csv": "c", "data/manifest.json": "d"}) == [
+    (study.report_dir / step.product).unlink()
+    reasons = list_reasons(study, step, KEY, {"predictions/vgg19.csv": "c", "data/manifest.json": "d"})
+    assert list(map(str, reasons)) == [
         "data/manifest.json is new",
         "metrics/01_eda.json is gone",
         "predictions/vgg19.csv changed",
@@ -139,14 +140,14 @@ def test_a_step_that_did_not_finish_says_how_it_ended(study, status, reason):
         path = study.runs / "01_eda" / "run.json"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps({"status": status}))
-    assert list_reasons(study, STEPS["01_eda"], KEY, {}) == [reason]
+    assert list_reasons(study, STEPS["01_eda"], KEY, {}) == [Reason("unfinished", reason)]
 
 
 def test_a_key_that_was_cut_short_counts_as_none(study):
     finish(study, "01_eda", KEY, {})
     path = study.keys / "01_eda.done.json"
     path.write_text(path.read_text()[:20])
-    assert list_reasons(study, STEPS["01_eda"], KEY, {}) == ["it has not run on this machine yet"]
+    assert list_reasons(study, STEPS["01_eda"], KEY, {}) == [Reason("unfinished", "it has not run on this machine yet")]
 
 
 VALUES = st.recursive(

@@ -12,8 +12,7 @@ import torch
 from lesion_utils.config.schema import Augmentation
 from lesion_utils.data.prepare import PreparedData
 from lesion_utils.models.preprocess import resize_batch
-from lesion_utils.training.augment import Augmenter, describe, preview
-from lesion_utils.training.augment_plan import OPERATIONS
+from lesion_utils.training.augment import OPERATIONS, Augmenter, describe, preview
 
 
 class Shown(NamedTuple):

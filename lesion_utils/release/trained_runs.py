@@ -14,7 +14,7 @@ from lesion_utils.core.paths import Study
 from lesion_utils.models.predict import TrainedNetwork, load_network
 from lesion_utils.models.weights import find_weights
 from lesion_utils.provenance.steps import STEPS, Step
-from lesion_utils.training.selection import rank_epoch
+from lesion_utils.training.loop import rank_epoch
 
 #: From the least to the most pretrained.
 REGIME_ORDER = list(REGIME_NAMES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -28,7 +28,7 @@ from lesion_utils.models.compute import choose_compute, computing
 from lesion_utils.models.inference import OnBatch, frozen_features
 from lesion_utils.models.networks import build_network
 from lesion_utils.models.weights import find_weights
-from lesion_utils.training.inputs import Images
+from lesion_utils.training.task import Images
 
 #: Of every cross-validation.
 FOLDS = 5
@@ -201,6 +201,11 @@ def read_features(
             folder=cache_dir() / "features",
             on_batch=on_batch,
         )
+
+
+def split_folds(targets: np.ndarray, groups: np.ndarray, *, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows to learn from and rows to score, for each fold; both classes in proportion, groups together."""
+    yield from StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(targets, targets, groups)
 
 
 def _predict_held_out(

@@ -1,37 +1,106 @@
-"""What a network is fed with: augmented pixels, or the features of a frozen backbone that are computed once.
+"""What a network is fed with: the batches of an epoch, of augmented pixels or of a frozen backbone's features.
 
-Both kinds have the same face, so that there is one training loop: `training_batch`, `forward`, `predict`.
+Both kinds of inputs have the same face, so that there is one training loop: `training_batch`, `forward`, `predict`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lesion_utils.config.schema import Augmentation, Network
+from lesion_utils.core.paths import cache_dir
 from lesion_utils.models.compute import Compute
 from lesion_utils.models.inference import OnBatch, forward_logits, frozen_features, predict_logits, read_rows
 from lesion_utils.models.networks import data_config, head_of
+from lesion_utils.models.weights import WeightsSource
 from lesion_utils.training.augment import Augmenter
-from lesion_utils.training.sampling import Batch
+from lesion_utils.training.loss import mix, soften
+from lesion_utils.training.sampling import Batch, derive_seed, draw_order, split_steps
+from lesion_utils.training.task import TrainingTask
 
 
-class Images(Protocol):
-    """Decoded images and their table; row i of the table is image i.
+class TrainingBatch(NamedTuple):
+    """What one pass through the network is given.
 
     Attributes:
-        images: (N, S, S, 3) uint8, RGB.
-        table: columns `image_id`, `target` (0 or 1) and `subset` (train, val, test, left_out).
+        x: (N, 3, H, W) float32 images, augmented and normalised; or (N, D) features.
+        targets: (N,) float32 in [0, 1].
+        step_size: images whose gradients make up one step of the optimiser; N without accumulation.
+        ends_step: whether the optimiser's step comes after this batch.
     """
 
-    images: np.ndarray
-    table: pd.DataFrame
+    x: Tensor
+    targets: Tensor
+    step_size: int
+    ends_step: bool
+
+
+def make_inputs(
+    task: TrainingTask, model: nn.Module, *, compute: Compute, source: WeightsSource | None, on_batch: OnBatch
+) -> PixelInputs | FeatureInputs:
+    """Photographs for a network that learns, features for one that is frozen.
+
+    Args:
+        task: what is trained.
+        model: the network, where it computes.
+        compute: where and how.
+        source: the pretrained weights, if the regime needs them; features are kept by their hash.
+        on_batch: called while features are computed.
+    """
+    images, settings = task.data.images, task.settings
+    if task.regime != "features":
+        return PixelInputs(
+            model, images, settings, augmentation=task.params.augmentation, seed=task.seed, compute=compute
+        )
+    return FeatureInputs(
+        model,
+        images,
+        settings,
+        rows=task.rows("train", "val"),
+        weights=source.sha256,
+        folder=cache_dir() / "features",
+        compute=compute,
+        on_batch=on_batch,
+    )
+
+
+def plan_epoch(task: TrainingTask, epoch: int) -> list[list[Batch]]:
+    """The batches of an epoch: for each change of the weights, those whose gradients it sums."""
+    settings, rows = task.settings, task.rows("train")
+    samples = draw_order(
+        rows,
+        task.targets(rows),
+        balanced=settings.imbalance.method == "balanced_sampling",
+        seed=task.seed,
+        epoch=epoch,
+        total=len(task.data.table),
+    )
+    return split_steps(samples, batch_size=settings.batch_size, accumulation=settings.accumulation)
+
+
+def load_batches(
+    task: TrainingTask, inputs: PixelInputs | FeatureInputs, *, epoch: int, device: str
+) -> Iterator[TrainingBatch]:
+    """The batches of an epoch, in order, augmented and mixed as the study says."""
+    settings, number = task.settings, 0
+    for step in plan_epoch(task, epoch):
+        step_size = sum(len(batch.rows) for batch in step)
+        for batch in step:
+            x = inputs.training_batch(batch, epoch)
+            targets = torch.from_numpy(task.targets(batch.rows)).float().to(device)
+            targets = soften(targets, settings.label_smoothing)
+            if settings.mixup:
+                rng = np.random.default_rng(derive_seed("mixup", task.seed, epoch, number))
+                x, targets = mix(x, targets, alpha=settings.mixup, rng=rng)
+            yield TrainingBatch(x, targets, step_size, ends_step=batch is step[-1])
+            number += 1
 
 
 class PixelInputs:
@@ -73,10 +142,10 @@ class PixelInputs:
         """Logits (N,) float32 of what `training_batch` returned."""
         return self._network(x)
 
-    def predict(self, rows: np.ndarray, *, tta: str, on_batch: OnBatch | None = None) -> np.ndarray:
-        """Logits (N,) float32 of the images in `rows`."""
+    def predict(self, learner: nn.Module, rows: np.ndarray, *, tta: str, on_batch: OnBatch | None = None) -> np.ndarray:
+        """Logits (N,) float32 of the images in `rows` by a network with these or averaged weights."""
         settings = {"params": self.params, "compute": self.compute, "tta": tta, "on_batch": on_batch}
-        return predict_logits(self.model, self.images, rows, **settings)
+        return predict_logits(learner, self.images, rows, **settings)
 
     def _run_network(self, x: Tensor) -> Tensor:
         return forward_logits(self.model, x, compute=self.compute).squeeze(1)
@@ -120,17 +189,15 @@ class FeatureInputs:
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N,) float32 of features; dropout acts as in the network itself."""
-        x = F.dropout(x, self.params.drop_rate, self.model.training)
-        return head_of(self.model)(x).squeeze(1)
+        return head_of(self.model)(F.dropout(x, self.params.drop_rate)).squeeze(1)
 
     @torch.no_grad()
-    def predict(self, rows: np.ndarray, *, tta: str, on_batch: OnBatch | None = None) -> np.ndarray:
-        """Logits (N,) float32 of the images in `rows`."""
-        self.model.eval()
+    def predict(self, learner: nn.Module, rows: np.ndarray, *, tta: str, on_batch: OnBatch | None = None) -> np.ndarray:
+        """Logits (N,) float32 of the images in `rows` by a last layer with these or averaged weights."""
         if tta == "none" and all(int(row) in self._place for row in rows):
-            return self.forward(self.training_batch(Batch(rows, rows), 0)).cpu().numpy()
+            return learner(self.training_batch(Batch(rows, rows), 0)).squeeze(1).cpu().numpy()
         views = torch.from_numpy(self._features(rows, tta, on_batch)).to(self.compute.device)
-        return self.forward(views.flatten(0, 1)).view(views.shape[:2]).mean(1).cpu().numpy()
+        return learner(views).squeeze(2).mean(1).cpu().numpy()
 
     def _features(self, rows: np.ndarray, tta: str, on_batch: OnBatch | None) -> np.ndarray:
         return frozen_features(

@@ -1,33 +1,77 @@
-"""One training run: its network, optimiser and averages, epoch by epoch, with a checkpoint to go on from."""
+"""The training loop: `train_epoch`, and one run epoch by epoch, with a checkpoint to go on from.
+
+The epoch with the highest validation AP is selected, among equals the one with the lower validation loss, among those
+the earlier.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from scipy.special import expit
+from torch import Tensor, nn
 
 from lesion_utils.config.schema import PRETRAINED_REGIMES
 from lesion_utils.core.errors import TrainingError
 from lesion_utils.core.files import write_atomic
+from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.models.checkpoint import load_checkpoint, save_checkpoint
 from lesion_utils.models.compute import Compute
 from lesion_utils.models.inference import prefetch
 from lesion_utils.models.networks import build_network, freeze_backbone, freeze_layers, head_of, set_train_mode
 from lesion_utils.models.weights import WeightsSource
-from lesion_utils.training.averaging import WeightAverage
-from lesion_utils.training.batches import load_batches, make_inputs, plan_epoch
+from lesion_utils.training.inputs import TrainingBatch, load_batches, make_inputs, plan_epoch
 from lesion_utils.training.loss import class_weights, sample_losses
-from lesion_utils.training.optim import make_optimizer, set_learning_rates
+from lesion_utils.training.optim import averages_epoch, make_average, make_optimizer, make_schedule
 from lesion_utils.training.sampling import derive_seed
-from lesion_utils.training.selection import deterministic_part, rank_epoch, score_validation
 from lesion_utils.training.task import TrainingTask
+
+
+def train_epoch(
+    model: Callable[[Tensor], Tensor],
+    batches: Iterable[TrainingBatch],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    loss_fn: Callable[[Tensor, Tensor], Tensor],
+    *,
+    clip_norm: float = 0.0,
+    update_average: Callable[[], object] | None = None,
+) -> float:
+    """One pass over the training images. Returns their mean loss, as optimised.
+
+    Args:
+        model: inputs to logits (N,), in training mode.
+        batches: of the epoch.
+        optimizer: of the weights.
+        schedule: of the learning rates, from step to step.
+        loss_fn: logits (N,) and targets (N,) to the loss of each image, (N,).
+        clip_norm: largest norm of the gradient; 0 leaves it alone.
+        update_average: takes the weights into their moving average, where there is one.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    total, images = 0.0, 0
+    for batch in batches:
+        losses = loss_fn(model(batch.x), batch.targets)
+        (losses.sum() / batch.step_size).backward()
+        total, images = total + losses.detach().sum(), images + len(losses)
+        if not batch.ends_step:
+            continue  # accumulation: the gradients of several batches add up to one step
+        if clip_norm:
+            nn.utils.clip_grad_norm_(parameters, clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        if update_average:
+            update_average()
+    return float(total) / images
 
 
 class Run:
@@ -42,6 +86,8 @@ class Run:
         on_event: called after each epoch, and while features or the final scores are computed.
 
     Attributes:
+        model: the network.
+        learner: what of it learns, and lies in checkpoints: the network, or its last layer where the rest is frozen.
         history: one mapping per epoch that is done.
         best: the mapping of the selected epoch so far; None before the first.
     """
@@ -60,14 +106,18 @@ class Run:
         self._on_event = on_event or (lambda event: None)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
-        settings, regime = task.settings, task.regime_params
+        settings = task.settings
         self.frozen = task.regime == "features"
-        model = build_network(settings, pretrained=task.regime in PRETRAINED_REGIMES, seed=task.seed)
-        self.model = compute.place(model)
+        self.model = compute.place(
+            build_network(settings, pretrained=task.regime in PRETRAINED_REGIMES, seed=task.seed)
+        )
+        self.learner = head_of(self.model) if self.frozen else self.model
+        self.average = make_average(self.learner, settings.averaging)
         self.optimizer = make_optimizer(self.model, task)
-        self.average = WeightAverage(self._live(), settings.averaging, epochs=regime.epochs)
+        self.schedule = make_schedule(self.optimizer, task, steps=len(plan_epoch(task, 0)))
         self.train_rows, self.val_rows = task.rows("train"), task.rows("val")
-        self._weights = class_weights(task.targets(self.train_rows), settings.imbalance.method)
+        weights = class_weights(task.targets(self.train_rows), settings.imbalance.method)
+        self.loss_fn = partial(sample_losses, params=settings, weights=weights)
         self.inputs = make_inputs(
             task, self.model, compute=compute, source=source, on_batch=self._tell("frozen features")
         )
@@ -78,65 +128,60 @@ class Run:
             if self._has_stalled():
                 break
             begun = time.monotonic()
-            loss, lr = self.train_epoch(epoch)
+            loss = self.train_epoch(epoch)
             seconds = time.monotonic() - begun
-            self.average.after_epoch(epoch)
-            record = {**self._describe(epoch), "loss": loss, "lr": lr, **self.validate()}
-            record |= {
-                "seconds": round(seconds, 3),
-                "seconds_validation": round(time.monotonic() - begun - seconds, 3),
-                "images_per_s": round(len(self.train_rows) / seconds, 3),
-            }
+            lr = max(group["lr"] for group in self.optimizer.param_groups)
+            record = {"regime": self.task.regime, "seed": self.task.seed}
+            record |= {"epoch": epoch + 1, "epochs": self.task.regime_params.epochs, "loss": loss, "lr": lr}
+            record |= self.validate()
+            record["seconds"] = round(seconds, 3)
+            record["seconds_validation"] = round(time.monotonic() - begun - seconds, 3)
+            record["images_per_s"] = round(len(self.train_rows) / seconds, 3)
             self.take_in(record)
             self.save()
             self._on_event({**record, "seconds_left": self._seconds_left()})
 
-    def train_epoch(self, epoch: int) -> tuple[float, float]:
-        """One pass over the training images.
-
-        Returns:
-            The mean loss, as optimised, and the last layer's learning rate at the end.
+    def train_epoch(self, epoch: int) -> float:
+        """Train one epoch, counted from 0; returns the mean loss.
 
         Raises:
             TrainingError: the loss is not finite.
         """
-        settings, head_only = self.task.settings, self._is_head_only(epoch)
-        self._set_mode(head_only)
-        steps = plan_epoch(self.task, epoch)
-        batches = prefetch(load_batches(self.task, self.inputs, steps, epoch=epoch, device=self.compute.device))
-        total = torch.zeros((), dtype=torch.float64 if self.compute.device != "mps" else torch.float32)
-        total = total.to(self.compute.device)
-        for number, step in enumerate(steps):
-            set_learning_rates(self.optimizer, epoch + (number + 1) / len(steps), task=self.task)
-            size = sum(len(batch.rows) for batch in step)
-            for part in range(len(step)):
-                x, targets = next(batches)
-                torch.manual_seed(derive_seed("dropout", self.task.seed, epoch, number, part))
-                losses = sample_losses(self.inputs.forward(x), targets, params=settings, weights=self._weights)
-                (losses.sum() / size).backward()
-                total += losses.detach().sum()
-            if settings.optim.clip_norm:
-                torch.nn.utils.clip_grad_norm_(self._learning(), settings.optim.clip_norm, foreach=True)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            self.average.after_step()
-        next(batches, None)  # lets the loading thread end
-        loss = total.item() / sum(len(batch.rows) for step in steps for batch in step)
+        self._set_mode(epoch)
+        torch.manual_seed(derive_seed("dropout", self.task.seed, epoch))
+        optim, averaging = self.task.settings.optim, self.task.settings.averaging
+        batches = load_batches(self.task, self.inputs, epoch=epoch, device=self.compute.device)
+        loss = train_epoch(
+            self.inputs.forward,
+            prefetch(batches),
+            self.optimizer,
+            self.schedule,
+            self.loss_fn,
+            clip_norm=optim.clip_norm,
+            update_average=self._update_average if averaging.method == "ema" else None,
+        )
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is not finite in epoch {epoch + 1}")
-        return loss, max(group["lr"] for group in self.optimizer.param_groups)
+        if averages_epoch(self.task, epoch):
+            self._update_average()
+        return loss
 
     def validate(self) -> dict[str, float]:
         """Figures of the validation images, with averaged weights where there are any."""
-        with self.average.applied():
-            logits = self.inputs.predict(self.val_rows, tta="none")
+        logits = self.inputs.predict(self._evaluated(), self.val_rows, tta="none")
         if not np.isfinite(logits).all():
             raise self._diverged(f"the scores of validation images are not finite after {len(self.history)} epochs")
         return score_validation(self.task.targets(self.val_rows), logits)
 
+    def load_best(self) -> None:
+        """Give the network the selected weights."""
+        state = load_checkpoint(self.folder / "best.pt", identity=self.identity)["model"]
+        self.learner.load_state_dict({name.removeprefix(self._prefix()): tensor for name, tensor in state.items()})
+
     def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Logits (N,) float32 of images, with the network's test-time augmentation."""
-        return self.inputs.predict(rows, tta=self.task.settings.tta, on_batch=self._tell("final scores"))
+        """Logits (N,) float32 of images by the network as it is, with its test-time augmentation."""
+        tell = self._tell("final scores")
+        return self.inputs.predict(self.learner, rows, tta=self.task.settings.tta, on_batch=tell)
 
     def resume(self) -> None:
         """Go on from `last.pt`, if there is one.
@@ -151,14 +196,52 @@ class Run:
         if not (self.folder / "last.pt").is_file():
             return
         state = load_checkpoint(self.folder / "last.pt", identity=self.identity, device=self.compute.device)
-        self._load_live(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average.load_state_dict(state["average"])
         self.history = state["history"]
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
 
-    def load_best(self) -> None:
-        """Give the network the selected weights."""
-        self._load_live(load_checkpoint(self.folder / "best.pt", identity=self.identity)["model"])
+    def take_in(self, record: dict[str, Any]) -> None:
+        """Add an epoch to the history; it is the selected one if it is the best."""
+        self.history.append(record)
+        if self.best is None or rank_epoch(record) > rank_epoch(self.best):
+            self.best = record
+
+    def save(self) -> None:
+        """Write the history, then the selected weights where they are new, then what to go on from.
+
+        In this order a kill leaves the history ahead of `last.pt`, never behind: nobody would write it after the last
+        epoch, and the learning curves would lack it.
+        """
+        write_atomic(self.folder / "history.jsonl", "".join(json.dumps(record) + "\n" for record in self.history))
+        if self.best is self.history[-1]:
+            model = {self._prefix() + name: tensor for name, tensor in self._evaluated().state_dict().items()}
+            content = {"selected": deterministic_part(self.best), "model": model, "about": self._about()}
+            save_checkpoint(self.folder / "best.pt", content, identity=self.identity)
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        save_checkpoint(self.folder / "last.pt", {**state, "history": self.history}, identity=self.identity)
+
+    def _parts(self) -> dict[str, Any]:
+        """What has a state."""
+        parts = {"model": self.learner, "optimizer": self.optimizer, "schedule": self.schedule}
+        return parts | ({"average": self.average} if self.average is not None else {})
+
+    def _update_average(self) -> None:
+        self.average.update_parameters(self.learner)
+
+    def _evaluated(self) -> nn.Module:
+        """The learner with averaged weights, once there are any; until then with its own."""
+        return self.average.module if self.average is not None and self.average.n_averaged else self.learner
+
+    def _prefix(self) -> str:
+        """Of the learner's tensors in the whole network."""
+        return next(f"{name}." if name else "" for name, part in self.model.named_modules() if part is self.learner)
+
+    def _set_mode(self, epoch: int) -> None:
+        head_only = self.frozen or epoch < self.task.regime_params.head_epochs
+        freeze_backbone(self.model, frozen=head_only)
+        if not head_only:
+            freeze_layers(self.model, self.task.regime_params.frozen_layers)
+        set_train_mode(self.model, batchnorm="frozen" if head_only else self.task.regime_params.batchnorm)
 
     def _tell(self, stage: str) -> Callable[[int, int], None]:
         """A clock for what takes its time between epochs: images done, of how many; an event a second at most."""
@@ -173,31 +256,6 @@ class Run:
 
         return tell
 
-    def _is_head_only(self, epoch: int) -> bool:
-        return self.frozen or epoch < self.task.regime_params.head_epochs
-
-    def _set_mode(self, head_only: bool) -> None:
-        freeze_backbone(self.model, frozen=head_only)
-        if not head_only:
-            freeze_layers(self.model, self.task.regime_params.frozen_layers)
-        set_train_mode(self.model, batchnorm="frozen" if head_only else self.task.regime_params.batchnorm)
-
-    def _learning(self) -> list[Tensor]:
-        return [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-
-    def _live(self) -> dict[str, Tensor]:
-        """The network's tensors that this regime changes; they share its memory."""
-        state = self.model.state_dict()
-        if not self.frozen:
-            return state
-        head = {p.data_ptr() for p in head_of(self.model).parameters()}
-        return {name: tensor for name, tensor in state.items() if tensor.data_ptr() in head}
-
-    @torch.no_grad()
-    def _load_live(self, state: Mapping[str, Tensor]) -> None:
-        for name, tensor in self._live().items():
-            tensor.copy_(state[name])
-
     def _diverged(self, what: str) -> TrainingError:
         task = self.task
         return TrainingError(
@@ -205,16 +263,6 @@ class Run:
             where=f"{task.network}, {task.regime}, seed {task.seed}",
             do=f"lower regimes.{task.regime}.lr, or set optim.clip_norm, in {task.network}.yaml",
         )
-
-    def _describe(self, epoch: int) -> dict[str, Any]:
-        task = self.task
-        return {"regime": task.regime, "seed": task.seed, "epoch": epoch + 1, "epochs": task.regime_params.epochs}
-
-    def take_in(self, record: dict[str, Any]) -> None:
-        """Add an epoch to the history; it is the selected one if it is the best."""
-        self.history.append(record)
-        if self.best is None or rank_epoch(record) > rank_epoch(self.best):
-            self.best = record
 
     def _has_stalled(self) -> bool:
         patience, scores = self.task.settings.early_stopping, [h["val_ap"] for h in self.history]
@@ -224,35 +272,34 @@ class Run:
         spent = [h["seconds"] + h["seconds_validation"] for h in self.history]
         return round(sum(spent) / len(spent) * (self.task.regime_params.epochs - len(spent)), 1)
 
-    def save(self) -> None:
-        """Write the history, then the selected weights where they are new, then what to go on from.
-
-        In this order a kill leaves the history ahead of `last.pt`, never behind: nobody would write it after the last
-        epoch, and the learning curves would lack it.
-        """
-        write_atomic(self.folder / "history.jsonl", "".join(json.dumps(record) + "\n" for record in self.history))
-        if self.best is self.history[-1]:
-            with self.average.applied():
-                content = {"selected": deterministic_part(self.best), "model": self._live(), **self._about()}
-                save_checkpoint(self.folder / "best.pt", content, identity=self.identity)
-        state = {
-            "model": self._live(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": self.average.state_dict(),
-            "history": self.history,
-        }
-        save_checkpoint(self.folder / "last.pt", state, identity=self.identity)
-
     def _about(self) -> dict[str, Any]:
         """What `predict.load_network` needs to build the network again."""
-        task = self.task
-        return {
-            "about": {
-                "network": task.network,
-                "regime": task.regime,
-                "seed": task.seed,
-                "settings": task.settings.model_dump(mode="json"),
-                "stored_size": task.params.data.stored_size,
-                "aspect": task.params.data.aspect,
-            }
-        }
+        task, data = self.task, self.task.params.data
+        about = {"network": task.network, "regime": task.regime, "seed": task.seed}
+        settings = task.settings.model_dump(mode="json")
+        return {**about, "settings": settings, "stored_size": data.stored_size, "aspect": data.aspect}
+
+
+def score_validation(targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """Loss (plain cross-entropy), AP and AUC; rounded to 12 digits, so that equal rankings score exactly the same.
+
+    Args:
+        targets: (N,) int, 0 or 1.
+        logits: (N,) float.
+    """
+    logits = logits.astype(np.float64)
+    return {
+        "val_loss": float(np.mean(np.logaddexp(0, np.where(targets == 1, -logits, logits)))),
+        "val_ap": round(float(average_precision(targets, expit(logits))), 12),
+        "val_auc": round(float(roc_auc(targets, expit(logits))), 12),
+    }
+
+
+def rank_epoch(record: Mapping[str, Any]) -> tuple[float, float]:
+    """The better epoch has the larger rank: higher validation AP, then lower validation loss."""
+    return record["val_ap"], -record["val_loss"]
+
+
+def deterministic_part(record: Mapping[str, Any]) -> dict[str, Any]:
+    """An epoch's record without its times, so that the same training gives the same file."""
+    return {k: v for k, v in record.items() if k not in ("seconds", "seconds_validation", "images_per_s")}

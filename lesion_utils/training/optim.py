@@ -1,20 +1,27 @@
-"""The optimiser of a run, and its learning rates."""
+"""The optimiser of a run, the schedule of its learning rates, and the averages of its weights."""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+import math
+from itertools import takewhile
 
-from lesion_utils.models.networks import head_of, parameter_groups
-from lesion_utils.training.sampling import learning_rate_factor
+import pandas as pd
+import torch
+from timm.models import group_parameters
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+
+from lesion_utils.config.schema import Averaging, Optim
+from lesion_utils.models.networks import freeze_layers, head_of, parameter_groups
 from lesion_utils.training.task import TrainingTask
 
 
 def make_optimizer(model: nn.Module, task: TrainingTask) -> torch.optim.Optimizer:
     """The optimiser of a run, fused: for VGG19's 139.6 million weights a step is seven times faster so.
 
-    Groups have, besides timm's keys, `peak` (learning rate) and `start` (the epoch in which they begin to learn): the
-    head starts at 0, the backbone after the head's own epochs.
+    Groups have, besides timm's keys, `start`, the epoch in which they begin to learn: 0 for the head, and for the
+    backbone the first one after the head's own epochs.
     """
     params, regime = task.settings.optim, task.regime_params
     head = {id(p) for p in head_of(model).parameters()}
@@ -22,22 +29,129 @@ def make_optimizer(model: nn.Module, task: TrainingTask) -> torch.optim.Optimize
     for group in parameter_groups(model, task.settings, task.regime):
         for is_head in (True, False):
             mine = [p for p in group["params"] if (id(p) in head) == is_head]
-            start = 0 if is_head else regime.head_epochs
             if mine:
-                groups.append({**group, "params": mine, "peak": group["lr"], "start": start})
+                groups.append({**group, "params": mine, "start": 0 if is_head else regime.head_epochs})
     if params.name == "sgd":
         return torch.optim.SGD(groups, lr=regime.lr, momentum=params.momentum, fused=True)
     return torch.optim.AdamW(groups, lr=regime.lr, betas=(params.momentum, 0.999), fused=True)
 
 
-def set_learning_rates(optimizer: torch.optim.Optimizer, now: float, *, task: TrainingTask) -> None:
-    """Set every group's learning rate for a step.
+def make_schedule(optimizer: torch.optim.Optimizer, task: TrainingTask, *, steps: int) -> LambdaLR:
+    """The learning rates of a run: `schedule.step()` after each step of the optimiser sets those of the next.
 
     Args:
         optimizer: of `make_optimizer`.
-        now: epochs since training began, at the end of the step.
         task: its epochs and schedule are used.
+        steps: of the optimiser in an epoch.
     """
-    epochs, optim = task.regime_params.epochs, task.settings.optim
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * learning_rate_factor(now, start=group["start"], epochs=epochs, optim=optim)
+
+    def factor_of(start: int):
+        settings = {"start": start, "epochs": task.regime_params.epochs, "optim": task.settings.optim}
+        return lambda step: learning_rate_factor((step + 1) / steps, **settings)
+
+    return LambdaLR(optimizer, [factor_of(group["start"]) for group in optimizer.param_groups])
+
+
+def learning_rate_factor(time: float, *, start: float, epochs: int, optim: Optim) -> float:
+    """Share of the peak learning rate: linear warm-up, then half a cosine down to `optim.final_lr`.
+
+    Args:
+        time: epochs since training began, at the end of the step.
+        start: when the parameters began to learn; the backbone starts after the head's own epochs.
+        epochs: length of training.
+        optim: `warmup_epochs` and `final_lr` are used.
+    """
+    rise = min(1.0, (time - start) / optim.warmup_epochs) if optim.warmup_epochs else 1.0
+    fall = optim.final_lr + (1 - optim.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, time / epochs)))
+    return max(0.0, rise) * fall
+
+
+def make_average(module: nn.Module, params: Averaging) -> AveragedModel | None:
+    """The average of a module's weights and BatchNorm statistics; None with method "none".
+
+    "ema" moves towards the weights after each step, at first faster than `decay`, so that the random start is soon
+    forgotten: min(decay, (1 + n) / (10 + n)) after n steps. "swa" is the plain mean over the ends of the epochs after
+    `swa_start` (Izmailov et al. 2018).
+    """
+    if params.method == "none":
+        return None
+
+    def share(count: int) -> float:
+        return 1 - min(params.decay, (1 + count) / (10 + count)) if params.method == "ema" else 1 / (1 + count)
+
+    def update(averages: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, weights, share(int(count)))
+        else:  # BatchNorm's counters, which torch's own function cannot average
+            torch._foreach_copy_(averages, weights)
+
+    return AveragedModel(module, multi_avg_fn=torch.no_grad()(update), use_buffers=True)
+
+
+def averages_epoch(task: TrainingTask, epoch: int) -> bool:
+    """Whether the plain mean takes in the weights at the end of an epoch, counted from 0."""
+    params, epochs = task.settings.averaging, task.regime_params.epochs
+    return params.method == "swa" and epoch >= min(int(params.swa_start * epochs), epochs - 1)
+
+
+def describe_layers(model: nn.Module, task: TrainingTask) -> pd.DataFrame:
+    """What training does with each layer, from the input to the head.
+
+    Args:
+        model: a network of `build_network`; afterwards all its layers are trainable, so describe it before training.
+        task: how it is trained.
+
+    Returns:
+        One row per layer as timm counts them: `layer` (the module), `parameters` (how many numbers), `learning_rate`
+        (peak), `weight_decay` (of its weights; norms and biases are never decayed), `learns_from` (epoch, from 1). The
+        last three are missing where the layer never learns.
+    """
+    optimizer = make_optimizer(model, task)
+    freeze_layers(model, task.regime_params.frozen_layers)
+    group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    layer_of = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    layers: dict[tuple[int, bool], list[tuple[str, nn.Parameter]]] = {}
+    head = {id(p) for p in head_of(model).parameters()}
+    for name, parameter in model.named_parameters():
+        layers.setdefault((layer_of[name], id(parameter) in head), []).append((name, parameter))
+    rows = []
+    for key in sorted(layers):
+        names, parameters = zip(*layers[key], strict=True)
+        row = {"layer": _common_module(names), "parameters": sum(p.numel() for p in parameters)}
+        if groups := [group_of[id(p)] for p in parameters if id(p) in group_of and p.requires_grad]:
+            row |= {"learning_rate": groups[0]["lr"], "weight_decay": max(g["weight_decay"] for g in groups)}
+            row["learns_from"] = 1 + groups[0]["start"]
+        rows.append(row)
+    model.requires_grad_(True)
+    return pd.DataFrame(rows).astype({"learns_from": "Int64"})
+
+
+def tabulate_learning_rates(model: nn.Module, task: TrainingTask, *, steps: int) -> pd.DataFrame:
+    """The learning rates of a run, step by step, as its optimiser and schedule set them.
+
+    Args:
+        model: as for `describe_layers`.
+        task: how it is trained.
+        steps: of the optimiser in an epoch.
+
+    Returns:
+        One row per step and per distinct course of the learning rate: `time` (epochs, at the end of the step),
+        `layers` (the modules that learn so), `learning_rate`.
+    """
+    layers = describe_layers(model, task).dropna(subset="learns_from")
+    courses = layers.groupby(["learns_from", "learning_rate"], sort=False)["layer"].agg(list)
+    rows = []
+    for (learns_from, peak), names in courses.items():
+        label = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+        settings = {"start": learns_from - 1, "epochs": task.regime_params.epochs, "optim": task.settings.optim}
+        for step in range(task.regime_params.epochs * steps):
+            time = (step + 1) / steps
+            rows.append({"time": time, "layers": label, "learning_rate": peak * learning_rate_factor(time, **settings)})
+    return pd.DataFrame(rows)
+
+
+def _common_module(names: tuple[str, ...]) -> str:
+    """The module that all these parameters lie in: "layer1.0" of layer1.0.conv1.weight and layer1.0.bn1.weight."""
+    modules = [name.split(".")[:-1] for name in names]
+    common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*modules, strict=False))]
+    return ".".join(common) if common else ", ".join(dict.fromkeys(parts[0] for parts in modules))

@@ -1,7 +1,7 @@
-"""What happens when: the order of the samples, the steps of an epoch, the learning rate.
+"""The order of the samples and the steps of an epoch.
 
-Nothing here has a state: every random number and every learning rate is a function of (seed, epoch, step). That is why
-a run can go on from any epoch with no random state to store.
+Nothing here has a state: every random number is a function of (seed, epoch, sample). That is why a run can go on from
+any epoch with no random state to store.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-
-from lesion_utils.config.schema import Optim
 
 
 class Batch(NamedTuple):
@@ -75,17 +73,3 @@ def split_steps(samples: Batch, *, batch_size: int, accumulation: int) -> list[l
     parts = zip(np.array_split(samples.rows, count), np.array_split(samples.keys, count), strict=True)
     batches = [Batch(*part) for part in parts]
     return [batches[i : i + accumulation] for i in range(0, count, accumulation)]
-
-
-def learning_rate_factor(time: float, *, start: float, epochs: int, optim: Optim) -> float:
-    """Share of the peak learning rate: linear warm-up, then half a cosine down to `optim.final_lr`.
-
-    Args:
-        time: epochs since training began, at the end of the step.
-        start: when the parameters began to learn; the backbone starts after the head's own epochs.
-        epochs: length of training.
-        optim: `warmup_epochs` and `final_lr` are used.
-    """
-    rise = min(1.0, (time - start) / optim.warmup_epochs) if optim.warmup_epochs else 1.0
-    fall = optim.final_lr + (1 - optim.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, time / epochs)))
-    return max(0.0, rise) * fall

@@ -1,37 +1,212 @@
-"""`selection.md`: what was tried on the training images, what came out, and what was chosen."""
+"""Choosing settings: trials on the training images, before a study fixes its own, and their page, `selection.md`.
+
+A study's `selection.yaml` asks questions and names candidates; each trial changes some of the study's values and is
+judged either by a classical classifier on frozen features, in cross-validation over all training images, or by training
+the network in one of its regimes and scoring the study's validation images. The test images are not in any table that a
+trial is given. What was chosen, and why, stands beside the evidence.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
+from pydantic import Field, ValidationError, model_validator
 
 from lesion_utils.config.load import load_file
-from lesion_utils.config.schema import Comparison, StudyParams
+from lesion_utils.config.schema import Classifier, Comparison, Regime, Section, StudyParams
 from lesion_utils.core.errors import ParamsError
 from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.names import CLASSIFIER_NAMES, MODEL_NAMES, REGIME_NAMES
 from lesion_utils.core.paths import Study
-from lesion_utils.data.prepare import load_prepared
+from lesion_utils.data.duplicates import group_duplicates
+from lesion_utils.data.prepare import PreparedData, load_prepared, open_images
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals
 from lesion_utils.evaluation.intervals import draw_weights
+from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.paired_tests import compare_bootstrap
 from lesion_utils.evaluation.tables import format_value
-from lesion_utils.training.trials import FOLDS, Question, Selection, run_trials
+from lesion_utils.training.classifiers import FOLDS, fit_classifier, predict_views, read_features, split_folds
+from lesion_utils.training.fit import OnEvent, fit, read_history
+from lesion_utils.training.task import TrainingTask, choose_regimes
 
 FILE = "selection.yaml"
 
 
-def select_settings(
-    study: Study, params: StudyParams, *, on_event: Callable[[dict[str, Any]], None] | None = None
-) -> str:
+class Question(Section):
+    """One question of `selection.yaml`."""
+
+    question: str = Field(min_length=1, description="what is to be decided")
+    network: str = Field(pattern="^(resnet50|vgg19)$", description="whose settings the candidates change")
+    judge: Classifier | Regime = Field(description="a classifier on frozen features, or the regime that is trained")
+    seeds: list[int] = Field(min_length=1, description="of the folds, or of the trainings")
+    candidates: dict[str, dict[str, Any]] = Field(
+        min_length=2, description="name to changed values, such as resnet50.image_size: 288"
+    )
+    choice: str = Field(description="the candidate that the study takes")
+    because: str = Field(min_length=1, description="why, in a sentence")
+
+    @model_validator(mode="after")
+    def _choice_is_a_candidate(self):
+        if self.choice not in self.candidates:
+            raise ValueError("choice: name one of the candidates")
+        return self
+
+    @property
+    def trains(self) -> bool:
+        """Whether candidates are judged by training."""
+        return self.judge in get_args(Regime)
+
+
+class Selection(Section):
+    """selection.yaml: what was tried on the training images."""
+
+    questions: list[Question] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Decoded images and their table, without the test images."""
+
+    images: np.ndarray
+    table: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate, judged once: `params` are the study's as it changes them."""
+
+    question: Question
+    params: StudyParams
+    known: TrainingImages
+    seed: int
+
+
+@dataclass(frozen=True)
+class TrialScores:
+    """What the trials gave.
+
+    Attributes:
+        scores: one row per question, candidate, seed and image: `question` (from 0), `candidate`, `seed`, `image_id`,
+            `target`, `probability`; the scores of images that the scored model has not learnt from.
+        remarks: by (question, candidate, seed), what else there is to say of a training.
+    """
+
+    scores: pd.DataFrame
+    remarks: dict[tuple[int, str, int], dict[str, Any]]
+
+
+def run_trials(
+    selection: Selection, params: StudyParams, data: PreparedData, *, folder: Path, on_event: OnEvent | None = None
+) -> TrialScores:
+    """Run every trial that has not been run.
+
+    Args:
+        selection: the questions.
+        params: of the study; candidates change them.
+        data: of the study.
+        folder: of the trained networks; a trial that is there already is read.
+        on_event: called as `fit.OnEvent` says, with `question` and `candidate` besides.
+
+    Raises:
+        ParamsError: a candidate changes something that is not there, or to a value that is not allowed.
+    """
+    parts, remarks = [], {}
+    for number, question in enumerate(selection.questions):
+        for name, changes in question.candidates.items():
+            changed = change_params(params, changes, where=f"questions[{number}].candidates.{name}")
+            known = without_test_images(changed, data)
+            for seed in question.seeds:
+                tell = _add_to_events(on_event, question=question.question, candidate=name)
+                trial = Trial(question, changed, known, seed)
+                if question.trains:
+                    scores, remark = _train(trial, folder=folder, on_event=tell)
+                else:
+                    scores, remark = _cross_validate(trial, data.duplicates, on_event=tell), {}
+                parts.append(scores.assign(question=number, candidate=name, seed=seed))
+                remarks[number, name, seed] = remark
+    table = pd.concat(parts, ignore_index=True)
+    return TrialScores(table[["question", "candidate", "seed", "image_id", "target", "probability"]], remarks)
+
+
+def change_params(params: StudyParams, changes: Mapping[str, Any], *, where: str) -> StudyParams:
+    """The parameters with some values changed: `{"resnet50.regimes.finetune.lr": 1e-4}`.
+
+    Raises:
+        ParamsError: there is no such key, or the value is not allowed.
+    """
+    values = params.model_dump()
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        node = values
+        for part in path:
+            node = node.get(part) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            raise ParamsError(f"there is no parameter {key!r}", where=where, do="spell it as in params/README.md")
+        node[last] = value
+    try:
+        return StudyParams.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise ParamsError(what, where=where, do="params/README.md lists the ranges") from None
+
+
+def without_test_images(params: StudyParams, data: PreparedData) -> TrainingImages:
+    """The images of training and validation, decoded as `params.data` says; no other image is even opened."""
+    table = data.table[data.table["subset"].isin(("train", "val"))].reset_index(drop=True)
+    cache = open_images(table, params.data.stored_size, params.data.aspect)
+    return TrainingImages(cache.images, table)
+
+
+def _train(trial: Trial, *, folder: Path, on_event: OnEvent | None) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Train one network; its scores of the validation images, at the selected epoch, and what there is to say."""
+    task = TrainingTask(trial.params, trial.question.network, trial.question.judge, trial.seed, trial.known)
+    source = choose_regimes(task.settings)[1]
+    result = fit(task, folder=folder, source=source, on_event=on_event)
+    history = read_history(result.folder)
+    remark = {
+        "epoch": result.record["selected_epoch"],
+        "epochs": result.record["epochs"],
+        "minutes": result.record["seconds"] / 60,
+        "last_epochs_ap": float(history["val_ap"].tail(3).mean()),
+    }
+    return result.predictions[["image_id", "target", "probability"]], remark
+
+
+def _cross_validate(trial: Trial, duplicates: pd.DataFrame, *, on_event: OnEvent | None) -> pd.DataFrame:
+    """Scores of all training images by classifiers that were fitted without them; duplicates stay together."""
+    table, network = trial.known.table, getattr(trial.params, trial.question.network).in_regime("features")
+    rows = np.arange(len(table))
+    tell = on_event and (
+        lambda done, total: on_event({"regime": "features", "stage": "frozen features", "done": done, "total": total})
+    )
+    features = read_features(network, trial.known.images, rows, tta="none", on_batch=tell)
+    targets = table["target"].to_numpy()
+    both_known = duplicates[["image_id_a", "image_id_b"]].isin(set(table["image_id"])).all(axis=1)
+    groups = group_duplicates(table["image_id"], duplicates[both_known])
+    probs = np.empty(len(rows))
+    for train, held_out in split_folds(targets, groups.to_numpy(), seed=trial.seed):
+        model, _ = fit_classifier(trial.question.judge, features[train, 0], targets[train], seed=trial.seed)
+        probs[held_out] = predict_views(model, features[held_out])
+    return table[["image_id", "target"]].assign(probability=probs)
+
+
+def _add_to_events(on_event: OnEvent | None, **more: str) -> OnEvent | None:
+    return on_event and (lambda event: on_event({**event, **more}))
+
+
+def select_settings(study: Study, params: StudyParams, *, on_event: OnEvent | None = None) -> str:
     """Run a study's trials, as far as they have not been run, and write `selection.md` and `selection/`.
 
     Args:
         study: with a `selection.yaml` among its parameters.
         params: of the study.
-        on_event: see `trials.run_trials`.
+        on_event: see `run_trials`.
 
     Returns:
         the text of `selection.md`.
@@ -49,17 +224,17 @@ def select_settings(
             do=f"copy params/isic2016_640px/{FILE} there and edit it",
         )
     selection, data = load_file(path, Selection), load_prepared(study)
-    scores = run_trials(selection, params, data, folder=study.runs / "selection", on_event=on_event)
-    table = tabulate_trials(selection, scores, params.comparison)
-    text = write_text(selection, scores, table, study=study.name, confidence=params.comparison.confidence)
+    trials = run_trials(selection, params, data, folder=study.runs / "selection", on_event=on_event)
+    table = tabulate_trials(selection, trials, params.comparison)
+    text = write_text(selection, trials.scores, table, study=study.name, confidence=params.comparison.confidence)
     folder = study.report_dir / "selection"
-    for name, frame in (("scores", scores), ("trials", table)):
+    for name, frame in (("scores", trials.scores), ("trials", table)):
         write_if_changed(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
     write_if_changed(study.report_dir / "selection.md", text)
     return text
 
 
-def tabulate_trials(selection: Selection, scores: pd.DataFrame, params: Comparison) -> pd.DataFrame:
+def tabulate_trials(selection: Selection, trials: TrialScores, params: Comparison) -> pd.DataFrame:
     """AP and AUC of every candidate, and its difference in AP to the one that was chosen, with intervals.
 
     Values are those of the mean probability over the seeds, beside them the mean over single seeds.
@@ -71,7 +246,7 @@ def tabulate_trials(selection: Selection, scores: pd.DataFrame, params: Comparis
     """
     rows = []
     for number, question in enumerate(selection.questions):
-        asked = scores[scores["question"] == number]
+        asked = trials.scores[trials.scores["question"] == number]
         mean = asked.pivot_table(index=["image_id", "target"], columns="candidate", values="probability")
         targets = mean.index.get_level_values("target").to_numpy()
         weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed)
@@ -79,24 +254,16 @@ def tabulate_trials(selection: Selection, scores: pd.DataFrame, params: Comparis
         for name in question.candidates:
             row = {"question": number, "candidate": name, "images": len(mean), "seeds": len(question.seeds)}
             values = evaluate_with_intervals(targets, mean[name].to_numpy(), **settings).set_index("metric")
-            single = _evaluate_seeds(asked[asked["candidate"] == name])
-            for metric in ("ap", "auc"):
+            seeds = [rows for _, rows in asked[asked["candidate"] == name].groupby("seed")]
+            for metric, function in (("ap", average_precision), ("auc", roc_auc)):
                 value, low, high = values.loc[metric, ["value", "low", "high"]]
-                row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high, f"{metric}_single": single[metric]}
+                single = sum(function(rows["target"], rows["probability"]) for rows in seeds) / len(seeds)
+                row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high, f"{metric}_single": single}
             gap = compare_bootstrap(targets, mean[name], mean[question.choice], metric="ap", **settings)
             row |= {"difference": gap.difference, "difference_low": gap.low, "difference_high": gap.high}
-            remarks = [scores.attrs["remarks"][number, name, seed] for seed in question.seeds]
+            remarks = [trials.remarks[number, name, seed] for seed in question.seeds]
             rows.append(row | {"chosen": name == question.choice} | pd.DataFrame(remarks).mean().to_dict())
     return pd.DataFrame(rows)
-
-
-def _evaluate_seeds(scores: pd.DataFrame) -> dict[str, float]:
-    """Mean over the seeds of AP and AUC."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    seeds = [(rows["target"], rows["probability"]) for _, rows in scores.groupby("seed")]
-    functions = {"ap": average_precision_score, "auc": roc_auc_score}
-    return {name: sum(function(*pair) for pair in seeds) / len(seeds) for name, function in functions.items()}
 
 
 def write_text(

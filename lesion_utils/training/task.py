@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,13 +17,24 @@ from lesion_utils.models.compute import Compute
 from lesion_utils.models.inference import hash_array
 from lesion_utils.models.weights import WeightsSource, find_weights
 from lesion_utils.provenance.fingerprint import fingerprint_modules
-from lesion_utils.training.inputs import Images
 
 #: Rooms and modules that training imports and whose changes leave its numbers alone.
 _CHANGE_NO_NUMBER = (
     *("core/", "config/", "provenance/"),
     *("evaluation/predictions.py", "models/checkpoint.py", "models/weights.py"),
 )
+
+
+class Images(Protocol):
+    """Decoded images and their table; row i of the table is image i.
+
+    Attributes:
+        images: (N, S, S, 3) uint8, RGB.
+        table: columns `image_id`, `target` (0 or 1) and `subset` (train, val, test, left_out).
+    """
+
+    images: np.ndarray
+    table: pd.DataFrame
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,16 @@ from torchvision.transforms.v2 import functional as tv
 
 from lesion_utils.config.schema import Augmentation
 from lesion_utils.models.preprocess import flip_views, resize_batch
-from lesion_utils.training.augment import Augmenter, apply_changes, describe, preview
-from lesion_utils.training.augment_plan import FACTORS, OPERATIONS, draw_changes, operation_range
+from lesion_utils.training.augment import (
+    FACTORS,
+    OPERATIONS,
+    Augmenter,
+    apply_changes,
+    describe,
+    draw_changes,
+    operation_range,
+    preview,
+)
 
 OFF = {
     "rotation": 0.0, "horizontal_flip": 0.0, "vertical_flip": 0.0, "scale": [1.0, 1.0], "translation": 0.0,

@@ -22,8 +22,8 @@ from lesion_utils.models.compute import choose_compute
 from lesion_utils.models.networks import head_of
 from lesion_utils.training import fit as fitting
 from lesion_utils.training import inputs, loop
-from lesion_utils.training.batches import plan_epoch
 from lesion_utils.training.fit import fit, read_history, train_network
+from lesion_utils.training.inputs import plan_epoch
 from lesion_utils.training.loop import Run
 from lesion_utils.training.task import TrainingTask, choose_regimes, identify
 
@@ -206,6 +206,14 @@ def test_the_loop_equals_a_plain_one(tmp_path):
         torch.testing.assert_close(mine, theirs, rtol=2e-3, atol=2e-4, msg=name)
 
 
+def test_a_few_images_are_learnt_by_heart():
+    task = TrainingTask(make_params(), "resnet50", "scratch", 1, DATA)
+    losses = fitting.overfit(task, images=6, steps=25)
+    assert losses[0] > 0.5
+    assert losses[-1] < 0.05
+    assert losses == fitting.overfit(task, images=6, steps=25)
+
+
 def test_sgd_takes_its_momentum(tmp_path):
     run = make_run(tmp_path, optim={"name": "sgd", "momentum": 0.8}, regimes=regimes(batchnorm="frozen"), batch_size=64)
     one, before = run.model.fc.bias, run.model.fc.bias.detach().clone()
@@ -283,7 +291,7 @@ def test_averaged_weights_are_what_is_validated_selected_and_scored(tmp_path):
     run.load_best()
     changed, _ = split_changed(run, last)
     assert "fc.weight" in changed
-    logits = run.inputs.predict(run.val_rows, tta="none")
+    logits = run.inputs.predict(run.learner, run.val_rows, tta="none")
     assert inputs_score(run, logits) == pytest.approx(run.best["val_loss"])
 
 
@@ -368,7 +376,7 @@ def test_predictions_follow_the_contract_and_tta_is_the_mean_of_eight_views(tmp_
                     tta="none",
                 )
             )
-    with_tta = run.inputs.predict(rows, tta="flips")
+    with_tta = run.inputs.predict(run.learner, rows, tta="flips")
     np.testing.assert_allclose(with_tta, np.mean(views, axis=0), rtol=1e-4, atol=1e-5)
 
 

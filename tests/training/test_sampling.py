@@ -1,15 +1,12 @@
-"""Order, steps and learning rates."""
+"""Order and steps."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_study import make_params
 
-from lesion_utils.training.sampling import derive_seed, draw_order, learning_rate_factor, split_steps
+from lesion_utils.training.sampling import derive_seed, draw_order, split_steps
 
 
 @given(st.integers(2, 60), st.integers(0, 5), st.booleans())
@@ -48,23 +45,3 @@ def test_steps_cover_all_samples_in_even_batches(count, batch_size, accumulation
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
     assert all(len(step) == accumulation for step in steps[:-1])
-
-
-@pytest.mark.parametrize("warmup", [0.0, 2.0])
-def test_the_schedule_is_torchs_cosine_after_a_linear_rise(warmup):
-    optim = make_params(optim={"warmup_epochs": warmup, "final_lr": 0.1}).resnet50.optim
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100, eta_min=0.1)
-    for step in range(1, 101):
-        optimizer.step()
-        cosine.step()
-        time = step / 10
-        rise = min(1.0, time / warmup) if warmup else 1.0
-        mine = learning_rate_factor(time, start=0, epochs=10, optim=optim)
-        assert mine == pytest.approx(rise * cosine.get_last_lr()[0], abs=1e-6)
-
-
-def test_what_starts_later_rises_later():
-    optim = make_params(optim={"warmup_epochs": 2.0, "final_lr": 1.0}).resnet50.optim
-    factors = [learning_rate_factor(time, start=3, epochs=10, optim=optim) for time in (1, 3, 4, 5, 9)]
-    assert factors == [0, 0, 0.5, 1, 1]

@@ -14,9 +14,12 @@ from safetensors.torch import save_file
 from sklearn.metrics import average_precision_score
 from tiny_study import make_images, make_params, regimes
 
+from lesion_utils.config.load import load_file, load_study
 from lesion_utils.core.errors import ParamsError
-from lesion_utils.training import select, trials
-from lesion_utils.training.trials import Question, Selection, change_params, run_trials, split_folds
+from lesion_utils.core.paths import params_root
+from lesion_utils.training import select
+from lesion_utils.training.classifiers import split_folds
+from lesion_utils.training.select import Question, Selection, TrialScores, change_params, run_trials
 
 WEIGHTS = {"weights": "small.safetensors", "regimes": regimes() | regimes("features") | regimes("finetune")}
 
@@ -51,7 +54,7 @@ def test_trials_score_what_was_not_learnt_from_and_no_test_image(data, tmp_path,
     selection = ask(judge, small={"resnet50.image_size": 32}, large={"resnet50.image_size": 40})
     events = []
     params = make_params(**WEIGHTS)
-    scores = run_trials(selection, params, data, folder=tmp_path / "runs", on_event=events.append)
+    scores = run_trials(selection, params, data, folder=tmp_path / "runs", on_event=events.append).scores
     scored = {"logistic": {"train", "val"}, "finetune": {"val"}}[judge]
     expected = set(data.table["image_id"][data.table["subset"].isin(scored)])
     for _, rows in scores.groupby(["candidate", "seed"]):
@@ -61,7 +64,7 @@ def test_trials_score_what_was_not_learnt_from_and_no_test_image(data, tmp_path,
     assert not np.array_equal(one, other)
     if judge == "finetune":
         assert {event["candidate"] for event in events} == {"small", "large"}
-        again = run_trials(selection, params, data, folder=tmp_path / "runs")
+        again = run_trials(selection, params, data, folder=tmp_path / "runs").scores
         pd.testing.assert_frame_equal(again, scores)
         assert len(list((tmp_path / "runs").iterdir())) == 4, "a trial that is done is read, not run"
 
@@ -109,9 +112,9 @@ def test_the_page_says_what_the_scores_say():
             )
             remarks[0, name, seed] = {"epoch": 3, "epochs": 8, "minutes": 2.0, "last_epochs_ap": 0.5}
     scores = pd.concat(parts, ignore_index=True)
-    scores.attrs["remarks"] = remarks
     selection = ask("finetune", good={}, bad={})
-    table = select.tabulate_trials(selection, scores, make_params().comparison).set_index("candidate")
+    trials = TrialScores(scores, remarks)
+    table = select.tabulate_trials(selection, trials, make_params().comparison).set_index("candidate")
     mean = scores[scores["candidate"] == "bad"].groupby("image_id")[["target", "probability"]].mean()
     expected = average_precision_score(mean["target"], mean["probability"])
     assert table.loc["bad", "ap"] == pytest.approx(expected, abs=1e-9)
@@ -129,11 +132,8 @@ def test_a_study_without_questions_says_where_to_find_some(tmp_path, monkeypatch
 
 
 def test_the_committed_selection_is_valid():
-    from lesion_utils.config.load import load_file, load_study
-    from lesion_utils.core.paths import params_root
-
     for path in params_root().glob("*/selection.yaml"):
         params = load_study(path.parent)
-        for question in load_file(path, trials.Selection).questions:
+        for question in load_file(path, Selection).questions:
             for name, changes in question.candidates.items():
                 change_params(params, changes, where=name)

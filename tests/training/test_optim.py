@@ -1,0 +1,107 @@
+"""Averages of the weights against torch's own, the schedule against torch's, and what the tables of layers say."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from timm.models import group_parameters
+from tiny_study import make_images, make_params, regimes
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lesion_utils.config.schema import Averaging
+from lesion_utils.models.networks import build_network
+from lesion_utils.training.optim import (
+    averages_epoch,
+    describe_layers,
+    learning_rate_factor,
+    make_average,
+    make_optimizer,
+    make_schedule,
+    tabulate_learning_rates,
+)
+from lesion_utils.training.task import TrainingTask
+
+
+def make_task(**network) -> TrainingTask:
+    return TrainingTask(make_params(**network), "resnet50", "scratch", 1, make_images())
+
+
+@pytest.mark.parametrize("method", ["ema", "swa"])
+def test_averages_are_torchs_and_take_in_batchnorm(method):
+    torch.manual_seed(0)
+    model = timm.create_model("small_cnn", num_classes=1)
+    average = make_average(model, Averaging(method=method, decay=0.05, swa_start=0.5))  # below the warm-up's decays
+    oracle = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.05) if method == "ema" else None)
+    for _ in range(5):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn_like(p))
+        model(torch.randn(4, 3, 32, 32))
+        average.update_parameters(model)
+        oracle.update_parameters(model)
+    for mine, theirs in zip(average.module.parameters(), oracle.module.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    mean, own = average.module.levels[0][1], model.levels[0][1]
+    assert not torch.equal(mean.running_mean, own.running_mean)
+    assert mean.num_batches_tracked == 5
+
+
+def test_no_averaging_makes_no_copy():
+    assert make_average(torch.nn.Linear(2, 1), Averaging(method="none", decay=0.9, swa_start=0.5)) is None
+
+
+def test_the_plain_mean_begins_where_it_should():
+    task = make_task(averaging={"method": "swa", "swa_start": 0.75}, regimes=regimes(epochs=8))
+    assert [epoch for epoch in range(8) if averages_epoch(task, epoch)] == [6, 7]
+    last = make_task(averaging={"method": "swa", "swa_start": 1.0}, regimes=regimes(epochs=8))
+    assert averages_epoch(last, 7), "the last epoch is always one of them"
+    assert not averages_epoch(make_task(regimes=regimes(epochs=8)), 7)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 2.0])
+def test_the_schedule_is_torchs_cosine_after_a_linear_rise(warmup):
+    optim = make_params(optim={"warmup_epochs": warmup, "final_lr": 0.1}).resnet50.optim
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100, eta_min=0.1)
+    for step in range(1, 101):
+        optimizer.step()
+        cosine.step()
+        time = step / 10
+        rise = min(1.0, time / warmup) if warmup else 1.0
+        mine = learning_rate_factor(time, start=0, epochs=10, optim=optim)
+        assert mine == pytest.approx(rise * cosine.get_last_lr()[0], abs=1e-6)
+
+
+def test_what_starts_later_rises_later():
+    optim = make_params(optim={"warmup_epochs": 2.0, "final_lr": 1.0}).resnet50.optim
+    factors = [learning_rate_factor(time, start=3, epochs=10, optim=optim) for time in (1, 3, 4, 5, 9)]
+    assert factors == [0, 0, 0.5, 1, 1]
+
+
+def test_tables_of_layers_and_learning_rates_say_what_the_optimiser_does():
+    task = make_task(
+        backbone="resnet18",
+        regimes=regimes(layer_decay=0.5, frozen_layers=0, epochs=4),
+        optim={"warmup_epochs": 1.0, "weight_decay": 0.05},
+    )
+    task.regime_params.__dict__["frozen_layers"] = 2
+    model = build_network(task.settings, pretrained=False, seed=1)
+    layers = describe_layers(model, task)
+    assert layers["parameters"].sum() == sum(p.numel() for p in model.parameters())
+    assert len(layers) == 1 + max(group_parameters(model, model.group_matcher(coarse=False), reverse=True).values())
+    assert layers["layer"].tolist()[1:4] == ["layer1.0", "layer1.1", "layer2.0"]
+    assert layers["learns_from"].isna().tolist() == [True] * 2 + [False] * 8
+    assert layers.iloc[-1][["layer", "learning_rate", "weight_decay", "learns_from"]].tolist() == ["fc", 1e-2, 0.05, 1]
+    assert layers["learning_rate"].iloc[-2] == pytest.approx(5e-3)
+
+    rates = tabulate_learning_rates(model, task, steps=3)
+    optimizer = make_optimizer(model, task)
+    schedule = make_schedule(optimizer, task, steps=3)
+    head = []
+    for _ in range(12):
+        head.append(max(group["lr"] for group in optimizer.param_groups))
+        optimizer.step()
+        schedule.step()
+    assert rates.loc[rates["layers"] == "fc", "learning_rate"].tolist() == pytest.approx(head)
+    assert rates["layers"].nunique() == 8

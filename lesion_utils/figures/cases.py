@@ -125,7 +125,7 @@ def plot_gradcam_grid(
     _add_heat_key(fig)
     return finish_figure(
         fig,
-        note=f"{count_classes(targets)}; each map scaled to its own maximum",
+        note=f"{count_classes(targets)}; each network's map scaled to its own maximum",
         alt=f"Grad-CAM heat maps over {len(images)} images for {', '.join(maps)}: " + "; ".join(labels),
     )
 

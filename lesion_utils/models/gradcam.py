@@ -1,15 +1,14 @@
-"""Where a network looks: Grad-CAM, whether its maps depend on what was learned, and how much falls on the lesion."""
+"""Where a network looks: Grad-CAM, and whether its maps depend on what was learned."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from captum.attr import LayerGradCam
 from scipy.stats import spearmanr
 from timm.models import group_parameters
@@ -19,7 +18,6 @@ from lesion_utils.models.compute import computing
 from lesion_utils.models.networks import build_network, data_config, gradcam_layer
 from lesion_utils.models.predict import TrainedNetwork
 from lesion_utils.models.preprocess import resize_batch
-from lesion_utils.models.segment import segment_lesion
 
 #: How much of a network the sanity check replaces by random weights, from the last layer on.
 STAGES = {"last layer": 0.0, "last third": 1 / 3, "last two thirds": 2 / 3, "all layers": 1.0}
@@ -29,10 +27,11 @@ class Explanation(NamedTuple):
     """Grad-CAM maps of some images and their sanity check.
 
     Attributes:
-        maps: (N, h, w) float32 in [0, 1], of the trained network.
+        maps: (N, h, w) float32 in [0, 1], mean over the networks of their maps, each scaled to its own maximum: it
+            belongs to the networks' mean probability.
         randomised: (N, h, w) float32 in [0, 1], of the same architecture with random weights.
         agreement: columns `stage` (of `STAGES`), `image` (0 to N - 1) and `correlation`: Spearman's, between the map of
-            the trained network and that of the partly randomised one; NaN where a map is constant. Maps that depend on
+            the first network and that of the same partly randomised; NaN where a map is constant. Maps that depend on
             what was learned lose their correlation as the stages go on (Adebayo et al. 2018).
     """
 
@@ -41,29 +40,49 @@ class Explanation(NamedTuple):
     agreement: pd.DataFrame
 
 
-def explain_images(network: TrainedNetwork, images: np.ndarray, *, seed: int = 0) -> Explanation:
-    """Grad-CAM maps of images, with the model-randomisation test of Adebayo et al. (2018).
+def explain_images(networks: Iterable[TrainedNetwork], images: np.ndarray, *, seed: int = 0) -> Explanation:
+    """Grad-CAM maps of images, with the model-randomisation test of Adebayo et al. (2018) on the first network.
 
     Args:
-        network: trained.
+        networks: one or more of the same architecture, trained with other seeds; one at a time is held.
         images: (N, S, S, 3) uint8, RGB.
         seed: of the random weights.
 
     Raises:
         ParamsError: the backbone has no map of features that Grad-CAM could show.
     """
-    model, settings = network.model, network.settings
-    config = data_config(model)
+    networks = iter(networks)
+    first = next(networks)
+    own = map_images(first, images)
+    randomised, agreement = _randomise(first, images, own, seed=seed)
+    maps = [own, *(map_images(network, images) for network in networks)]
+    return Explanation(np.mean(maps, axis=0, dtype=np.float32), randomised, agreement)
+
+
+def map_images(network: TrainedNetwork, images: np.ndarray) -> np.ndarray:
+    """Grad-CAM maps (N, h, w) float32 in [0, 1] of decoded images (N, S, S, 3) uint8, as `compute_gradcam` has them."""
     with computing(network.compute):
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(network.compute.device)
-        x = config.normalise(resize_batch(pixels, settings.image_size, interpolation=config.interpolation))
-        maps, agreement = compute_gradcam(model, x), []
-        fresh = build_network(settings, pretrained=False, seed=seed)
-        for stage, changed in randomise_stages(model, fresh):
+        return compute_gradcam(network.model, _prepare(network, images))
+
+
+def _prepare(network: TrainedNetwork, images: np.ndarray) -> Tensor:
+    config = data_config(network.model)
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(network.compute.device)
+    return config.normalise(resize_batch(pixels, network.settings.image_size, interpolation=config.interpolation))
+
+
+def _randomise(
+    network: TrainedNetwork, images: np.ndarray, maps: np.ndarray, *, seed: int
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Maps of the network with random weights, and the correlations of `Explanation.agreement`."""
+    agreement = []
+    with computing(network.compute):
+        x, fresh = _prepare(network, images), build_network(network.settings, pretrained=False, seed=seed)
+        for stage, changed in randomise_stages(network.model, fresh):
             randomised = compute_gradcam(changed, x)
             for image, (a, b) in enumerate(zip(maps, randomised, strict=True)):
                 agreement.append({"stage": stage, "image": image, "correlation": correlate_maps(a, b)})
-    return Explanation(maps, randomised, pd.DataFrame(agreement))
+    return randomised, pd.DataFrame(agreement)
 
 
 def compute_gradcam(model: nn.Module, x: Tensor) -> np.ndarray:
@@ -115,26 +134,3 @@ def correlate_maps(a: np.ndarray, b: np.ndarray) -> float:
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(spearmanr(a.ravel(), b.ravel()).statistic)
-
-
-def measure_attention(maps: np.ndarray, images: np.ndarray) -> pd.DataFrame:
-    """How much of each map lies on the lesion, where `segment_lesion` finds one.
-
-    Args:
-        maps: (N, h, w) float >= 0.
-        images: (N, S, S, 3) uint8, RGB.
-
-    Returns:
-        N rows: `on_lesion`, the share of the map's sum on the lesion, and `area`, the lesion's share of the image,
-        which is what an even map would score. Both are NaN where no lesion was found, `on_lesion` also where the map
-        is zero.
-    """
-    maps = torch.from_numpy(np.asarray(maps, dtype=np.float32))[:, None]
-    large = F.interpolate(maps, size=images.shape[1:3], mode="bilinear", align_corners=False)[:, 0].numpy()
-    rows = []
-    for heat, image in zip(large, images, strict=True):
-        mask = segment_lesion(np.asarray(image))
-        area = float("nan") if mask is None else float(mask.mean())
-        known = mask is not None and heat.sum() > 0
-        rows.append({"on_lesion": float(heat[mask].sum() / heat.sum()) if known else float("nan"), "area": area})
-    return pd.DataFrame(rows)

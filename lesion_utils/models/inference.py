@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import timm
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from lesion_utils.core.files import write_atomic
 from lesion_utils.models.compute import Compute
 from lesion_utils.models.networks import data_config, features_of, head_of
 from lesion_utils.models.preprocess import flip_views, resize_batch
+from lesion_utils.provenance.fingerprint import fingerprint_modules
 
 T = TypeVar("T")
 #: Called with the images that are done and how many there are.
@@ -41,6 +43,9 @@ def frozen_features(
 ) -> np.ndarray:
     """Features of images under a pretrained, frozen network: computed once, then read from `folder`.
 
+    They are computed again where the pixels, the weights, the settings, timm, the code or the machine are others, and
+    where the file is damaged.
+
     Args:
         model: a pretrained network of `build_network`, placed by `compute`; its last layer plays no part.
         images: (N, S, S, 3) uint8, RGB.
@@ -56,18 +61,31 @@ def frozen_features(
         (M, V, D) float32 for V views of each image: 1, or 8 with "flips".
     """
     key = [params.backbone, params.image_size, params.batch_size, tta, weights, compute.to_dict()]
-    key = [*key, hash_array(np.ascontiguousarray(images[rows]))]
+    key = [*key, timm.__version__, _fingerprint_models(), hash_array(np.ascontiguousarray(images[rows]))]
     path = folder / f"{params.backbone}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.f32"
-    if not path.is_file():
+    raw = _read_sealed(path)
+    if raw is None:
 
         def function(x: Tensor) -> Tensor:
             return forward_features(model, x, compute=compute)
 
         settings = {"params": params, "compute": compute, "tta": tta}
-        views = run_batches(model, images, rows, function, **settings, on_batch=on_batch)
-        write_atomic(path, views.astype("<f4").tobytes())
+        raw = run_batches(model, images, rows, function, **settings, on_batch=on_batch).astype("<f4").tobytes()
+        write_atomic(path, hashlib.sha256(raw).digest() + raw)
     views = 8 if tta == "flips" else 1
-    return np.fromfile(path, "<f4").reshape(len(rows), views, -1)
+    return np.frombuffer(bytearray(raw), "<f4").reshape(len(rows), views, -1)
+
+
+def _fingerprint_models() -> dict[str, str]:
+    """The code that features depend on."""
+    modules = fingerprint_modules(["models.inference"])
+    return {name: key for name, key in modules.items() if name.startswith("lesion_utils/models/")}
+
+
+def _read_sealed(path: Path) -> bytes | None:
+    """What follows the SHA-256 that a file begins with; None where there is no such file or it is damaged."""
+    raw = path.read_bytes() if path.is_file() else b""
+    return raw[32:] if raw and hashlib.sha256(raw[32:]).digest() == raw[:32] else None
 
 
 def predict_logits(

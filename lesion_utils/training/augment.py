@@ -81,28 +81,32 @@ def apply_changes(
 ) -> Tensor:
     """Apply drawn changes to a batch.
 
-    An image much larger than needed is first reduced, antialiased, to the side at which the largest magnification of
-    `params.scale` just shows every pixel; the one resampling starts from there.
+    Like an evaluation view, each image is first reduced, antialiased, to the side at which its magnification shows
+    every pixel; the one resampling starts from there.
 
     Args:
         images: (N, S, S, 3) uint8, RGB.
         draws: as `draw_changes` returns them.
         image_size: side of the output, px.
-        params: its `scale` and `fill` are used.
+        params: its `fill` is used.
         interpolation: "bilinear" or "bicubic".
 
     Returns:
         (N, 3, image_size, image_size) float32 in [0, 1].
     """
-    working = max(image_size, round(image_size * params.scale[1]))
     matrices = compose_geometry(draws)
     flips_only = np.array_equal(np.abs(matrices), np.broadcast_to(np.eye(2, 3), matrices.shape))
     if flips_only:  # pixels change places and are not interpolated at all
         x = _flip(resize_pixels(images, image_size, interpolation), draws)
     else:
-        x = resize_pixels(images, working, interpolation) if images.shape[1] > working else images.permute(0, 3, 1, 2)
-        grid = _sampling_grid(torch.as_tensor(matrices, dtype=torch.float32, device=x.device), image_size)
-        x = F.grid_sample(x.float(), grid, mode=interpolation, padding_mode=_PADDING[params.fill], align_corners=False)
+        matrices = torch.as_tensor(matrices, dtype=torch.float32, device=images.device)
+        settings = {"mode": interpolation, "padding_mode": _PADDING[params.fill], "align_corners": False}
+        parts = []
+        for image, matrix, scale in zip(images.split(1), matrices.split(1), draws["scale"], strict=True):
+            side = min(images.shape[1], round(image_size * scale))
+            reduced = resize_pixels(image, side, interpolation).float()
+            parts.append(F.grid_sample(reduced, _sampling_grid(matrix, image_size), **settings))
+        x = torch.cat(parts)
     return _recolour(x.float().div_(255), draws)
 
 
@@ -247,9 +251,9 @@ def _sampling_grid(matrices: Tensor, size: int) -> Tensor:
 
 def _recolour(x: Tensor, draws: Draws) -> Tensor:
     """Apply the colour step to (N, 3, H, W) float32 in [0, 1] and clamp."""
-    matrix, share = compose_colour(draws)
-    if np.array_equal(draws["hue"], 0 * share) and (matrix == np.eye(3)).all():
+    if all((draws[name] == (name in FACTORS)).all() for name in ("brightness", "contrast", "saturation", "hue")):
         return x.clamp_(0, 1)
+    matrix, share = compose_colour(draws)
     luma = torch.as_tensor(RGB_TO_YIQ[0], dtype=x.dtype, device=x.device)
     matrix = torch.as_tensor(matrix, dtype=x.dtype, device=x.device)[..., None, None]
     share = torch.as_tensor(share, dtype=x.dtype, device=x.device)

@@ -34,6 +34,9 @@ from lesion_utils.training.optim import averages_epoch, make_average, make_optim
 from lesion_utils.training.sampling import derive_seed
 from lesion_utils.training.task import TrainingTask
 
+#: What lies in a run's folder.
+RUN_FILES = ("last.pt", "best.pt", "history.jsonl", "predictions.csv", "DONE")
+
 
 def train_epoch(
     model: Callable[[Tensor], Tensor],
@@ -189,8 +192,9 @@ class Run:
         `best.pt` says itself what was selected. It may be ahead of `last.pt`, if a kill came between the two: the
         epochs in between are trained again, reach the same score, and do not replace it.
         """
-        for leftover in self.folder.glob(".*"):  # of a kill while a file was being written
-            leftover.unlink()
+        for name in RUN_FILES:
+            for leftover in self.folder.glob(f".{name}.*"):  # of a kill while the file was being written
+                leftover.unlink()
         if (self.folder / "best.pt").is_file():
             self.best = load_checkpoint(self.folder / "best.pt", identity=self.identity)["selected"]
         if not (self.folder / "last.pt").is_file():

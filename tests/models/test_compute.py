@@ -10,6 +10,7 @@ from tiny_study import make_params
 
 from lesion_utils.core.errors import ParamsError
 from lesion_utils.models.compute import choose_compute, computing
+from lesion_utils.provenance import machine
 
 
 def test_determinism_is_set_inside_and_put_back_outside(monkeypatch):
@@ -36,3 +37,18 @@ def test_an_unusable_machine_setting_is_named(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(ParamsError, match=f"{name}={value}"):
         choose_compute(make_params().resnet50)
+
+
+def test_processors_of_one_name_are_told_apart(tmp_path, monkeypatch):
+    names = []
+    for family in (23, 25):
+        path = tmp_path / f"{family}"
+        core = f"cpu family\t: {family}\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nstepping\t: 2\n"
+        path.write_text(f"processor\t: 0\n{core}\nprocessor\t: 1\n{core}")
+        monkeypatch.setattr(machine, "_CPUINFO", path)
+        monkeypatch.setenv("DEVICE", "cpu")
+        names.append(choose_compute(make_params().resnet50).processor)
+    assert names[0] != names[1]
+    assert names[1].startswith("AMD EPYC (family 25, model 1, stepping 2), ")
+    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "none")
+    assert machine.name_processor()

@@ -119,7 +119,8 @@ def test_composed_geometry_agrees_with_torchvision(rotation, scale, right, down,
     within = torch.zeros(1, 1, 64, 64)
     within[..., 2:-2, 2:-2] = 1  # at the very edge, torchvision's fill and ours differ by half a pixel
     covered = affine(within) > 0.999
-    assert torch.where(covered, ours - affine(as_float(images)), 0).abs().max() < 2e-3
+    tolerance = 2e-3 if scale >= 1 else 0.04  # ours is antialiased where it reduces, torchvision's is not
+    assert torch.where(covered, ours - affine(as_float(images)), 0).abs().max() < tolerance
     assert covered.any()
 
 
@@ -224,12 +225,24 @@ def test_every_operation_does_something_alone(name):
     assert changed.sum() >= (1 if name.endswith("_flip") else 4)
 
 
-def test_much_larger_images_are_reduced_without_aliasing():
-    stripes = torch.zeros(1, 256, 256, 3, dtype=torch.uint8)
-    stripes[:, :, ::2] = 255  # finer than the output can show: all it may see is grey
-    augment = Augmenter(make_params(rotation=10.0, scale=[0.9, 1.1]), image_size=32, seed=0)
-    inside = torch.cat([augment(stripes, torch.tensor([i]), 0) for i in range(8)])[..., 8:-8, 8:-8]
-    assert (inside - 0.5).abs().max() < 0.03
+@pytest.mark.parametrize(("stored", "size"), [(256, 32), (72, 64), (256, 224)])
+@pytest.mark.parametrize("scale", [[1.0, 1.0], [0.8, 0.8], [0.9, 1.15]])
+def test_training_views_are_as_antialiased_as_evaluation_views(stored, size, scale):
+    noise = torch.randint(0, 256, (4, stored, stored, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    augment = Augmenter(make_params(rotation=10.0, scale=scale, fill="reflect"), image_size=size, seed=0)
+
+    def high_frequencies(x):
+        return x.diff(dim=2).square().mean().sqrt() + x.diff(dim=3).square().mean().sqrt()
+
+    assert high_frequencies(augment(noise, torch.arange(4), 0)) < 1.05 * high_frequencies(resize_batch(noise, size))
+
+
+def test_without_a_change_of_colour_none_is_computed(monkeypatch):
+    monkeypatch.setattr("lesion_utils.training.augment.compose_colour", lambda draws: 1 / 0)
+    images = make_images(2, 16)
+    assert torch.equal(change(images), as_float(images))
+    with pytest.raises(ZeroDivisionError):
+        change(images, hue=0.01)
 
 
 def test_eight_views_are_the_symmetries_of_the_square():

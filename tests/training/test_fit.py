@@ -154,6 +154,24 @@ def test_features_of_other_weights_are_other_features(tmp_path, monkeypatch):
     assert not torch.equal(runs[0].inputs._known, runs[1].inputs._known)
 
 
+def test_features_of_other_code_or_another_timm_and_damaged_ones_are_made_anew(tmp_path, monkeypatch):
+    def known():
+        return make_run(tmp_path, regime="features", regimes=regimes("features"), **PRETRAINED).inputs._known
+
+    first, folder = known(), tmp_path / "cache/features"
+    (path,) = folder.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    assert torch.equal(known(), first)
+    assert path.read_bytes() == whole
+    monkeypatch.setattr(timm, "__version__", "0")
+    known()
+    assert len(list(folder.iterdir())) == 2
+    monkeypatch.setattr(inference, "fingerprint_modules", lambda names: {"lesion_utils/models/inference.py": "other"})
+    known()
+    assert len(list(folder.iterdir())) == 3
+
+
 def test_without_weights_stops_or_skips(tmp_path):
     both = regimes("scratch") | regimes("finetune")
     with pytest.raises(WeightsError, match="absent"):
@@ -463,6 +481,15 @@ def test_learning_curves_are_whole_wherever_a_kill_came(tmp_path, monkeypatch, i
     again.train()
     curves = ["epoch", "loss", "lr", "val_loss", "val_ap", "val_auc"]
     assert read_history(tmp_path / "broken")[curves].equals(read_history(tmp_path / "whole")[curves])
+
+
+def test_going_on_removes_half_written_files_and_nothing_else(tmp_path):
+    run = make_run(tmp_path)
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    for name in (".note", ".last.pt.x1", ".DONE.17"):
+        (tmp_path / name).touch()
+    run.resume()
+    assert {path.name for path in tmp_path.iterdir()} == {".ipynb_checkpoints", ".note"}
 
 
 def finish(folder, *, regime="scratch", on_event=None, **network) -> dict[str, bytes]:

@@ -9,6 +9,9 @@ VENV   ?= .venv
 PYTHON ?= python3
 # Settings of this machine that you don't want to type again, such as `export DATA_DIR = /path/to/ISIC2016`.
 -include local.mk
+ifneq ($(words $(STUDY)),1)
+  $(error STUDY="$(STUDY)" must be one folder under params/, its name without a space)
+endif
 
 BIN   := $(VENV)/bin
 ENV   := $(VENV)/.installed-$(word 1,$(shell cksum < requirements.lock))
@@ -89,7 +92,7 @@ lint: | $(ENV)  ## style of the code
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/deptry .
 
-lab: | $(ENV)  ## JupyterLab on the notebooks
+lab: | $(ENV)  ## JupyterLab on the notebooks; what they write goes to reports/<study>/interactive/
 	@$(BIN)/jupyter lab --notebook-dir=. notebooks
 
 strip: | $(ENV)  ## outputs out of the notebooks, before a commit

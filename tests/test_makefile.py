@@ -121,6 +121,12 @@ def test_a_wrong_parameter_stops_before_anything_runs(project, edit):
     assert re.search(r"params/demo/vgg19\.yaml:\d+: optim\.momentun: .*did you mean 'momentum'", done.stderr)
 
 
+def test_a_study_with_a_space_is_refused():
+    done = make(ROOT, "all", "STUDY=my study")
+    assert done.returncode == 2
+    assert 'STUDY="my study" must be one folder under params/, its name without a space' in done.stderr
+
+
 def test_an_unknown_study_is_named(project):
     done = make(project, "all", "STUDY=mine")
     assert done.returncode != 0

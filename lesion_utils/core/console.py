@@ -48,17 +48,15 @@ class Console:
             watcher.join()
 
     def _watch(self, name: str, read_status: Callable[[], str], ended: threading.Event) -> None:
-        start, told = time.monotonic(), ""
+        start = time.monotonic()
         while not ended.wait(TERMINAL_INTERVAL if self._terminal else FILE_INTERVAL):
-            status = read_status() or self._count
-            line = f"{name:<24} {format_clock(time.monotonic() - start)}  {status}".rstrip()
+            line = f"{name:<24} {format_clock(time.monotonic() - start)}  {read_status() or self._count}".rstrip()
             if self._terminal:
                 width = shutil.get_terminal_size().columns - 1
                 self._out.write(f"\r\x1b[K{line[:width]}")
                 self._out.flush()
-            elif status != told:
+            else:
                 self.report(line)
-            told = status
         if self._terminal:
             self._out.write("\r\x1b[K")
             self._out.flush()

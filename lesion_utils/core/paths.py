@@ -56,9 +56,15 @@ def list_studies() -> list[str]:
 
 @dataclass(frozen=True)
 class Study:
-    """The folders of one study."""
+    """The folders of one study.
+
+    Attributes:
+        name: its folder under `params/`.
+        interactive: whether a notebook that someone runs by hand writes; it has a report folder of its own.
+    """
 
     name: str
+    interactive: bool = False
 
     @property
     def params_dir(self) -> Path:
@@ -79,11 +85,12 @@ class Study:
 
     @property
     def report_dir(self) -> Path:
-        return reports_root() / self.name
+        folder = reports_root() / self.name
+        return folder / "interactive" if self.interactive else folder
 
     @property
     def data(self) -> Path:
-        return self.report_dir / "data"
+        return reports_root() / self.name / "data"
 
     @property
     def keys(self) -> Path:

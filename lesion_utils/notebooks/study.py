@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from lesion_utils.config.schema import Network, StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import dump_json, write_if_changed
+from lesion_utils.core.git import run_git
 from lesion_utils.data.prepare import PreparedData, load_prepared
 from lesion_utils.figures.style import SCREEN_SCALE, save, stamp
 
@@ -80,7 +81,7 @@ class OpenStudy:
             "data": f"{self.description}, {self.open_data().summary}",
             "run": self.run_id,
             "threads": os.environ.get("THREADS") or f"one per core ({os.cpu_count()})",
-            "writes": f"reports/{self.paths.name}/",
+            "writes": f"reports/{self.paths.report_dir.relative_to(paths.reports_root()).as_posix()}/",
         }
         rows |= {"note": " ".join(self.params.data.remarks)} if self.params.data.remarks else {}
         banner = f"> **{SYNTHETIC.capitalize()}**: drawn images. Nothing here is a medical result.\n\n"
@@ -158,6 +159,8 @@ class OpenStudy:
 def open_study(params: str | Path | Mapping[str, Any], step: str) -> OpenStudy:
     """Open a study for one of its steps.
 
+    By hand, as in JupyterLab, it writes to `reports/<study>/interactive/`: the report is written by `make` alone.
+
     Args:
         params: the folder of its YAML files, or the mapping that a run injects.
         step: name of the notebook, such as "01_eda".
@@ -166,13 +169,28 @@ def open_study(params: str | Path | Mapping[str, Any], step: str) -> OpenStudy:
         ParamsError: the parameters are wrong.
     """
     name, resolved = resolve(params)
-    return OpenStudy(resolved, paths.Study(name), step, os.environ.get("LESION_RUN_ID", "interactive"))
+    study, run_id = paths.Study(name), os.environ.get("LESION_RUN_ID")
+    if run_id:
+        return OpenStudy(resolved, study, step, run_id)
+    interactive = paths.Study(name, interactive=True)
+    _bring_earlier(study, interactive, step)
+    return OpenStudy(resolved, interactive, step, "interactive")
+
+
+def _bring_earlier(study: paths.Study, interactive: paths.Study, step: str) -> None:
+    """Copy what the study's other steps made, and an interactive one may read, unless there is something newer."""
+    for kind in ("metrics", "predictions"):
+        for path in (study.report_dir / kind).glob("*.*"):
+            copy = interactive.report_dir / kind / path.name
+            newer = not copy.exists() or copy.stat().st_mtime < path.stat().st_mtime
+            if newer and not path.name.startswith(step):
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, copy)
 
 
 def _describe_commit() -> str:
-    git = ["git", "-C", str(paths.project_root()), "describe", "--always", "--dirty", "--abbrev=10"]
-    done = subprocess.run(git, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "not under version control"
+    described = run_git("describe", "--always", "--dirty", "--abbrev=10")
+    return (described or "").strip() or "not under version control"
 
 
 def _escape(value: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 from lesion_utils.core import paths
+from lesion_utils.core.git import run_git
 from lesion_utils.core.paths import Study, project_root
 
 
@@ -29,12 +29,7 @@ def clean_study(study: Study) -> list[str]:
 
 def _list_tracked() -> set[Path]:
     """Every file under version control; empty where there is no git."""
-    command = ["git", "-C", str(project_root()), "ls-files", "-z"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return set()
-    return {project_root() / name for name in done.stdout.split("\0") if name}
+    return {project_root() / name for name in (run_git("ls-files", "-z") or "").split("\0") if name}
 
 
 def _remove(folder: Path, tracked: set[Path]) -> bool:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from pkgutil import resolve_name
+from threading import Event
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -49,7 +50,7 @@ def run_step(name: str, study_name: str, *, console: Console) -> None:
     """
     study, step = Study(study_name), steps.find_step(name)
     params = load_study(study.params_dir)
-    with lock_device(study, step, console=console), end_on_signals():
+    with lock_device(study, step, console=console), end_on_signals() as asked:
         started = time.time()
         key, inputs = steps.compute_key(step, params), steps.hash_inputs(study, step)
         reasons = graph.list_reasons(study, step, key, inputs)
@@ -57,7 +58,7 @@ def run_step(name: str, study_name: str, *, console: Console) -> None:
             console.report(f"{step.name:<24} up to date")
             os.utime(study.report_dir / step.mark, (started, started))
             return
-        _make_step(study, step, params, key, inputs, console=console)
+        _make_step(study, step, params, key, inputs, console=console, asked=asked)
         # Weights that were fetched during the run are there from now on, and data may have been fetched too.
         fetched = steps.compute_key(step, params)
         key |= {"data": fetched["data"], "weights": fetched["weights"]}
@@ -65,7 +66,14 @@ def run_step(name: str, study_name: str, *, console: Console) -> None:
 
 
 def _make_step(
-    study: Study, step: Step, params: StudyParams, key: dict[str, Any], inputs: dict[str, str], *, console: Console
+    study: Study,
+    step: Step,
+    params: StudyParams,
+    key: dict[str, Any],
+    inputs: dict[str, str],
+    *,
+    console: Console,
+    asked: Event,
 ) -> None:
     started, clock = datetime.now(UTC), time.monotonic()
     record = provenance.describe_run(study, step, params, key=key, inputs=inputs)
@@ -76,9 +84,13 @@ def _make_step(
         with set_aside(study, step), console.show_step(step.name, follow_log(study, step.name)):
             _run_work(study, step, params, record["run_id"], console=console)
     except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        # The kernel, asked too, may have ended first: that is no failure.
+        stopped = isinstance(error, KeyboardInterrupt) or asked.is_set()
+        status = "interrupted" if stopped else "failed"
         provenance.finish_run(study, step, record, status=status, started=started)
-        if isinstance(error, (KeyboardInterrupt, LesionError)):
+        if stopped:
+            raise KeyboardInterrupt from error
+        if isinstance(error, LesionError):
             raise
         raise explain_failure(error, study, step, params, seconds=time.monotonic() - clock) from error
     record["data"] = provenance.describe_data(study, params)
@@ -131,15 +143,21 @@ def choose_device() -> str:
 
 
 @contextmanager
-def end_on_signals() -> Iterator[None]:
-    """Being asked to end (`kill`, a closed terminal) stops a run as Ctrl-C does, and with it the kernel."""
+def end_on_signals() -> Iterator[Event]:
+    """Being asked to end (`kill`, a closed terminal) stops a run as Ctrl-C does, and with it the kernel.
+
+    Yields whether it was asked. Once is enough: asked again, it goes on ending.
+    """
+    asked = Event()
 
     def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        if not asked.is_set():
+            asked.set()
+            raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -9,7 +9,6 @@ import os
 import platform
 import re
 import resource
-import subprocess
 import sys
 import tempfile
 import tomllib
@@ -22,6 +21,7 @@ from typing import Any
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.files import dump_json, read_json, write_atomic
+from lesion_utils.core.git import run_git
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.provenance.fingerprint import digest_bytes, digest_file
 from lesion_utils.provenance.machine import name_processor
@@ -121,23 +121,13 @@ def read_title(step: Step) -> str:
 def describe_code() -> dict[str, str | None]:
     """The commit, and a hash of what differs from it in code, notebooks and parameters; null where there is no git."""
     watched = ["--", "lesion_utils", "notebooks", "params", "pyproject.toml", "requirements.lock"]
-    commit = _run_git("rev-parse", "HEAD")
+    commit = run_git("rev-parse", "HEAD")
     if commit is None:
         return {"commit": None, "dirty_hash": None}
-    changes = _run_git("diff", "HEAD", "--binary", *watched) or ""
-    new = (_run_git("ls-files", "--others", "--exclude-standard", *watched) or "").splitlines()
+    changes = run_git("diff", "HEAD", "--binary", *watched) or ""
+    new = (run_git("ls-files", "--others", "--exclude-standard", *watched) or "").splitlines()
     changes += "".join(f"{name} {digest_file(project_root() / name)}\n" for name in new)
     return {"commit": commit.strip(), "dirty_hash": digest_bytes(changes.encode()) if changes else None}
-
-
-def _run_git(*arguments: str) -> str | None:
-    """Output of a git command in the project; None where there is no git, or no commit."""
-    command = ["git", "-C", str(project_root()), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    except FileNotFoundError:
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def describe_data(study: Study, params: StudyParams) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from lesion_utils.provenance.fingerprint import digest_bytes, digest_file
 from lesion_utils.provenance.steps import STEPS, Reason, Step
 
 #: What can be said of a file, best first; the first two are clean.
-STATES = ("reproduced", "left out", "stale", "not recorded", "missing", "failed", "changed by hand")
+STATES = ("unchanged", "left out", "stale", "not recorded", "missing", "failed", "changed by hand")
 CLEAN = STATES[:2]
 
 #: Files of a report that steps write and that no one else should.
@@ -87,7 +87,7 @@ def describe_verdict(findings: Collection[Finding]) -> dict[str, str]:
     counts = ", ".join(f"{tally[state]} {state}" for state in STATES if tally[state]) or "nothing to check"
     worst = max((STATES.index(state) for state in tally), default=STATES.index("missing"))
     if worst < len(CLEAN):
-        headline, tone = "reproduced", "good"
+        headline, tone = "unchanged", "good"
         here = "Every file that is here" if tally["left out"] else "Every file"
         sentence = f"{here} is the one its record describes, and every step's inputs are unchanged ({counts})."
     else:
@@ -133,7 +133,7 @@ def _verify_step(study: Study, step: Step, params: StudyParams, absent: Mapping[
         yield Finding(path, step.name, "failed", f"its last run ended as {record['status']!r}")
     reasons = "; ".join(map(str, _list_reasons(study, step, params, record)))
     if not problem and record["status"] == "ok":
-        yield Finding(path, step.name, "stale" if reasons else "reproduced", reasons)
+        yield Finding(path, step.name, "stale" if reasons else "unchanged", reasons)
     for output in record["outputs"]:
         yield _verify_output(study, step, output, reasons, absent)
 
@@ -163,7 +163,7 @@ def _verify_output(
         return Finding(output["path"], step.name, "missing", "recorded, but not there")
     if digest_file(path) != output["sha256"]:
         return Finding(output["path"], step.name, "changed by hand", "its content is not the one recorded")
-    return Finding(output["path"], step.name, "stale" if reasons else "reproduced", reasons)
+    return Finding(output["path"], step.name, "stale" if reasons else "unchanged", reasons)
 
 
 def _read_copy(study: Study) -> tuple[dict[str, Any] | None, str]:
@@ -188,12 +188,12 @@ def _verify_copy(study: Study, copy: Mapping[str, Any], found: dict[str, Finding
         if not path.is_file():
             found[name] = recorded or Finding(name, "", "missing", "published, but not there")
         elif digest_file(path) == item["sha256"]:
-            found[name] = recorded or Finding(name, "", "reproduced")
+            found[name] = recorded or Finding(name, "", "unchanged")
         elif recorded is None:
             found[name] = Finding(name, "", "changed by hand", "its content is not the one published")
         elif recorded.is_clean:
             found[name] = Finding(name, recorded.step, "stale", "made again since it was published: make publish")
-    return [*found.values(), Finding(PUBLISHED, "", "reproduced")]
+    return [*found.values(), Finding(PUBLISHED, "", "unchanged")]
 
 
 def _list_reasons(study: Study, step: Step, params: StudyParams, record: Mapping[str, Any]) -> list[Reason]:

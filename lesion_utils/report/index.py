@@ -88,7 +88,7 @@ def _collect(report: Report, params: StudyParams, findings: list, published: Col
         "packages": _last(runs, "packages") or {},
         "parameters": dump_json(params.model_dump(mode="json")),
         "verdict": verdict,
-        "findings": [f for f in findings if f.state != "reproduced"],
+        "findings": [f for f in findings if f.state != "unchanged"],
         "commands": _list_commands(report, commit),
         "promise": PROMISES.get((_last(runs, "determinism") or {}).get("level"), ""),
         "citation": citation + (" Synthetic data." if report.synthetic else ""),

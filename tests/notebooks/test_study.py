@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.figures.calibration import plot_confusion
 from lesion_utils.notebooks.progress import TrainingProgress
-from lesion_utils.notebooks.study import open_study
+from lesion_utils.notebooks.study import OpenStudy, open_study
 
 
 @pytest.fixture
@@ -79,3 +80,28 @@ def test_progress_is_logged_and_shown_once_per_run(study):
     progress({"regime": "scratch", "seed": 1, "stage": "final scores", "done": 16, "total": 32})
     assert progress.render().splitlines() == table, "a stage is for the terminal, which reads the log"
     assert "final scores" in (study.paths.runs / "03_resnet50_finetune" / "train.jsonl").read_text(encoding="utf-8")
+
+
+def test_by_hand_nothing_of_the_report_is_written(study, monkeypatch):
+    study.save_metrics({"a": 1})
+    study.save_figure(draw(), "first", "The first.")
+    study.save_table(pd.DataFrame({"x": [1]}), "numbers")
+    report = study.paths.report_dir
+    before = {path: path.read_bytes() for path in report.rglob("*") if path.is_file()}
+    monkeypatch.delenv("LESION_RUN_ID")
+    monkeypatch.setenv("PATH", "")  # nor is git needed
+    for name in ("01_eda", "05_comparison"):
+        by_hand = open_study("../params/demo", name)
+        by_hand.save_metrics({"a": 2})
+        by_hand.save_figure(draw(), "first", "Another.")
+    assert {path: path.read_bytes() for path in before} == before
+    assert by_hand.load_table("01_eda", "numbers").x.tolist() == [1], "what earlier steps made can be read"
+    assert by_hand.paths.data == study.paths.data
+    written = {path for path in report.rglob("*") if path.is_file()} - before.keys()
+    assert written and all(path.is_relative_to(report / "interactive") for path in written)
+
+
+def test_the_card_needs_no_git(study, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(OpenStudy, "open_data", lambda self: SimpleNamespace(summary="two images"))
+    assert "| **commit** | not under version control |" in study.card().data

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +19,7 @@ import nbformat
 import pytest
 from small_project import clean_environment, make_project, run, write_notebook
 
+from lesion_utils.core import console
 from lesion_utils.core.console import describe_event, format_clock, format_duration
 from lesion_utils.core.paths import Study
 from lesion_utils.pipeline import execute
@@ -136,7 +141,15 @@ def start(project: Path, code: str) -> subprocess.Popen[str]:
     write_notebook(project, STEP, f'save("predictions/begun", str(os.getpid()))\n{code}')
     command = [sys.executable, "-m", "lesion_utils", "run", STEP]
     process = subprocess.Popen(
-        command, cwd=project, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=project,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Where these tests run in the background, they were started with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not begun.is_file() or not begun.read_text():
@@ -152,26 +165,40 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def stop(process: subprocess.Popen[str], number: int, *, group: bool) -> None:
+    """Ask a run to end, and again while it ends."""
+    for _ in range(2):
+        os.killpg(process.pid, number) if group else process.send_signal(number)
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_run_is_not_taken_for_done(project, number):
-    process = start(project, "time.sleep(120)")
-    kernel = int((project / REPORT / "predictions" / "begun").read_text())
-    process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)],
+)
+def test_a_stopped_run_is_not_taken_for_done(project, tmp_path, number, group):
+    own = shutil.copytree(project, tmp_path / "own")  # what the run before has left must not matter
+    process = start(own, "time.sleep(120)")
+    kernel = int((own / REPORT / "predictions" / "begun").read_text())
+    if number == signal.SIGTERM:
+        stop(process, number, group=group)
+    else:
+        process.send_signal(number)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == (-9 if number == signal.SIGKILL else 130)
     if number != signal.SIGKILL:
         assert err.strip() == f"{STEP} was interrupted; go on with: make all STUDY=demo"
     assert out == ""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while is_alive(kernel):
         assert time.monotonic() < deadline, "the kernel outlived its run"
         time.sleep(0.1)
-    assert not (project / REPORT / "keys" / f"{STEP}.done.json").exists()
-    assert (project / REPORT / "notebooks" / f"{STEP}.partial.ipynb").is_file()
+    assert not (own / REPORT / "keys" / f"{STEP}.done.json").exists()
+    assert (own / REPORT / "notebooks" / f"{STEP}.partial.ipynb").is_file()
     reason = "killed" if number == signal.SIGKILL else "interrupted"
-    assert f"{STEP} runs because it was {reason}" in run(project, "why").stdout
+    assert f"{STEP} runs because it was {reason}" in run(own, "why").stdout
 
 
 @pytest.mark.slow
@@ -209,6 +236,20 @@ def test_earlier_outputs_return_when_a_run_fails(tmp_path, monkeypatch):
 def test_each_device_has_its_lock(monkeypatch, asked, device):
     monkeypatch.setenv("DEVICE", asked)
     assert execute.choose_device() == device
+
+
+def test_a_file_gets_the_time_of_a_step_that_says_nothing_new(monkeypatch):
+    monkeypatch.setattr(console, "FILE_INTERVAL", 0.01)
+    out, looks, twice = io.StringIO(), itertools.count(), threading.Event()
+
+    def read_status() -> str:
+        if next(looks) == 2:
+            twice.set()
+        return "still the same"
+
+    with console.Console(out).show_step(STEP, read_status):
+        assert twice.wait(60)
+    assert out.getvalue().startswith(2 * f"{STEP:<24} 00:00:00  still the same\n")
 
 
 def test_progress_in_words():

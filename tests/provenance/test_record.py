@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from lesion_utils.config.load import load_study
+from lesion_utils.core import git
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.provenance import record as provenance
 from lesion_utils.provenance.steps import STEPS, compute_key
@@ -105,12 +106,13 @@ def test_scrubbing_a_notebook_full_of_images_takes_no_time():
 
 def test_code_is_named_by_commit_and_by_what_differs_from_it(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(git, "project_root", lambda: tmp_path)
     assert provenance.describe_code() == {"commit": None, "dirty_hash": None}
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+    command = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
     (tmp_path / "params").mkdir()
     (tmp_path / "params" / "a.yaml").write_text("a: 1\n")
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "m"]):
-        subprocess.run([*git, *arguments], check=True)
+        subprocess.run([*command, *arguments], check=True)
     clean = provenance.describe_code()
     assert len(clean["commit"]) == 40
     assert clean["dirty_hash"] is None

@@ -30,10 +30,10 @@ def edit_yaml(study: Study, file: str, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_an_untouched_report_is_reproduced(study):
+def test_an_untouched_report_is_unchanged(study):
     findings = verify_study(study)
-    assert {finding.state for finding in findings} == {"reproduced"}
-    assert describe_verdict(findings)["headline"] == "reproduced"
+    assert {finding.state for finding in findings} == {"unchanged"}
+    assert describe_verdict(findings)["headline"] == "unchanged"
     artefacts = [p for p in study.report_dir.rglob("*") if p.is_file() and p.suffix not in {".jsonl"}]
     unchecked = {p.relative_to(study.report_dir).as_posix() for p in artefacts} - {finding.path for finding in findings}
     assert {path.split("/")[-1] for path in unchecked} == {"params.json"}, "every other file is checked"
@@ -75,7 +75,7 @@ def test_changed_predictions_make_the_comparison_stale(study):
     assert bad["predictions/vgg19.csv"].state == "changed by hand"
     assert bad["metrics/05_comparison.json"].state == "stale"
     assert "predictions/vgg19.csv changed" in bad["metrics/05_comparison.json"].detail
-    assert bad["metrics/01_eda.json"].state == "reproduced"
+    assert bad["metrics/01_eda.json"].state == "unchanged"
 
 
 def test_a_step_that_ran_again_makes_the_index_stale(study):

@@ -62,7 +62,7 @@ def test_a_newcomer_finds_what_was_run_on_what_with_what_result_how_sure_and_how
         "−0.050 to 0.100",
         "make all STUDY=demo",
         "git checkout 0123456789abcdef0123456789abcdef01234567",
-        "reproduced",
+        "unchanged",
         "Research software, not a medical device",
         "Deep residual learning",
         "torch: 2.14.1",

@@ -155,7 +155,7 @@ def open_embedded(text: str) -> Image.Image:
 def test_where_everything_is_everything_is_checked(study):
     publish(study)
     assert not list_bad(study)
-    assert describe_verdict(verify_study(study))["headline"] == "reproduced"
+    assert describe_verdict(verify_study(study))["headline"] == "unchanged"
     path = study.figures / "01_eda_examples.png"
     path.write_bytes(path.read_bytes() + b"x")
     assert list_bad(study) == {"figures/01_eda_examples.png": "changed by hand"}
@@ -166,9 +166,9 @@ def test_in_a_copy_what_was_left_out_is_left_out_and_the_rest_is_clean(study):
     strip_to_copy(study)
     findings = verify_study(study)
     states = [finding.state for finding in findings]
-    assert set(states) == {"reproduced", "left out"}
+    assert set(states) == {"unchanged", "left out"}
     assert states.count("left out") == len(copy.left_out)
-    assert states.count("reproduced") == len(copy.published) + 1
+    assert states.count("unchanged") == len(copy.published) + 1
     assert describe_verdict(findings)["tone"] == "good"
 
 

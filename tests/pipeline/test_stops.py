@@ -1,0 +1,103 @@
+"""A run that is killed, whenever: the next `make all` runs its step again, and the report verifies."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_project import clean_environment, make, make_project, run
+
+REPORT = Path("reports/demo")
+STEP = "04_vgg19_finetune"
+#: What each step has to make again when it is gone.
+LOST = {"data": "data/manifest.json", STEP: "predictions/vgg19.csv"}
+
+START = """
+import os, signal, sys
+from lesion_utils import cli
+from lesion_utils.data import prepare
+from lesion_utils.pipeline import graph
+from lesion_utils.report import notebook_pages
+def die(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+def after(work):
+    return lambda *arguments, **options: die(work(*arguments, **options))
+"""
+MOMENTS = {
+    "before its mark": (STEP, "graph.mark_done = die"),
+    "before its page": (STEP, "notebook_pages.write_notebook_page = die"),
+    "after the manifest": ("data", "prepare.prepare_study = after(prepare.prepare_study)"),
+}
+#: Count what changes a file of the report, and die before the change of that number.
+COUNT = """
+left = {number}
+def watch(event, arguments):
+    global left
+    writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    if (writes or event in ("os.rename", "os.remove", "os.utime")) and "reports/demo" in str(arguments[0]):
+        left -= 1
+        if not left:
+            die()
+sys.addaudithook(watch)
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A finished report; each test leaves one behind."""
+    folder = make_project(tmp_path_factory.mktemp("project"))
+    assert make(folder, "all").returncode == 0
+    return folder
+
+
+def run_with(project: Path, code: str, step: str) -> subprocess.CompletedProcess[str]:
+    """Run a step that has something to do, in a process that `code` has prepared."""
+    (project / REPORT / LOST[step]).unlink()
+    code = f"{START}{code}\ncli.main(['run', {step!r}])\nprint(globals().get('left'))"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=project, env=clean_environment(), capture_output=True, text=True, check=False)
+
+
+def assert_made_again(project: Path, step: str) -> None:
+    done = make(project, "all")
+    assert done.returncode == 0, done.stderr
+    assert any(line.startswith(f"{step} ") and " ok " in line for line in done.stdout.splitlines()), done.stdout
+    assert json.loads((project / REPORT / "runs" / step / "run.json").read_text())["status"] == "ok"
+    verdict = run(project, "verify")
+    assert verdict.returncode == 0, verdict.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_that_is_killed_is_made_again(project, moment):
+    step, code = MOMENTS[moment]
+    assert run_with(project, code, step).returncode == -9
+    assert_made_again(project, step)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_any_write_is_made_again(project):
+    whole = run_with(project, COUNT.format(number=-1), STEP)
+    writes = -1 - int(whole.stdout.split()[-1])
+    assert writes > 8, "mark, record, parameters, notebook, page, record and mark"
+    for number in random.Random(2016).sample(range(1, writes + 1), 3):
+        killed = run_with(project, COUNT.format(number=number), STEP)
+        assert killed.returncode == -9, f"write {number} of {writes}: {killed.stderr}"
+        assert_made_again(project, STEP)
+
+
+@pytest.mark.slow
+def test_a_page_that_cannot_be_written_is_made_later(project):
+    page = project / REPORT / "html" / f"{STEP}.html"
+    page.unlink()
+    page.mkdir()
+    (page / "in the way").touch()
+    failed = run_with(project, "", STEP)
+    assert f"{STEP} failed" in failed.stderr
+    (page / "in the way").unlink()
+    page.rmdir()
+    assert_made_again(project, STEP)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from lesion_utils.config.schema import Comparison
+from lesion_utils.config.schema import NamedComparison
 from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, select_run
 from lesion_utils.evaluation.ranking import compare_networks
 from lesion_utils.evaluation.tables import tabulate_controls, tabulate_results
@@ -25,12 +25,12 @@ SKILL = {
 }
 CLASSICAL = {("resnet50", "features:svm_rbf"): 1.0, ("resnet50", "features:knn"): 0.2, ("vgg19", "features:knn"): 0.8}
 COMBINED = {
-    "both": ["resnet50/finetune", "vgg19/finetune"],
-    "with an SVM": ["resnet50/finetune", "resnet50/features:svm_rbf"],
-    "never": ["vgg19/finetune", "vgg19/features:logistic"],
+    "both": [("resnet50", "finetune"), ("vgg19", "finetune")],
+    "with an SVM": [("resnet50", "finetune"), ("resnet50", "features:svm_rbf")],
+    "never": [("vgg19", "finetune"), ("vgg19", "features:logistic")],
 }
 
-COMPARISON = Comparison(
+COMPARISON = NamedComparison(
     primary={"metric": "auc", "regime": "finetune", "alpha": 0.05},
     bootstrap_draws=200,
     seed=2016,
@@ -39,7 +39,8 @@ COMPARISON = Comparison(
     power=0.8,
     balanced_subset=75,
     balanced_repeats=50,
-    combinations={},
+    combinations=[],
+    models={"resnet50": "resnet50", "vgg19": "vgg19"},
 )
 
 

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from lesion_utils.core.names import SeriesName, name_model, name_series
 from lesion_utils.figures.calibration import (
     plot_confusion,
     plot_decision_curve,
@@ -32,7 +33,19 @@ from lesion_utils.figures.roc import plot_precision_recall, plot_roc
 from lesion_utils.figures.training import plot_learning_curves
 
 LONG = "ResNet50 features, gradient boosting with a name that somebody made far too long for any legend"
-NETWORKS = ("ResNet50, fine-tuned", "VGG19, fine-tuned", "ResNet50, from scratch", "VGG19, frozen features")
+NETWORKS = tuple(
+    name_series(*key)
+    for key in (("resnet50", "finetune"), ("vgg19", "finetune"), ("resnet50", "scratch"), ("vgg19", "features"))
+)
+SVM = SeriesName("VGG19 features, RBF SVM [best of 7 by validation]", "vgg19", "features:svm_rbf")
+
+
+def add_keys(rows):
+    """`model` and `regime` beside the name of each row, as the tables of 05 have them."""
+    own = {name: (name.model, name.regime) for name in (*NETWORKS, SVM)}
+    return rows.assign(
+        **{key: [own.get(n, ("", ""))[k] for n in rows["name"]] for k, key in enumerate(("model", "regime"))}
+    )
 
 
 def draw_scores(n=120, names=NETWORKS[:2], seed=0):
@@ -103,7 +116,9 @@ def draw_forest(own):
     ]
     rows += [("neither metric", "published", *[np.nan] * 6)]
     rows += [("Eight dermatologists", "not comparable", np.nan, np.nan, np.nan, 0.71, np.nan, np.nan)]
-    return pd.DataFrame(rows, columns=["name", "group", "ap", "ap_low", "ap_high", "auc", "auc_low", "auc_high"])
+    return add_keys(
+        pd.DataFrame(rows, columns=["name", "group", "ap", "ap_low", "ap_high", "auc", "auc_low", "auc_high"])
+    )
 
 
 def draw_differences(names):
@@ -114,7 +129,7 @@ def draw_differences(names):
 
 def draw_block_scores(blocks, names, value=0.8):
     rows = [(b, n, 50, 9, value if k else np.nan, 0.7, 0.9) for k, b in enumerate(blocks) for n in names]
-    return pd.DataFrame(rows, columns=["block", "name", "images", "malignant", "value", "low", "high"])
+    return add_keys(pd.DataFrame(rows, columns=["block", "name", "images", "malignant", "value", "low", "high"]))
 
 
 def draw_heat(backbones, classifiers):
@@ -123,18 +138,26 @@ def draw_heat(backbones, classifiers):
 
 
 def draw_regimes(metrics, regimes):
-    sources = (("ResNet50", False), ("VGG19", False), ("ResNet50", True), ("VGG16, Lopez et al. 2017", True))
+    sources = (("resnet50", False), ("vgg19", False), ("resnet50", True), ("VGG16, Lopez et al. 2017", True))
     rows = [
-        (r, s, b, m, 1.03 if m == "log_loss" else 0.7, *((np.nan, np.nan) if "et al" in s else (0.6, 0.8)))
+        (
+            r,
+            "" if "et al" in s else s,
+            name_model(s),
+            b,
+            m,
+            1.03 if m == "log_loss" else 0.7,
+            *((np.nan, np.nan) if "et al" in s else (0.6, 0.8)),
+        )
         for m, r, (s, b) in itertools.product(metrics, regimes, sources)
     ]
-    return pd.DataFrame(rows, columns=["regime", "source", "balanced", "metric", "value", "low", "high"])
+    return pd.DataFrame(rows, columns=["regime", "model", "source", "balanced", "metric", "value", "low", "high"])
 
 
 def draw_decision(names):
     grid = np.linspace(0.05, 0.5, 10)
     rows = [(n, t, 0.2 - 0.3 * t) for n in (*names, "treat all", "treat none") for t in grid]
-    return pd.DataFrame(rows, columns=["name", "threshold", "net_benefit"])
+    return add_keys(pd.DataFrame(rows, columns=["name", "threshold", "net_benefit"]))
 
 
 GRID = np.linspace(0, 1, 21)
@@ -192,24 +215,18 @@ FIGURES = {
     "confusion": lambda: plot_confusion({"ResNet50": MATRIX}),
     "confusion, five": lambda: plot_confusion(dict.fromkeys((*NETWORKS, LONG), MATRIX)),
     "confusion, an empty row": lambda: plot_confusion({"nothing malignant": np.array([[5, 0], [0, 0]])}),
-    "roc": lambda: plot_roc(
-        TARGETS, PROBS, bands={NETWORKS[0]: BAND}, summaries={NETWORKS[0]: "AUC 0.82 (0.77–0.87)"}
-    ),
+    "roc": lambda: plot_roc(TARGETS, PROBS, bands={NETWORKS[0]: BAND}, summaries={NETWORKS[0]: "AUC 0.82 (0.77–0.87)"}),
     "roc, constant and long": lambda: plot_roc(TARGETS, CONSTANT),
     "roc, four images": lambda: plot_roc(FEW, FEW_PROBS),
     "precision recall": lambda: plot_precision_recall(TARGETS, PROBS, bands={NETWORKS[0]: BAND}),
-    "precision recall, constant and long": lambda: plot_precision_recall(
-        TARGETS, CONSTANT, summaries={LONG: "AP 0.2"}
-    ),
+    "precision recall, constant and long": lambda: plot_precision_recall(TARGETS, CONSTANT, summaries={LONG: "AP 0.2"}),
     "precision recall, four images": lambda: plot_precision_recall(FEW, FEW_PROBS),
     "scores": lambda: plot_score_distributions(TARGETS, draw_scores(names=NETWORKS)[1]),
     "scores, constant": lambda: plot_score_distributions(TARGETS, CONSTANT),
     "reliability": lambda: plot_reliability(
         TARGETS, {"before": PROBS[NETWORKS[0]], "after temperature scaling": PROBS[NETWORKS[1]]}, confidence=0.95
     ),
-    "reliability, four panels": lambda: plot_reliability(
-        TARGETS, draw_scores(names=NETWORKS)[1], confidence=0.95
-    ),
+    "reliability, four panels": lambda: plot_reliability(TARGETS, draw_scores(names=NETWORKS)[1], confidence=0.95),
     "reliability, six panels": lambda: plot_reliability(
         TARGETS,
         {
@@ -237,9 +254,7 @@ FIGURES = {
         draw_images(1), {"VGG19": np.zeros((1, 7, 7))}, labels=["x"], targets=np.array([1])
     ),
     "forest": lambda: plot_forest(draw_forest(NETWORKS)),
-    "forest, combinations": lambda: plot_forest(
-        draw_forest([*NETWORKS, "ResNet50, fine-tuned + RBF SVM", "VGG19 features, RBF SVM [best of 7 by validation]"])
-    ),
+    "forest, combinations": lambda: plot_forest(draw_forest([*NETWORKS, "ResNet50, fine-tuned + RBF SVM", SVM])),
     "forest, long names": lambda: plot_forest(draw_forest([LONG]), metrics=["auc"]),
     "differences": lambda: plot_paired_differences(draw_differences(["ResNet50 − VGG19, fine-tuned", LONG])),
     "differences, small": lambda: plot_paired_differences(

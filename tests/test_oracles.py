@@ -13,7 +13,7 @@ from lesion_utils.evaluation.tables import tabulate_results
 from lesion_utils.notebooks.ensembles import write_submissions
 
 REPORTS = sorted(path.parent.parent for path in ROOT.glob("reports/*/metrics/05_comparison_results.csv"))
-COMBINED = COMPARISON.model_copy(update={"combinations": {"both": ["resnet50/finetune", "vgg19/finetune"]}})
+COMBINED = COMPARISON.model_copy(update={"combinations": [["resnet50/finetune", "vgg19/finetune"]]})
 
 
 @pytest.fixture

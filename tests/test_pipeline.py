@@ -103,7 +103,7 @@ def test_the_sentences_carry_the_numbers_of_the_files(report):
         assert row["low"] <= row["value"] <= row["high"]
         assert f"{row['value']:.3f}".replace("-", "−") in page
     results = pd.read_csv(report / "metrics" / "05_comparison_results.csv")
-    auc = results.query("metric == 'auc' and seed == 'ensemble' and model == 'resnet50'")["value"].item()
+    auc = results.query("metric == 'auc' and seed == 'ensemble' and model == 'small_cnn@resnet50'")["value"].item()
     assert any(f"{auc:.3f}" in sentence for sentence in numbers["sentences"])
 
 

@@ -44,7 +44,9 @@ def write_trained_report(
             write_atomic(study.metrics / f"{step.name}.json", dump_json({"runs": runs}))
             write_record(study, step.name, DATA, synthetic=synthetic)
             tables.append(table)
-    everything = check_predictions(pd.concat(tables, ignore_index=True))
+    everything = check_predictions(
+        pd.concat([t.assign(model=params.models[n]) for n, t in zip(networks, tables, strict=True)], ignore_index=True)
+    )
     results = tabulate_results(everything, params.comparison).to_csv(index=False, float_format="%.9g")
     write_atomic(study.metrics / "05_comparison_results.csv", results)
     write_atomic(study.metrics / "05_comparison.json", dump_json({"images": 12, "malignant": 4}))

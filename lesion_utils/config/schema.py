@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lesion_utils.core.names import find_architecture, tell_models_apart
+from lesion_utils.core.names import find_architecture, name_combination, tell_models_apart
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -210,7 +210,7 @@ class Primary(Section):
     """The one comparison that is tested; every other is descriptive."""
 
     metric: Literal["auc", "ap"] = Field(description="what is compared")
-    regime: Regime = Field(description="the regime in which ResNet50 and VGG19 are compared")
+    regime: Regime = Field(description="the regime in which the two networks are compared")
     alpha: Fraction = Field(description="two-sided significance level")
 
 
@@ -229,23 +229,44 @@ class Comparison(Section):
         ge=2, description="images per class in Lopez's balanced subset; the smaller class bounds it"
     )
     balanced_repeats: int = Field(ge=1, le=100_000, description="balanced subsets drawn, for the spread")
-    combinations: dict[str, list[str]] = Field(
-        description="name shown: [members] whose probabilities are averaged, each `network/regime` or "
-        "`network/features:classifier` and itself the mean over its seeds; {} for none"
+    combinations: list[list[str]] = Field(
+        description="lists of members whose probabilities are averaged, each `file/regime` or "
+        "`file/features:classifier`, file being resnet50 or vgg19, and itself the mean over its seeds; [] for none"
     )
 
     @model_validator(mode="after")
     def _combinations_can_be_had(self):
         stages = [*get_args(Regime), *(f"features:{name}" for name in get_args(Classifier))]
         known = [f"{network}/{stage}" for network in NETWORKS for stage in stages]
-        for name, members in self.combinations.items():
-            if not name.strip() or name.casefold() in NETWORKS:
-                raise ValueError(f"combinations: {name!r} names no combination; say what is averaged")
+        for members in self.combinations:
             if unknown := [member for member in members if member not in known]:
                 raise ValueError(f"combinations: {unknown[0]!r} is not a member such as resnet50/finetune")
             if len(members) < 2 or len(set(members)) < len(members):
-                raise ValueError(f"combinations: {name!r} wants two members or more, each once")
+                raise ValueError(f"combinations: [{', '.join(members)}] wants two members or more, each once")
+        if len({frozenset(members) for members in self.combinations}) < len(self.combinations):
+            raise ValueError("combinations: each once")
         return self
+
+
+class NamedComparison(Comparison):
+    """A comparison that knows the networks' names: `StudyParams.comparison` speaks of files, the results of models."""
+
+    models: dict[str, str] = Field(
+        description="file of each network -> the `model` of its rows, as `tell_models_apart`"
+    )
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The two models, in the order of their difference."""
+        first, second = self.models.values()
+        return first, second
+
+    @property
+    def averages(self) -> dict[str, list[tuple[str, str]]]:
+        """Name of each combination -> its members as (model, regime)."""
+        split = ([member.split("/") for member in members] for members in self.combinations)
+        named = ([(self.models[slot], regime) for slot, regime in members] for members in split)
+        return {name_combination(members): members for members in named}
 
 
 class StudyParams(Section):
@@ -262,9 +283,14 @@ class StudyParams(Section):
         """The `model` of each network's rows, by its file; two of one architecture with their tags."""
         return tell_models_apart({name: getattr(self, name).backbone for name in NETWORKS})
 
+    @property
+    def named_comparison(self) -> NamedComparison:
+        """The comparison with the networks' names."""
+        return NamedComparison(**self.comparison.model_dump(), models=self.models)
+
     @model_validator(mode="after")
     def _input_is_not_larger_than_what_is_stored(self):
-        for name in ("resnet50", "vgg19"):
+        for name in NETWORKS:
             network: Network = getattr(self, name)
             keys = {f"{name}.image_size": network.image_size}
             keys |= {f"{name}.regimes.{regime}.image_size": own.image_size for regime, own in network.regimes.items()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-MODEL_NAMES = {"resnet50": "ResNet50", "vgg19": "VGG19"}
 #: The regimes in their order, from the least to the most pretrained, and how they are written.
 REGIME_NAMES = {"scratch": "from scratch", "features": "frozen features", "finetune": "fine-tuned"}
 CLASSIFIER_NAMES = {
@@ -54,13 +53,15 @@ def tell_models_apart(backbones: Mapping[str, str]) -> dict[str, str]:
     >>> tell_models_apart({"resnet50": "vit_tiny.a", "vgg19": "vit_tiny.a"})
     {'resnet50': 'vit_tiny.a@resnet50', 'vgg19': 'vit_tiny.a@vgg19'}
     """
-    full = {slot: backbone.rpartition("/")[2] for slot, backbone in backbones.items()}
-    ways = (
-        {slot: find_architecture(backbone) for slot, backbone in full.items()},
-        full,
-        {slot: f"{backbone}@{slot}" for slot, backbone in full.items()},
-    )
-    return next(names for names in ways if len(set(names.values())) == len(names))
+    ways = zip(*(list_models(slot, backbone) for slot, backbone in backbones.items()), strict=True)
+    models = next(way for way in ways if len(set(way)) == len(way))
+    return dict(zip(backbones, models, strict=True))
+
+
+def list_models(slot: str, backbone: str) -> tuple[str, str, str]:
+    """What a network's `model` can be, from the shortest to the one that is never another's."""
+    full = backbone.rpartition("/")[2]
+    return find_architecture(full), full, f"{full}@{slot}"
 
 
 def name_model(model: str) -> str:
@@ -94,18 +95,35 @@ def _name_architecture(architecture: str) -> str:
     return written
 
 
-def name_series(model: str, regime: str) -> str:
+class SeriesName(str):
+    """The name of a series, which knows whose it is: colours and marks go by `model` and `regime`, not by the name."""
+
+    model: str
+    regime: str
+
+    def __new__(cls, text: str, model: str, regime: str) -> SeriesName:
+        name = super().__new__(cls, text)
+        name.model, name.regime = model, regime
+        return name
+
+    def __getnewargs__(self) -> tuple[str, str, str]:
+        return str(self), self.model, self.regime
+
+
+def name_series(model: str, regime: str) -> SeriesName:
     """How a (model, regime) of `predictions.csv` is written everywhere.
 
     >>> name_series("resnet50", "finetune"), name_series("vgg19", "features:svm_rbf")
     ('ResNet50, fine-tuned', 'VGG19 features, RBF SVM')
     """
-    if model == COMBINATION:
-        return regime
     stage, _, classifier = regime.partition(":")
-    if classifier:
-        return f"{name_model(model)} features, {CLASSIFIER_NAMES.get(classifier, classifier)}"
-    return f"{name_model(model)}, {REGIME_NAMES.get(stage, stage)}"
+    if model == COMBINATION:
+        text = regime
+    elif classifier:
+        text = f"{name_model(model)} features, {CLASSIFIER_NAMES.get(classifier, classifier)}"
+    else:
+        text = f"{name_model(model)}, {REGIME_NAMES.get(stage, stage)}"
+    return SeriesName(text, model, regime)
 
 
 def name_combination(members: Sequence[tuple[str, str]]) -> str:

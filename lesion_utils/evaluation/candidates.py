@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from lesion_utils.config.schema import Comparison
-from lesion_utils.core.names import COMBINATION, MODEL_NAMES, REGIME_NAMES, name_series
+from lesion_utils.config.schema import NamedComparison
+from lesion_utils.core.names import COMBINATION, REGIME_NAMES, name_series
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.predictions import ENSEMBLE, find_missing, iterate_runs
 
@@ -48,31 +49,32 @@ def rank_on_validation(predictions: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("ap", ascending=False, kind="stable", ignore_index=True)
 
 
-def list_spoken(table: pd.DataFrame, params: Comparison) -> list[tuple[str, str]]:
+def list_spoken(table: pd.DataFrame, params: NamedComparison) -> list[tuple[str, str]]:
     """The rows that the prose speaks of, as (model, regime): of each network the declared regime, and the best taught.
 
     The declared regime is that of the primary comparison; where no network has it, the most pretrained that any has.
 
     Args:
         table: with `model` and `regime`: predictions or results.
-        params: `primary.regime` is used.
+        params: `primary.regime` and the two models are used.
     """
     trained = table[["model", "regime"]].drop_duplicates()
-    trained = trained[trained["model"].isin(MODEL_NAMES) & trained["regime"].isin(REGIME_NAMES)]
+    trained = trained[trained["model"].isin(params.pair) & trained["regime"].isin(REGIME_NAMES)]
     by_teaching = sorted(set(trained["regime"]), key=list(REGIME_NAMES).index)
     declared = params.primary.regime if params.primary.regime in by_teaching else by_teaching[-1]
     spoken = []
-    for model in MODEL_NAMES:
+    for model in params.pair:
         own = [regime for regime in by_teaching if regime in set(trained.loc[trained["model"] == model, "regime"])]
         spoken += [(model, regime) for regime in own if regime in (declared, own[-1])]
     return spoken
 
 
-def read_choices(folder: Path) -> pd.DataFrame:
+def read_choices(folder: Path, models: Mapping[str, str]) -> pd.DataFrame:
     """What cross-validation inside the training images said of each classical classifier, where the notebooks saved it.
 
     Args:
-        folder: the report's `metrics/`, with `<number>_<network>_finetune_choices.csv`.
+        folder: the report's `metrics/`, with `<number>_<file>_finetune_choices.csv`.
+        models: file of each network -> the `model` of its rows.
 
     Returns:
         `model`, `regime` and `cv_ap`; empty where nothing is saved.
@@ -81,7 +83,7 @@ def read_choices(folder: Path) -> pd.DataFrame:
     for path in sorted(folder.glob("*_finetune_choices.csv")):
         table = pd.read_csv(path)
         if len(table):
-            named = {"model": path.name.split("_")[1], "regime": CLASSICAL + table["classifier"]}
+            named = {"model": models[path.name.split("_")[1]], "regime": CLASSICAL + table["classifier"]}
             parts.append(table.assign(**named)[["model", "regime", "cv_ap"]])
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
@@ -106,11 +108,11 @@ def pick_classifiers(validation: pd.DataFrame, choices: pd.DataFrame) -> dict[tu
     return picked
 
 
-def describe_left_out(predictions: pd.DataFrame, params: Comparison) -> list[str]:
+def describe_left_out(predictions: pd.DataFrame, params: NamedComparison) -> list[str]:
     """A sentence for each combination that lacks a member."""
-    missing = find_missing(predictions, params.combinations)
+    missing = find_missing(predictions, params.averages)
     return [
         f"The combination \u201c{name}\u201d is left out: there are no scores of "
-        f"{' and of '.join(name_series(*member.split('/')) for member in members)}."
+        f"{' and of '.join(name_series(*member) for member in members)}."
         for name, members in missing.items()
     ]

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from lesion_utils.core.errors import DataError, MetricError, ParamsError
+from lesion_utils.core.errors import DataError, MetricError
 from lesion_utils.core.files import write_atomic
-from lesion_utils.core.names import COMBINATION, name_series
+from lesion_utils.core.names import COMBINATION
 
 COLUMNS = ["image_id", "split", "model", "regime", "seed", "target", "logit", "probability"]
 RUN = ["model", "regime", "seed"]
@@ -90,8 +90,13 @@ def write_predictions(table: pd.DataFrame, path: Path) -> Path:
     return Path(path)
 
 
-def read_predictions(paths: Path | Iterable[Path]) -> pd.DataFrame:
+def read_predictions(paths: Path | Iterable[Path], *, models: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Read and check one file of predictions or several together.
+
+    Args:
+        paths: of the files.
+        models: file's name without `.csv` -> the `model` of its rows, which tells it from those of the other files;
+            as written by default.
 
     Raises:
         DataError: a file is missing, or as `check_predictions`.
@@ -102,46 +107,41 @@ def read_predictions(paths: Path | Iterable[Path]) -> pd.DataFrame:
             raise DataError("no predictions here", where=path, do="run the training notebook of that network first")
     types = {"image_id": str, "split": str, "model": str, "regime": str, "seed": int, "target": int}
     tables = [pd.read_csv(path, dtype=types) for path in paths]
+    if models:
+        tables = [table.assign(model=models[path.stem]) for path, table in zip(paths, tables, strict=True)]
     return check_predictions(pd.concat(tables, ignore_index=True), where=", ".join(p.name for p in paths))
 
 
-def add_ensembles(table: pd.DataFrame, combinations: Mapping[str, Sequence[str]] | None = None) -> pd.DataFrame:
+def add_ensembles(
+    table: pd.DataFrame, combinations: Mapping[str, Sequence[tuple[str, str]]] | None = None
+) -> pd.DataFrame:
     """Predictions with, for each model and regime, the mean probability over its seeds as a run of its own.
 
     Args:
         table: as `read_predictions` returns it.
-        combinations: name -> members `network/regime`, as `comparison.yaml` has them; those whose members are all there
-            become runs of model "combination" and regime the name: the mean over their members, each of them the mean
-            over its own seeds.
+        combinations: name -> members (model, regime), as `NamedComparison.averages` has them; those whose members are
+            all there become runs of model "combination" and regime the name: the mean over their members,
+            each of them the mean over its own seeds.
 
     Returns:
         the table with seed as text and the rows of seed "ensemble" after the others; their logit is that of the mean.
-
-    Raises:
-        ParamsError: a combination has the name of a network's own row.
     """
     means = [_average(table)]
     missing = find_missing(table, combinations or {})
     for name, members in (combinations or {}).items():
-        if name in {name_series(*run) for run in _list_trained(table)}:
-            raise ParamsError(
-                f"combinations: {name!r} is the name of a single network's row", do="name it after what is averaged"
-            )
         if name not in missing:
-            chosen = means[0][(means[0]["model"] + "/" + means[0]["regime"]).isin(members)]
+            chosen = means[0][pd.MultiIndex.from_frame(means[0][["model", "regime"]]).isin(members)]
             means.append(_average(chosen.assign(model=COMBINATION, regime=name)))
     return pd.concat([table.assign(seed=table["seed"].astype(str)), *means], ignore_index=True)
 
 
-def find_missing(table: pd.DataFrame, combinations: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def find_missing(
+    table: pd.DataFrame, combinations: Mapping[str, Sequence[tuple[str, str]]]
+) -> dict[str, list[tuple[str, str]]]:
     """The members of each combination that have no predictions; combinations that lack none are left out."""
-    trained = {"/".join(run) for run in _list_trained(table)}
+    trained = set(table[["model", "regime"]].drop_duplicates().itertuples(index=False, name=None))
     missing = {name: [m for m in members if m not in trained] for name, members in combinations.items()}
     return {name: members for name, members in missing.items() if members}
-
-
-def _list_trained(table: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    return table[["model", "regime"]].drop_duplicates().itertuples(index=False, name=None)
 
 
 def _average(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""ResNet50 against VGG19: one comparison declared beforehand and tested, the others described."""
+"""The two networks against each other: one comparison declared beforehand and tested, the others described."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from lesion_utils.config.schema import Comparison
-from lesion_utils.core.names import MODEL_NAMES, REGIME_NAMES
+from lesion_utils.config.schema import NamedComparison
+from lesion_utils.core.names import REGIME_NAMES, name_model
 from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.evaluation.paired_tests import (
@@ -20,30 +20,27 @@ from lesion_utils.evaluation.paired_tests import (
 )
 from lesion_utils.evaluation.predictions import select_run
 
-#: The two networks, in the order of their difference.
-PAIR = ("resnet50", "vgg19")
-
 #: The test that speaks for each metric; the others stand beside it.
 TEST_OF_RECORD = {"auc": "DeLong", "ap": "paired bootstrap", "accuracy": "McNemar, exact"}
 
 
-def compare_networks(predictions: pd.DataFrame, params: Comparison) -> pd.DataFrame:
+def compare_networks(predictions: pd.DataFrame, params: NamedComparison) -> pd.DataFrame:
     """All paired tests between the two networks, regime by regime, on their mean probabilities over seeds.
 
     Only the row `primary` is a test in the strict sense; the p-values of the rest are not adjusted for their number.
 
     Returns:
-        one row per regime and test: `regime`, `name`, `images`, `test`, `metric`, `a` (ResNet50), `b` (VGG19),
+        one row per regime and test: `regime`, `name`, `images`, `test`, `metric`, `a`, `b` (the two networks),
         `difference`, `low`, `high`, `error`, `p`, `of_record` (bool: the test that speaks for its metric), `primary`
         (bool). Empty when the networks share no regime.
     """
     rows = []
     for regime in REGIME_NAMES:
-        first, second = (select_run(predictions, model=model, regime=regime) for model in PAIR)
+        first, second = (select_run(predictions, model=model, regime=regime) for model in params.pair)
         if first.empty or second.empty:
             continue
         tests = _run_tests(first["target"], first["probability"], second["probability"], params)
-        name = f"{MODEL_NAMES[PAIR[0]]} − {MODEL_NAMES[PAIR[1]]}, {REGIME_NAMES[regime]}"
+        name = f"{' − '.join(map(name_model, params.pair))}, {REGIME_NAMES[regime]}"
         rows += [{"regime": regime, "name": name, "images": len(first)} | asdict(test) for test in tests]
     table = pd.DataFrame(rows, columns=["regime", "name", "images", *PairedTest.__dataclass_fields__])
     of_record = table["test"] == table["metric"].map(TEST_OF_RECORD)
@@ -51,7 +48,7 @@ def compare_networks(predictions: pd.DataFrame, params: Comparison) -> pd.DataFr
     return table.assign(of_record=of_record, primary=primary)
 
 
-def _run_tests(targets: pd.Series, a: pd.Series, b: pd.Series, params: Comparison) -> list[PairedTest]:
+def _run_tests(targets: pd.Series, a: pd.Series, b: pd.Series, params: NamedComparison) -> list[PairedTest]:
     weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed)
     bootstrap = [
         compare_bootstrap(targets, a, b, metric=metric, weights=weights, confidence=params.confidence)
@@ -60,7 +57,7 @@ def _run_tests(targets: pd.Series, a: pd.Series, b: pd.Series, params: Compariso
     return [compare_delong(targets, a, b, confidence=params.confidence), *bootstrap, compare_mcnemar(targets, a, b)]
 
 
-def find_power(comparisons: pd.DataFrame, params: Comparison) -> float:
+def find_power(comparisons: pd.DataFrame, params: NamedComparison) -> float:
     """The smallest true AUC difference that DeLong's test on this test set finds with the power asked for.
 
     Taken from the standard error in the primary regime; NaN when that regime cannot be compared.
@@ -82,11 +79,11 @@ def format_difference(row: pd.Series, confidence: float) -> str:
     return f"{row['difference']:+.3f}{span}".replace("-", "−")
 
 
-def state_primary(comparisons: pd.DataFrame, params: Comparison) -> str:
+def state_primary(comparisons: pd.DataFrame, params: NamedComparison) -> str:
     """The verdict of the one declared comparison, in a sentence that says no more than its numbers."""
     primary, regime = params.primary, REGIME_NAMES[params.primary.regime]
     rows = comparisons[comparisons["primary"]]
-    first, second = (MODEL_NAMES[model] for model in PAIR)
+    first, second = map(name_model, params.pair)
     if rows.empty:
         return (
             f"The declared comparison ({first} against {second}, {regime}) could not be made: a network has no scores."
@@ -104,7 +101,7 @@ def state_primary(comparisons: pd.DataFrame, params: Comparison) -> str:
     return f"{verdict}, {regime}, at the level {primary.alpha:g}: {numbers}."
 
 
-def state_power(comparisons: pd.DataFrame, params: Comparison) -> str:
+def state_power(comparisons: pd.DataFrame, params: NamedComparison) -> str:
     """What the declared comparison could have shown."""
     smallest = find_power(comparisons, params)
     if np.isnan(smallest):

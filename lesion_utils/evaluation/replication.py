@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from lesion_utils.config.schema import Comparison
-from lesion_utils.core.names import COMBINATION, MODEL_NAMES
+from lesion_utils.core.names import COMBINATION, name_model
 from lesion_utils.evaluation.candidates import CLASSICAL, find_classical
 from lesion_utils.evaluation.evaluate import evaluate
 from lesion_utils.evaluation.intervals import map_draws, percentile_interval
@@ -57,20 +57,20 @@ def tabulate_regimes(
         params: size and number of the balanced subsets, seed, confidence.
 
     Returns:
-        one row per regime, source and metric: `regime`, `source`, `balanced` (bool), `metric`, `value`, `low`, `high`
-        (the interval, or the middle share of subsets; NaN in published rows), `sd` (over subsets; NaN elsewhere),
-        `mark`.
+        one row per regime, source and metric: `regime`, `model` ("" of published rows), `source`, `balanced` (bool),
+        `metric`, `value`, `low`, `high` (the interval, or the middle share of subsets; NaN in published rows), `sd`
+        (over subsets; NaN elsewhere), `mark`.
     """
     own = results[(results["seed"] == ENSEMBLE) & results["regime"].isin(LOPEZ_REGIMES)]
     own = own[own["model"] != COMBINATION]
     official = own[own["metric"].isin(LOPEZ_METRICS)].assign(balanced=False, sd=np.nan, mark="")
-    parts = [official.assign(source=official["model"].map(MODEL_NAMES))]
+    parts = [official.assign(source=official["model"].map(name_model))]
     for (model, regime), _ in own.groupby(["model", "regime"], sort=False):
         run = select_run(predictions, model=model, regime=regime)
-        parts.append(_evaluate_balanced(run, params).assign(regime=regime, source=MODEL_NAMES.get(model, model)))
+        parts.append(_evaluate_balanced(run, params).assign(regime=regime, model=model, source=name_model(model)))
     parts.append(_list_lopez(published))
     table = pd.concat(parts, ignore_index=True)
-    columns = ["regime", "source", "balanced", "metric", "value", "low", "high", "sd", "mark"]
+    columns = ["regime", "model", "source", "balanced", "metric", "value", "low", "high", "sd", "mark"]
     order = [table["regime"].map(LOPEZ_REGIMES.index), table["metric"].map(LOPEZ_METRICS.index)]
     return table.iloc[np.lexsort(order[::-1])][columns].reset_index(drop=True)
 
@@ -98,7 +98,7 @@ def _list_lopez(published: pd.DataFrame) -> pd.DataFrame:
     marks = recalled.map({True: SECONDARY_MARK, False: ""})
     return (
         rows.dropna(subset="value")
-        .assign(source="VGG16, Lopez et al. 2017", balanced=True, mark=marks)
+        .assign(model="", source="VGG16, Lopez et al. 2017", balanced=True, mark=marks)
         .assign(low=np.nan, high=np.nan, sd=np.nan)
     )
 

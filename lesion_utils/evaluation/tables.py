@@ -182,24 +182,31 @@ def tabulate_leaderboard(
 
     Returns:
         `name`, `group` ("this study", "controls", "published", "not comparable"), each of `LEADERBOARD_METRICS` with
-        `_low` and `_high` (NaN in published rows), and `citation`. Names of published rows say in brackets why a row is
-        not comparable and where a figure comes from a secondary source.
+        `_low` and `_high` (NaN in published rows), `citation`, `model` and `regime` ("" in
+        rows of others). Names of published rows say in brackets why a row is not comparable and where a figure comes
+        from a secondary source.
     """
     own = results[results["seed"] == ENSEMBLE]
     runs = pd.Series(list(zip(own["model"], own["regime"], strict=True)), own.index)
     marks = runs.map(lambda run: f" [{classifiers[run]}]" if run in (classifiers or {}) else "")
     own = own.assign(name=own["name"] + marks)[~find_classical(own) | (marks != "")]
+    controls = controls.assign(model="", regime="")
     tables = [_spread_columns(own, "this study"), _spread_columns(controls, "controls")]
     comparable = published["comparable"] & official
     rows = published.assign(
-        name=_mark_names(published), group=comparable.map({True: "published", False: "not comparable"})
+        name=_mark_names(published),
+        model="",
+        regime="",
+        group=comparable.map({True: "published", False: "not comparable"}),
     )
     tables += [part.sort_values("ap", ascending=False) for _, part in rows.groupby("group", sort=False)]
     columns = [f"{metric}{end}" for metric in LEADERBOARD_METRICS for end in ("", "_low", "_high")]
-    board = pd.concat(tables, ignore_index=True).reindex(columns=["name", "group", *columns, "citation"])
+    board = pd.concat(tables, ignore_index=True).reindex(
+        columns=["name", "group", *columns, "citation", "model", "regime"]
+    )
     order = {"this study": 0, "controls": 1, "published": 2, "not comparable": 3}
     board = board.sort_values("group", key=lambda g: g.map(order), kind="stable", ignore_index=True)
-    return board.fillna({"citation": ""})
+    return board.fillna({"citation": "", "model": "", "regime": ""})
 
 
 def _mark_names(published: pd.DataFrame) -> list[str]:
@@ -211,6 +218,6 @@ def _mark_names(published: pd.DataFrame) -> list[str]:
 
 def _spread_columns(rows: pd.DataFrame, group: str) -> pd.DataFrame:
     rows = rows[rows["metric"].isin(LEADERBOARD_METRICS)]
-    wide = rows.pivot(index="name", columns="metric", values=["value", "low", "high"])
+    wide = rows.pivot(index=["name", "model", "regime"], columns="metric", values=["value", "low", "high"])
     wide.columns = [metric if part == "value" else f"{metric}_{part}" for part, metric in wide.columns]
     return wide.sort_values("ap", ascending=False).reset_index().assign(group=group)

@@ -26,6 +26,7 @@ from lesion_utils.figures.style import (
     finish_figure,
     house_style,
     legend_below,
+    list_series,
     new_figure,
     new_panels,
     style_series,
@@ -154,11 +155,11 @@ def plot_decision_curve(curves: pd.DataFrame) -> Plate:
     """Net benefit of acting on a model's call, over the threshold at which one would act (Vickers and Elkin 2006).
 
     Args:
-        curves: one row per (name, threshold), with `name`, `threshold` (float in (0, 1)) and `net_benefit`. The names
-            "treat all" and "treat none" are drawn as references.
+        curves: one row per (name, threshold), with `name`, `model`, `regime`, `threshold` (float in (0, 1)) and
+            `net_benefit`. The names "treat all" and "treat none" are drawn as references.
     """
     references = {"treat all": (0, (4, 2)), "treat none": (0, (1, 2))}
-    models = [n for n in dict.fromkeys(curves["name"]) if n not in references]
+    models = [name for name in list_series(curves) if name not in references]
     fig, ((ax,),) = new_figure(width=SINGLE, height=56 + 3.5 * (len(models) + 2))
     styles = style_series(models) | {n: {"color": GREY, "linestyle": ls} for n, ls in references.items()}
     for name, part in curves.groupby("name", sort=False):

@@ -12,15 +12,16 @@ from matplotlib.ticker import MaxNLocator
 
 from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.figures.style import (
+    ACCENT,
     DOUBLE,
     GREY,
     INK,
     LIGHT,
-    MODEL_COLOURS,
     Plate,
     finish_figure,
     house_style,
     legend_below,
+    list_series,
     new_figure,
     style_series,
     wrap_label,
@@ -28,7 +29,7 @@ from lesion_utils.figures.style import (
 
 #: Groups of a forest plot, from top to bottom: how each is drawn; the study's own rows take their network's style.
 GROUPS = {
-    "this study": {"color": MODEL_COLOURS["resnet50"], "marker": "o"},
+    "this study": {"color": ACCENT, "marker": "o"},
     "controls": {"color": GREY, "marker": "s"},
     "published": {"color": INK, "marker": "D"},
     "not comparable": {"color": GREY, "marker": "D", "markerfacecolor": "white"},
@@ -40,9 +41,9 @@ def plot_forest(rows: pd.DataFrame, *, metrics: Sequence[str] = ("ap", "auc")) -
     """All models with their intervals, among the published results; what cannot be compared stands apart.
 
     Args:
-        rows: one row per model, with `name`, `group` (a key of `GROUPS`), and for each metric `<metric>`,
-            `<metric>_low`, `<metric>_high`; NaN where there is none. Order within a group is kept; a row without
-            any of the metrics is left out.
+        rows: one row per model, with `name`, `model`, `regime`, `group` (a key of `GROUPS`), and for each metric
+            `<metric>`, `<metric>_low`, `<metric>_high`; NaN where there is none. Order within a group is kept; a row
+            without any of the metrics is left out.
         metrics: columns to draw, a panel each.
     """
     rows = rows.dropna(subset=list(metrics), how="all")
@@ -75,7 +76,7 @@ def plot_forest(rows: pd.DataFrame, *, metrics: Sequence[str] = ("ap", "auc")) -
 
 def _draw_forest(ax: Axes, rows: pd.DataFrame, y: np.ndarray, metric: str) -> None:
     """One panel: a mark and a bar per row, the numbers in a column at the right edge."""
-    own = style_series(list(rows.loc[rows["group"] == "this study", "name"]))
+    own = style_series(list_series(rows[rows["group"] == "this study"]))
     for (_, row), height in zip(rows[rows[metric].notna()].iterrows(), y[rows[metric].notna()], strict=True):
         style = own.get(row["name"], GROUPS[row["group"]]) | {"linestyle": ""}
         low, high = row[f"{metric}_low"], row[f"{metric}_high"]
@@ -118,7 +119,7 @@ def plot_paired_differences(rows: pd.DataFrame) -> Plate:
     for ax, metric in zip(axes[0], metrics, strict=True):
         ax.axvline(0, color=INK, lw=0.8)
         for row in rows[rows["metric"] == metric].itertuples():
-            y, colour = names.index(row.name), MODEL_COLOURS["resnet50"] if row.primary else GREY
+            y, colour = names.index(row.name), ACCENT if row.primary else GREY
             ax.plot([row.low, row.high], [y, y], color=colour, lw=2 if row.primary else 1.1)
             ax.plot(row.difference, y, "o", color=colour, ms=5 if row.primary else 4)
             tested = "" if np.isnan(row.p) else f", p = {row.p:.3f}" if row.p >= 0.001 else ", p < 0.001"
@@ -146,11 +147,11 @@ def plot_scores_by_block(rows: pd.DataFrame, *, metric: str = "auc") -> Plate:
     """A metric within each block of ids, where the block itself cannot help.
 
     Args:
-        rows: one row per (block, name), with `block`, `name` (the model), `images`, `malignant` (counts in the block),
-            `value`, `low`, `high`; NaN where a block holds one class only.
+        rows: one row per (block, name), with `block`, `name`, `model`, `regime`, `images`, `malignant` (counts in
+            the block), `value`, `low`, `high`; NaN where a block holds one class only.
         metric: "auc" or "ap".
     """
-    blocks, names = (list(dict.fromkeys(rows[c])) for c in ("block", "name"))
+    blocks, names = list(dict.fromkeys(rows["block"])), list_series(rows)
     styles = style_series(names)
     fig, ((ax,),) = new_figure(width=DOUBLE, height=58)
     for k, name in enumerate(names):

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lesion_utils.core.names import CLASSIFIER_NAMES, MODEL_NAMES, REGIME_NAMES
+from lesion_utils.core.names import CLASSIFIER_NAMES, REGIME_NAMES, SeriesName, name_model
 from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.literature import SECONDARY_MARK
 from lesion_utils.figures.style import (
@@ -52,14 +52,12 @@ def plot_classifier_heatmap(rows: pd.DataFrame, *, metric: str = "ap") -> Plate:
         annot_kws={"fontsize": 6.5, "color": INK},
         cbar_kws={"label": label_metric(metric), "shrink": 0.8, "ticks": MaxNLocator(5)},
     )  # fmt: skip
-    ax.set_xticklabels([wrap_label(MODEL_NAMES.get(b, b), 16) for b in table.columns], rotation=0)
+    ax.set_xticklabels([wrap_label(name_model(b), 16) for b in table.columns], rotation=0)
     ax.set_yticklabels([wrap_label(CLASSIFIER_NAMES.get(c, c), 20) for c in table.index], rotation=0)
     ax.set(xlabel="frozen features of", ylabel="")
     ax.tick_params(length=0)
     best = rows.loc[rows["value"].idxmax()]
-    winner = (
-        f"{CLASSIFIER_NAMES.get(best.classifier, best.classifier)} on {MODEL_NAMES.get(best.backbone, best.backbone)}"
-    )
+    winner = f"{CLASSIFIER_NAMES.get(best.classifier, best.classifier)} on {name_model(best.backbone)}"
     return finish_figure(
         fig,
         note=f"{label_metric(metric)} with its interval",
@@ -88,7 +86,8 @@ def plot_regimes(rows: pd.DataFrame, *, official: bool = True) -> Plate:
     """The three regimes of Lopez et al. (2017): a panel per metric, own networks beside the published one.
 
     Args:
-        rows: one row per (regime, source, balanced, metric), with `regime` (scratch, features, finetune), `source`
+        rows: one row per (regime, source, balanced, metric), with `regime` (scratch, features, finetune), `model`
+            ("" of published rows), `source`
             (such as "ResNet50" or "VGG16, Lopez et al. 2017"), `balanced` (bool: measured on 75 + 75 images, not on
             the full test set), `metric`, `value`, `low`, `high` (NaN without an interval); optionally `mark`, which
             says of a value "secondary source": those are crossed out.
@@ -96,7 +95,8 @@ def plot_regimes(rows: pd.DataFrame, *, official: bool = True) -> Plate:
     """
     metrics, regimes = list(dict.fromkeys(rows["metric"])), [r for r in REGIME_NAMES if r in set(rows["regime"])]
     series = list(dict.fromkeys(zip(rows["source"], rows["balanced"], strict=True)))
-    styles = style_series(list(dict.fromkeys(rows["source"])))
+    own = dict(zip(rows["source"], rows["model"], strict=True))
+    styles = style_series([SeriesName(source, model, "finetune") for source, model in own.items()])
     height = 20 + 1.6 * len(series) + len(regimes) * (4 + 3.2 * len(series))
     fig, axes = new_figure(1, len(metrics), width=DOUBLE, height=height, sharey=True)
     for ax, metric in zip(axes[0], metrics, strict=True):

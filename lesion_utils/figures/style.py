@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from lesion_utils.core.names import MODEL_NAMES, REGIME_NAMES
+from lesion_utils.core.names import COMBINATION, SeriesName
 
 MM = 1 / 25.4
 SINGLE, DOUBLE = 89.0, 183.0  # widths of a journal's one and two columns, mm
@@ -29,8 +31,8 @@ SCREEN_SCALE = 1.4 * 96 / 25.4  # CSS px per mm in a notebook: 7 pt type reads a
 CLASS_NAMES = ("benign", "malignant")
 # Blue and vermilion after Okabe and Ito (2008), moved apart in lightness so that they also differ in greyscale.
 CLASS_COLOURS = {"benign": "#2d7ab1", "malignant": "#8f2b00"}
-MODEL_COLOURS = {"resnet50": "#4b2a85", "vgg19": "#15835f"}
-MODEL_MARKERS = {"resnet50": "o", "vgg19": "s"}
+MODEL_COLOURS, MODEL_MARKERS = ("#4b2a85", "#15835f", "#a01c5c", "#3f5a66"), ("o", "s", "p", "h")
+ACCENT = MODEL_COLOURS[0]
 REGIME_DASHES = {"scratch": (0, (1.2, 1.2)), "features": (0, (4, 1.6)), "finetune": "-"}
 OTHER_COLOURS = ("#bb5217", "#2f6db5", "#b0568f", "#7a6a00")
 OTHER_MARKERS = ("^", "v", "P", "D")
@@ -177,36 +179,44 @@ def save(fig: Figure, path_stem: Path | str, *, metadata: Mapping[str, str]) -> 
 def style_series(names: Sequence[str]) -> dict[str, dict[str, object]]:
     """Colour, dash and marker of each series: the network gives colour and marker, the regime the dash and the fill.
 
-    Other names, combinations of networks among them, take the remaining colours in the order of the alphabet, so that
+    Combinations of networks, and plain strings, take the remaining colours in the order of the alphabet, so that
     figures which sort them differently agree.
+
+    Args:
+        names: those of `names.name_series`, which know their network and regime, and any others.
 
     Returns:
         name -> keyword arguments of `Axes.plot`: color, linestyle, marker, markerfacecolor.
     """
-    styles, others = {}, sorted({name for name in names if _read_name(name)[0] is None})
+    own = [name for name in names if isinstance(name, SeriesName) and name.model not in ("", COMBINATION)]
+    places, others = _place_models({name.model for name in own}), sorted(set(names) - set(own))
+    styles = {}
     for name in names:
-        network, regime = _read_name(name)
-        if network:
-            colour, marker = MODEL_COLOURS[network], MODEL_MARKERS[network]
+        if name in own:
+            place, colours, markers = places[name.model], MODEL_COLOURS, MODEL_MARKERS
+            regime = name.regime.partition(":")[0]
         else:
-            place = others.index(name)
-            colour, marker = OTHER_COLOURS[place % len(OTHER_COLOURS)], OTHER_MARKERS[place % len(OTHER_MARKERS)]
+            place, colours, markers, regime = others.index(name), OTHER_COLOURS, OTHER_MARKERS, "finetune"
+        colour, marker = colours[place % len(colours)], markers[place % len(markers)]
         fill = {"finetune": colour, "features": "white", "scratch": blend_white(colour)}[regime]
         styles[name] = {"color": colour, "linestyle": REGIME_DASHES[regime], "marker": marker, "markerfacecolor": fill}
     return styles
 
 
-def _read_name(name: str) -> tuple[str | None, str]:
-    """The network and the regime that a name of `names.name_series` says; no network where it says anything else."""
-    for network, shown in MODEL_NAMES.items():
-        if name.startswith(f"{shown} features, "):
-            return network, "features"
-        for regime, stage in REGIME_NAMES.items():
-            if name == f"{shown}, {stage}":
-                return network, regime
-        if name == shown:
-            return network, "finetune"
-    return None, "finetune"
+def _place_models(models: Collection[str]) -> dict[str, int]:
+    """Each network's place among the colours, the same in every figure unless two want one: then the next free one."""
+    fixed, places = {"resnet50": 0, "vgg19": 1}, {}
+    for model in sorted(models, key=lambda model: (model not in fixed, model)):
+        place, count = fixed.get(model, zlib.crc32(model.encode())), len(MODEL_COLOURS)
+        free = [(place + step) % count for step in range(count) if (place + step) % count not in places.values()]
+        places[model] = free[0] if free else place % count
+    return places
+
+
+def list_series(rows: pd.DataFrame, label: str = "name") -> list[SeriesName]:
+    """The series of a table with `model` ("" for others' rows) and `regime`, each once, in its order."""
+    keys = zip(rows[label], rows["model"], rows["regime"], strict=True)
+    return list(dict.fromkeys(SeriesName(*key) for key in keys))
 
 
 def blend_white(colour: str, share: float = 0.55) -> str:

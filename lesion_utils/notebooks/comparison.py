@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lesion_utils.config.schema import Comparison
+from lesion_utils.config.schema import NamedComparison
 from lesion_utils.core.names import REGIME_NAMES, name_series
 from lesion_utils.evaluation.candidates import describe_left_out, list_spoken, rank_on_validation
 from lesion_utils.evaluation.evaluate import label_metric
@@ -44,7 +44,7 @@ def summarise(
     results: pd.DataFrame,
     seeds: pd.DataFrame,
     comparisons: pd.DataFrame,
-    params: Comparison,
+    params: NamedComparison,
     *,
     standing: str = "",
 ) -> dict[str, object]:
@@ -102,7 +102,7 @@ def _read_row(row: pd.Series) -> dict[str, object]:
 
 
 def _list_headline(
-    results: pd.DataFrame, primary: pd.DataFrame, params: Comparison, best: Best | None, images: int
+    results: pd.DataFrame, primary: pd.DataFrame, params: NamedComparison, best: Best | None, images: int
 ) -> list[dict[str, object]]:
     """AP and AUC of the rows that the prose speaks of and of the best one; the tested difference."""
     shown = list_spoken(results, params) + ([] if best is None else [(best.model, best.regime)])
@@ -123,7 +123,7 @@ def _list_headline(
     ]
 
 
-def _describe_models(results: pd.DataFrame, seeds: pd.DataFrame, params: Comparison) -> list[str]:
+def _describe_models(results: pd.DataFrame, seeds: pd.DataFrame, params: NamedComparison) -> list[str]:
     """One sentence per row: AP and AUC of the mean probability, and of a single network with its seeds' spread."""
     sentences = []
     for model, regime in list_spoken(results, params):

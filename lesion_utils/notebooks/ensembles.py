@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lesion_utils.config.schema import Comparison
-from lesion_utils.core.names import COMBINATION, name_series
+from lesion_utils.core.names import COMBINATION, SeriesName, name_series
 from lesion_utils.evaluation.calibration import calibrate_run, trace_decision_curves
 from lesion_utils.evaluation.candidates import CLASSICAL
 from lesion_utils.evaluation.evaluate import Curve, band_precision_recall, band_roc
@@ -28,8 +28,8 @@ class Ensembles(NamedTuple):
 
     image_ids: list[str]
     targets: np.ndarray  # (N,) int, 0 benign, 1 malignant
-    probs: dict[str, np.ndarray]  # name -> (N,) float in [0, 1]
-    calibrated: dict[str, np.ndarray]  # the same after temperature scaling on the validation images
+    probs: dict[SeriesName, np.ndarray]  # name -> (N,) float in [0, 1]
+    calibrated: dict[SeriesName, np.ndarray]  # the same after temperature scaling on the validation images
 
 
 def collect_ensembles(predictions: pd.DataFrame, *, runs: Collection[tuple[str, str]] | None = None) -> Ensembles:
@@ -76,7 +76,10 @@ def pair_calibration(models: Ensembles) -> dict[str, np.ndarray]:
 
 def trace_benefit(models: Ensembles) -> pd.DataFrame:
     """Decision curves of the calibrated models."""
-    return trace_decision_curves(models.targets, models.calibrated, thresholds=THRESHOLDS)
+    curves = trace_decision_curves(models.targets, models.calibrated, thresholds=THRESHOLDS)
+    keys = {str(name): (name.model, name.regime) for name in models.calibrated}
+    of = [keys.get(name, ("", "")) for name in curves["name"]]
+    return curves.assign(model=[model for model, _ in of], regime=[regime for _, regime in of])
 
 
 def write_submissions(predictions: pd.DataFrame, *, folder: Path, prefix: str) -> pd.DataFrame:

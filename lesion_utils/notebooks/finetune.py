@@ -95,12 +95,12 @@ def read_curves(predictions: pd.DataFrame, params: Network, *, folder: Path) -> 
     return pd.concat(parts, ignore_index=True)
 
 
-def select_detail(predictions: pd.DataFrame, network: str) -> Detail:
+def select_detail(predictions: pd.DataFrame) -> Detail:
     """The most pretrained regime that was trained, its seeds averaged, on the test images."""
     regimes = set(predictions["regime"])
     regime = next(name for name in reversed(REGIME_ORDER) if name in regimes)
-    run = select_run(add_ensembles(predictions), model=network, regime=regime)
-    name = name_series(network, regime)
+    (model,) = set(predictions["model"])
+    run, name = select_run(add_ensembles(predictions), model=model, regime=regime), name_series(model, regime)
     return Detail(name, regime, run["image_id"].tolist(), run["target"].to_numpy(), run["probability"].to_numpy())
 
 

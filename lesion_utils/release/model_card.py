@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lesion_utils.core import files
+from lesion_utils.core.names import list_models
 from lesion_utils.core.paths import project_root
 from lesion_utils.data.images import DRAFT_MARGIN
 from lesion_utils.evaluation.evaluate import evaluate, label_metric
@@ -86,7 +87,8 @@ def read_results(run: TrainedRun) -> list[dict[str, Any]]:
     if not (path.is_file() and scores.is_file()):
         return []
     table = pd.read_csv(path, dtype={"seed": str})
-    own = table[(table["model"] == run.network) & (table["regime"] == run.regime) & (table["seed"] == str(run.seed))]
+    model = table["model"].isin(list_models(run.network, run.record["backbone"]))
+    own = table[model & (table["regime"] == run.regime) & (table["seed"] == str(run.seed))]
     rows = {row["metric"]: row for row in own.to_dict(orient="records") if row["metric"] in METRICS}
     test = read_predictions(scores).query("split == 'test'")
     again = evaluate(test["target"], test["probability"])

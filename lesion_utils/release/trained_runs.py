@@ -9,7 +9,7 @@ from typing import Any
 
 from lesion_utils.core import files
 from lesion_utils.core.errors import CheckpointError, RunError, WeightsError
-from lesion_utils.core.names import REGIME_NAMES, name_series
+from lesion_utils.core.names import REGIME_NAMES, find_architecture, name_series
 from lesion_utils.core.paths import Study
 from lesion_utils.models.predict import TrainedNetwork, load_network
 from lesion_utils.models.weights import find_weights
@@ -50,7 +50,7 @@ class TrainedRun:
     @property
     def label(self) -> str:
         """How a person names it: "ResNet50, fine-tuned, seed 1"."""
-        return f"{name_series(self.network, self.regime)}, seed {self.seed}"
+        return f"{name_series(find_architecture(self.record['backbone']), self.regime)}, seed {self.seed}"
 
     @property
     def folder(self) -> Path:

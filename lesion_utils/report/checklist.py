@@ -16,7 +16,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from lesion_utils.config.schema import PRETRAINED_REGIMES, StudyParams
-from lesion_utils.core.names import MODEL_NAMES, REGIME_NAMES
+from lesion_utils.core.names import REGIME_NAMES, name_model
 from lesion_utils.data.prepare import PreparedData
 from lesion_utils.evaluation.evaluate import label_metric
 
@@ -77,7 +77,7 @@ def _describe_data(params: StudyParams, data: PreparedData) -> dict[str, object]
 
 def _describe_networks(params: StudyParams, outcome: Mapping[str, Any]) -> dict[str, object]:
     """Settings of both networks; what differs between them is given for each."""
-    networks = {MODEL_NAMES[name]: getattr(params, name) for name in MODEL_NAMES}
+    networks = {name_model(model): getattr(params, slot) for slot, model in params.models.items()}
     pretrained = any(regime in PRETRAINED_REGIMES for regime in outcome["regimes"])
     return {
         "networks": " and ".join(networks),
@@ -120,6 +120,6 @@ def _describe_outcome(params: StudyParams, outcome: Mapping[str, Any]) -> dict[s
         "best": "No validation images, so no row was chosen."
         if best is None
         else f"First on validation: {best['name']}.",
-        "combinations": ", ".join(settings.combinations) or "none",
+        "combinations": ", ".join(params.named_comparison.averages) or "none",
         "headline": "; ".join(scores).replace("-", "−") + ".",
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.files import dump_json, write_if_changed
+from lesion_utils.core.names import find_architecture
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance.steps import STEPS
 from lesion_utils.provenance.verify import PUBLISHED, describe_verdict, verify_study
@@ -67,6 +68,8 @@ def _collect(report: Report, params: StudyParams, findings: list, published: Col
     commit, dirty = _name_commit(runs)
     parts = [_collect_step(report, step, published) for step in STEPS if step != COMPARISON]
     title = params.data.title
+    cited = {find_architecture(getattr(params, slot).backbone) for slot in params.models}
+    cited |= {"timm"} if report.synthetic else {"timm", "isic2016"}
     date = max((run.get("ended") or "" for run in runs.values()), default="")
     citation = f"{title}. Report of the study “{report.study}”, commit {commit[:10]}{dirty}, {format_date(date)}."
     return {
@@ -92,7 +95,7 @@ def _collect(report: Report, params: StudyParams, findings: list, published: Col
         "commands": _list_commands(report, commit),
         "promise": PROMISES.get((_last(runs, "determinism") or {}).get("level"), ""),
         "citation": citation + (" Synthetic data." if report.synthetic else ""),
-        "references": [text for key, text in REFERENCES.items() if key != "isic2016" or not report.synthetic],
+        "references": [text for key, text in REFERENCES.items() if key in cited],
     }
 
 

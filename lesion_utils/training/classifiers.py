@@ -52,7 +52,7 @@ CANDIDATES: dict[str, tuple[ClassifierMixin, dict[str, list]]] = {
 
 
 def score_classifiers(
-    params: Network, *, network: str, data: Images, on_progress: Callable[[dict[str, Any]], None] | None = None
+    params: Network, *, data: Images, on_progress: Callable[[dict[str, Any]], None] | None = None
 ) -> pd.DataFrame:
     """Train the classifiers of `params.classifiers` on frozen features, and score validation and test images.
 
@@ -62,7 +62,6 @@ def score_classifiers(
 
     Args:
         params: of the network.
-        network: the `model` of the predictions.
         data: decoded images and their table.
         on_progress: called while features are computed and before each classifier, as `train.OnEvent` says of stages.
 
@@ -110,7 +109,7 @@ def score_classifiers(
                 {
                     "image_id": rows["image_id"].to_numpy(),
                     "split": rows["subset"].to_numpy(),
-                    "model": network,
+                    "model": params.model,
                     "regime": f"features:{name}",
                     "seed": params.seeds[0],
                     "target": targets[scored],

@@ -203,7 +203,7 @@ def make_table(task: TrainingTask, rows: np.ndarray, logits: np.ndarray) -> pd.D
         {
             "image_id": table["image_id"].to_numpy(),
             "split": table["subset"].to_numpy(),
-            "model": task.network,
+            "model": task.settings.model,
             "regime": task.regime,
             "seed": task.seed,
             "target": task.targets(rows),

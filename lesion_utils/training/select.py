@@ -21,7 +21,7 @@ from lesion_utils.config.load import load_file
 from lesion_utils.config.schema import Classifier, Comparison, Regime, Section, StudyParams
 from lesion_utils.core.errors import ParamsError
 from lesion_utils.core.files import write_if_changed
-from lesion_utils.core.names import CLASSIFIER_NAMES, MODEL_NAMES, REGIME_NAMES
+from lesion_utils.core.names import CLASSIFIER_NAMES, REGIME_NAMES, name_model
 from lesion_utils.core.paths import Study
 from lesion_utils.data.duplicates import group_duplicates
 from lesion_utils.data.prepare import PreparedData, load_prepared, open_images
@@ -226,7 +226,7 @@ def select_settings(study: Study, params: StudyParams, *, on_event: OnEvent | No
     selection, data = load_file(path, Selection), load_prepared(study)
     trials = run_trials(selection, params, data, folder=study.runs / "selection", on_event=on_event)
     table = tabulate_trials(selection, trials, params.comparison)
-    text = write_text(selection, trials.scores, table, study=study.name, confidence=params.comparison.confidence)
+    text = write_text(selection, trials.scores, table, params=params, study=study.name)
     folder = study.report_dir / "selection"
     for name, frame in (("scores", trials.scores), ("trials", table)):
         write_if_changed(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
@@ -267,19 +267,19 @@ def tabulate_trials(selection: Selection, trials: TrialScores, params: Compariso
 
 
 def write_text(
-    selection: Selection, scores: pd.DataFrame, table: pd.DataFrame, *, study: str, confidence: float
+    selection: Selection, scores: pd.DataFrame, table: pd.DataFrame, *, params: StudyParams, study: str
 ) -> str:
     """The page as Markdown; every number in it comes from `table`."""
     images = scores["image_id"].nunique()
     parts = [
         f"# How the settings of `{study}` were chosen",
         f"By trials on the {images} images of training and validation. No test image was given to any trial. Brackets "
-        f"hold {confidence * 100:g} % intervals from resampling the images; the difference is the candidate's AP minus "
-        "that of the choice, on the same images. Where its interval holds zero, the evidence does not tell the two "
-        "apart, and the sentence below the table says what decided.",
+        f"hold {params.comparison.confidence * 100:g} % intervals from resampling the images; the difference is the "
+        "candidate's AP minus that of the choice, on the same images. Where its interval holds zero, the evidence does "
+        "not tell the two apart, and the sentence below the table says what decided.",
     ]
     for number, question in enumerate(selection.questions):
-        parts += [f"## {question.question}", _describe_judge(question)]
+        parts += [f"## {question.question}", _describe_judge(question, name_model(params.models[question.network]))]
         parts.append("\n".join(_write_table(table[table["question"] == number], trains=question.trains)))
         parts.append(f"**Chosen: {question.choice}.** {question.because}")
     parts.append(
@@ -289,8 +289,7 @@ def write_text(
     return "\n\n".join(parts) + "\n"
 
 
-def _describe_judge(question: Question) -> str:
-    network = MODEL_NAMES[question.network]
+def _describe_judge(question: Question, network: str) -> str:
     seeds = "one seed" if len(question.seeds) == 1 else f"{len(question.seeds)} seeds, their probabilities averaged"
     if question.trains:
         regime = REGIME_NAMES[question.judge]

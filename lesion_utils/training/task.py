@@ -43,7 +43,7 @@ class TrainingTask:
 
     Attributes:
         params: of the whole study.
-        network: "resnet50" or "vgg19": whose section of `params` is used, and the `model` of the predictions.
+        network: "resnet50" or "vgg19": whose section of `params` is used.
         regime: one of that section's regimes.
         seed: of initialisation, order, augmentation, mixup and dropout.
         data: decoded images and their table.

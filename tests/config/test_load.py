@@ -130,8 +130,7 @@ def test_pretrained_regimes_need_weights(study):
         ("[resnet50/scratch, vgg16/scratch]", "'vgg16/scratch' is not a member such as resnet50/finetune"),
         ("[resnet50/scratch, resnet50/features:svm]", "'resnet50/features:svm' is not a member"),
         ("[resnet50/scratch, resnet50/finetune:svm_rbf]", "'resnet50/finetune:svm_rbf' is not a member"),
-        ("[resnet50/scratch, vgg19/scratch]\n  ResNet50: [resnet50/scratch, vgg19/scratch]", "names no combination"),
-        ("[resnet50/scratch, vgg19/scratch]\n  '': [resnet50/scratch, vgg19/scratch]", "names no combination"),
+        ("[resnet50/scratch, vgg19/scratch]\n  - [vgg19/scratch, resnet50/scratch]", "each once"),
     ],
 )
 def test_a_combination_that_cannot_be_had_is_refused(study, new, sentence):
@@ -142,9 +141,9 @@ def test_a_combination_that_cannot_be_had_is_refused(study, new, sentence):
 
 
 def test_a_study_may_have_no_combination(study):
-    edit(study, "comparison.yaml", "combinations:\n  ResNet50 + VGG19, from scratch: [resnet50/scratch, vgg19/scratch]",
-         "combinations: {}")  # fmt: skip
-    assert load_study(study).comparison.combinations == {}
+    edit(study, "comparison.yaml", "combinations:\n  - [resnet50/scratch, vgg19/scratch]",
+         "combinations: []")  # fmt: skip
+    assert load_study(study).comparison.combinations == []
 
 
 def test_an_unknown_study_lists_those_that_exist():

@@ -79,13 +79,13 @@ def test_the_leaderboard_shows_each_networks_best_classifier_and_how_it_was_chos
     predictions, results, controls, tmp_path
 ):
     ranking = rank_on_validation(predictions)
-    picked = pick_classifiers(ranking, read_choices(tmp_path))
+    picked = pick_classifiers(ranking, read_choices(tmp_path, COMPARISON.models))
     assert {model for model, _ in picked} == {"resnet50", "vgg19"} and picked["vgg19", "features:knn"] == (
         "best of 1 by validation"
     )
     choices = pd.DataFrame({"classifier": ["svm_rbf", "knn"], "C": [1.0, np.nan], "cv_ap": [0.5, 0.6]})
     choices.to_csv(tmp_path / "03_resnet50_finetune_choices.csv", index=False)
-    picked = pick_classifiers(ranking, read_choices(tmp_path))
+    picked = pick_classifiers(ranking, read_choices(tmp_path, COMPARISON.models))
     assert picked["resnet50", "features:knn"] == "best of 2 by cross-validation"
     assert ("resnet50", "features:svm_rbf") not in picked
     board = tabulate_leaderboard(results, read_published(), controls, official=True, classifiers=picked)

@@ -83,11 +83,9 @@ def find_line(fig, drawstyle, colour):
 def test_the_area_of_the_drawn_steps_is_the_average_precision(seed):
     targets, probs = draw_scores(n=60, names=NETWORKS[:1], seed=seed)
     scores = np.round(probs[NETWORKS[0]], 1)  # ties
-    x, y = find_line(
-        plot_precision_recall(targets, {NETWORKS[0]: scores}), "steps-pre", style.MODEL_COLOURS["resnet50"]
-    )
+    x, y = find_line(plot_precision_recall(targets, {NETWORKS[0]: scores}), "steps-pre", style.MODEL_COLOURS[0])
     assert np.sum(np.diff(x) * y[1:]) == pytest.approx(average_precision_score(targets, scores), abs=1e-12)
-    x, y = find_line(plot_roc(targets, {NETWORKS[0]: scores}), "default", style.MODEL_COLOURS["resnet50"])
+    x, y = find_line(plot_roc(targets, {NETWORKS[0]: scores}), "default", style.MODEL_COLOURS[0])
     assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(targets, scores), abs=1e-12)
 
 

@@ -16,6 +16,7 @@ from figure_inputs import FIGURES, LONG, NETWORKS
 from matplotlib.figure import Figure
 from PIL import Image
 
+from lesion_utils.core.names import COMBINATION, SeriesName, name_series
 from lesion_utils.figures import papers, style
 from lesion_utils.figures.style import save, stamp
 
@@ -129,14 +130,14 @@ def to_lab(linear):
 
 
 @pytest.mark.parametrize("vision", VISIONS)
-@pytest.mark.parametrize("palette", [style.CLASS_COLOURS, style.MODEL_COLOURS])
+@pytest.mark.parametrize("palette", [style.CLASS_COLOURS, dict(enumerate(style.MODEL_COLOURS[:2]))])
 def test_the_two_colours_of_a_pair_differ_for_every_eye(palette, vision):
     one, other = (to_lab(VISIONS[vision] @ to_linear(c)) for c in palette.values())
     assert np.linalg.norm(one - other) > (15 if vision == "grey" else 25)
 
 
 @pytest.mark.parametrize(
-    "colour", [*style.CLASS_COLOURS.values(), *style.MODEL_COLOURS.values(), style.GREY, *style.OTHER_COLOURS]
+    "colour", [*style.CLASS_COLOURS.values(), *style.MODEL_COLOURS, style.GREY, *style.OTHER_COLOURS]
 )
 def test_a_colour_can_be_read_as_type_on_white(colour):
     assert contrast(colour) >= 4.5
@@ -147,28 +148,25 @@ def test_type_on_the_darkest_cell_of_a_heat_map_can_be_read():
 
 
 def test_networks_and_regimes_look_the_same_in_every_list():
-    alone = style.style_series(["VGG19, fine-tuned"])["VGG19, fine-tuned"]
-    among = style.style_series([LONG, "id alone", "VGG19, fine-tuned"])["VGG19, fine-tuned"]
-    assert alone == among
-    assert alone["color"] == style.MODEL_COLOURS["vgg19"]
-    looks = [
-        tuple(map(str, s.values())) for s in style.style_series([f"x{k}" for k in range(4)] + list(NETWORKS)).values()
-    ]
+    vgg = NETWORKS[1]
+    assert style.style_series([vgg])[vgg] == style.style_series([LONG, "id alone", vgg])[vgg]
+    looks = [tuple(map(str, s.values())) for s in style.style_series([*"wxyz", *NETWORKS]).values()]
     assert len(set(looks)) == 8
 
 
-def test_a_combination_does_not_look_like_its_first_member():
-    names = [
-        "ResNet50, fine-tuned",
-        "ResNet50, fine-tuned + RBF SVM",
-        "ResNet50 + VGG19, fine-tuned",
-        "ResNet50 features, kNN",
-    ]
-    looks = style.style_series(names)
-    colours = [looks[name]["color"] for name in names]
-    assert colours[0] == colours[3] == style.MODEL_COLOURS["resnet50"]
-    assert len({colours[0], colours[1], colours[2]}) == 3
-    assert looks[names[3]]["markerfacecolor"] == "white"
+def test_colours_go_by_the_network_and_not_by_its_name():
+    """Any network has a colour of its own, which its regimes and classifiers share, and a combination none of these."""
+    keys = [("vgg19", "finetune"), ("convnext_atto", "finetune"), ("convnext_atto", "features:knn")]
+    names = [name_series(*key) for key in [*keys, (COMBINATION, "ConvNeXt-Atto, fine-tuned + RBF SVM")]]
+    renamed = [SeriesName(f"row {k}", n.model, n.regime) for k, n in enumerate(names)]
+    for listed in (names, renamed):
+        looks = [style.style_series(listed)[name] for name in listed]
+        colours = [look["color"] for look in looks]
+        assert colours[0] == style.MODEL_COLOURS[1] and colours[1] == colours[2]
+        assert len(set(colours)) == 3 and set(colours[:3]) <= set(style.MODEL_COLOURS)
+        assert looks[2]["markerfacecolor"] == "white"
+    many = [name_series(f"net{k}", "finetune") for k in range(len(style.MODEL_COLOURS))]
+    assert {look["color"] for look in style.style_series(many).values()} == set(style.MODEL_COLOURS)
 
 
 def test_class_colours_and_order_are_the_same_in_every_figure():

@@ -67,8 +67,9 @@ def test_a_first_look_has_the_intervals_that_the_comparison_states(name):
 
 
 def test_the_detail_is_the_most_pretrained_regime_and_the_mean_of_its_seeds(predictions):
-    detail = finetune.select_detail(predictions, "resnet50")
-    rows = predictions.query("model == 'resnet50' and regime == 'finetune' and split == 'test'")
+    own = predictions[predictions["model"] == "resnet50"]
+    detail = finetune.select_detail(own)
+    rows = own.query("regime == 'finetune' and split == 'test'")
     assert detail.regime == "finetune"
     assert detail.probs == pytest.approx(rows.groupby("image_id")["probability"].mean().to_numpy())
 

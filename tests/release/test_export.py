@@ -211,7 +211,7 @@ def test_what_is_missing_is_said():
     folder = export_run(run)
     (run.folder / "best.pt").unlink()
     with pytest.raises(
-        CheckpointError, match=r"the checkpoint of ResNet50, from scratch, seed 1 is not on this machine"
+        CheckpointError, match=r"the checkpoint of small_cnn, from scratch, seed 1 is not on this machine"
     ):
         export_run(run)
     assert (folder / "model.safetensors").is_file(), "an export that fails leaves the earlier one"

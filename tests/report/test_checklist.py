@@ -13,6 +13,7 @@ from drawn_predictions import COMPARISON, draw_predictions
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core.paths import Study
+from lesion_utils.evaluation.predictions import add_ensembles
 from lesion_utils.evaluation.ranking import compare_networks
 from lesion_utils.evaluation.tables import summarise_seeds, tabulate_results
 from lesion_utils.notebooks.comparison import summarise
@@ -29,7 +30,7 @@ DATA = SimpleNamespace(
 
 @pytest.fixture(scope="module")
 def outcome():
-    predictions = draw_predictions()
+    predictions = add_ensembles(draw_predictions())
     results = tabulate_results(predictions, COMPARISON)
     compared = compare_networks(predictions, COMPARISON)
     return summarise(predictions, results, summarise_seeds(results), compared, COMPARISON)

@@ -133,7 +133,7 @@ def test_views_are_averaged_and_kept_off_the_ends():
 
 
 def test_scores_keep_the_contract_of_predictions(data):
-    table = score_classifiers(make_params(), network="resnet50", data=data)
+    table = score_classifiers(make_params(), data=data)
     assert list(table.columns) == COLUMNS
     check_predictions(table)
     assert set(table["regime"]) == {"features:logistic", "features:svm_rbf"} and set(table["seed"]) == {3}
@@ -144,10 +144,10 @@ def test_scores_keep_the_contract_of_predictions(data):
 
 
 def test_labels_of_the_test_images_and_of_those_left_out_play_no_part(data):
-    before = score_classifiers(make_params(), network="resnet50", data=data)
+    before = score_classifiers(make_params(), data=data)
     outside = data.table["subset"].isin(["test", "left_out"])
     data.table.loc[outside, "target"] = 1 - data.table.loc[outside, "target"]
-    after = score_classifiers(make_params(), network="resnet50", data=data)
+    after = score_classifiers(make_params(), data=data)
     assert (before["probability"] == after["probability"]).all()
     test = before["split"] == "test"
     assert (before["target"] != after["target"])[test].all() and (before["target"] == after["target"])[~test].all()
@@ -165,18 +165,18 @@ def test_validation_images_learn_with_the_others_and_are_scored_without_themselv
 
 
 def test_features_are_computed_once(data, monkeypatch):
-    first = score_classifiers(make_params(), network="resnet50", data=data)
+    first = score_classifiers(make_params(), data=data)
     monkeypatch.setattr(SmallCNN, "forward_features", lambda self, x: 1 / 0)
-    assert score_classifiers(make_params(), network="resnet50", data=data).equals(first)
+    assert score_classifiers(make_params(), data=data).equals(first)
     data.images[0] = 0
     with raises(ZeroDivisionError):  # other pixels are other features
-        score_classifiers(make_params(), network="resnet50", data=data)
+        score_classifiers(make_params(), data=data)
 
 
 def test_missing_weights_stop_or_are_skipped(data):
     params = make_params(weights="elsewhere.safetensors")
     with raises(WeightsError):
-        score_classifiers(params, network="resnet50", data=data)
+        score_classifiers(params, data=data)
     skipping = params.model_copy(update={"without_weights": "skip"})
-    assert score_classifiers(skipping, network="resnet50", data=data).empty
-    assert score_classifiers(make_params(classifiers=[]), network="resnet50", data=data).empty
+    assert score_classifiers(skipping, data=data).empty
+    assert score_classifiers(make_params(classifiers=[]), data=data).empty

@@ -119,7 +119,7 @@ def test_the_page_says_what_the_scores_say():
     expected = average_precision_score(mean["target"], mean["probability"])
     assert table.loc["bad", "ap"] == pytest.approx(expected, abs=1e-9)
     assert table.loc["bad", "difference"] == pytest.approx(expected - table.loc["good", "ap"], abs=1e-9)
-    text = select.write_text(selection, scores, table.reset_index(), study="mine", confidence=0.95)
+    text = select.write_text(selection, scores, table.reset_index(), params=make_params(), study="mine")
     assert f"| bad | 60 | {expected:.3f} (" in text
     assert "**Chosen: good.** It is enough." in text
     assert "3 of 8" in text

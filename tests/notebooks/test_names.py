@@ -1,0 +1,90 @@
+"""Whatever network stands in `resnet50.yaml`: every table, figure and sentence of 05_comparison says its own name."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from drawn_predictions import CLASSICAL, COMPARISON, SKILL, draw_predictions
+from tiny_study import make_params
+
+from lesion_utils.config.schema import StudyParams
+from lesion_utils.evaluation import candidates, predictions, ranking, replication, shortcuts, tables
+from lesion_utils.evaluation.literature import read_published
+from lesion_utils.figures.calibration import plot_decision_curve
+from lesion_utils.figures.comparison import plot_forest, plot_paired_differences, plot_scores_by_block
+from lesion_utils.figures.papers import plot_classifier_heatmap, plot_regimes
+from lesion_utils.figures.roc import plot_roc
+from lesion_utils.notebooks import comparison, ensembles, finetune
+from lesion_utils.report import checklist
+
+
+def make_study(first: str, second: str) -> StudyParams:
+    raw = make_params().model_dump(mode="json")
+    raw["resnet50"]["backbone"], raw["vgg19"]["backbone"] = first, second
+    members = [["resnet50/finetune", "vgg19/finetune"], ["resnet50/finetune", "resnet50/features:logistic"]]
+    own = COMPARISON.model_dump(exclude={"models"}) | {"combinations": members}
+    return StudyParams.model_validate(raw | {"comparison": own})
+
+
+def read_scores(folder, params: StudyParams) -> pd.DataFrame:
+    """The files of 03 and 04, each with the name that its own backbone gives it, as 05 reads them."""
+    everything = draw_predictions(skill=SKILL | CLASSICAL)
+    for slot in params.models:
+        own = everything[everything["model"] == slot].assign(model=getattr(params, slot).model)
+        predictions.write_predictions(own, folder / f"{slot}.csv")
+    return predictions.read_predictions(sorted(folder.glob("*.csv")), models=params.models)
+
+
+@pytest.mark.parametrize(
+    ("first", "written"), [("convnext_atto.d2_in1k", "ConvNeXt-Atto"), ("vgg19.untrained", "VGG19 (untrained)")]
+)
+def test_another_backbone_is_called_by_its_name_in_every_table_figure_and_sentence(tmp_path, first, written):
+    study = make_study(first, "vgg19.tv_in1k")
+    settings = study.named_comparison
+    trained = read_scores(tmp_path, study)
+    alone = trained[trained["model"] == study.models["resnet50"]]
+    scores = predictions.add_ensembles(trained, settings.averages)
+    results, published = tables.tabulate_results(scores, settings), read_published()
+    order, comparisons = candidates.rank_on_validation(scores), ranking.compare_networks(scores, settings)
+    (tmp_path / "03_resnet50_finetune_choices.csv").write_text("classifier,cv_ap\nsvm_rbf,0.7\nknn,0.1\n")
+    picked = candidates.pick_classifiers(order, candidates.read_choices(tmp_path, settings.models))
+    run = predictions.select_run(scores, model=study.models["vgg19"], regime="scratch")
+    controls = tables.tabulate_controls(run.assign(control="size"), settings)
+    board = tables.tabulate_leaderboard(results, published, controls, official=False, classifiers=picked)
+    classifiers = replication.tabulate_classifiers(results, metric="ap")
+    regimes = replication.tabulate_regimes(scores, results, published, settings)
+    blocks, models = shortcuts.tabulate_blocks(scores, settings), ensembles.collect_ensembles(scores)
+    seeds = tables.summarise_seeds(results)
+    said = comparison.summarise(scores, results, seeds, comparisons, settings)
+    exclusions = shortcuts.tabulate_exclusions(scores, settings, exclusions={"one": ["ISIC_0000000"]})
+    networks = checklist._describe_networks(study, said | {"regimes": ["scratch"]})
+    figures = {
+        "roc": plot_roc(models.targets, models.probs),
+        "differences": plot_paired_differences(comparisons[comparisons["of_record"]]),
+        "regimes": plot_regimes(regimes[regimes["model"] != ""]),
+        "heat map": plot_classifier_heatmap(classifiers),
+        "forest": plot_forest(board[board["group"] == "this study"]),
+        "by block": plot_scores_by_block(blocks[blocks["metric"] == "auc"]),
+        "decision": plot_decision_curve(ensembles.trace_benefit(models)),
+    }
+    texts = {name: figure.alt for name, figure in figures.items()}
+    frames = {
+        "results": results, "seeds": seeds, "order": order, "paired": comparisons, "regimes": regimes,
+        "calibration": tables.tabulate_calibration(scores, settings), "exclusions": exclusions, "blocks": blocks,
+        "board": board[board["group"] == "this study"],
+    }  # fmt: skip
+    texts |= {name: frame.to_csv() for name, frame in frames.items()}
+    texts |= {
+        "summary": str(said), "networks": str(networks), "detail": finetune.select_detail(alone).name,
+        "left out": str(candidates.describe_left_out(scores, settings)),
+    }  # fmt: skip
+    wrong = {name for name, text in texts.items() if "resnet" in text.lower().replace("@resnet50", "")}
+    silent = {name for name, text in texts.items() if written not in text}
+    assert not wrong
+    assert silent <= ({"detail"} if "(" in written else set()), "03 knows its own backbone only"
+    assert len(settings.averages) == 2 and f"{written} + VGG19" in str(settings.averages)
+
+
+def test_an_average_is_named_after_what_it_averages():
+    names = list(make_study("convnext_atto.d2_in1k", "vgg19.tv_in1k").named_comparison.averages)
+    assert names == ["ConvNeXt-Atto + VGG19, fine-tuned", "ConvNeXt-Atto, fine-tuned + logistic regression"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ class TinyImages:
 
     images: np.ndarray
     table: pd.DataFrame
+    duplicates: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image_id_a", "image_id_b"]))
 
 
 def make_params(augmentation: dict[str, Any] | None = None, **network: Any) -> StudyParams:

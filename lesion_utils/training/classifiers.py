@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 from lesion_utils.config.schema import Network
 from lesion_utils.core.errors import WeightsError
 from lesion_utils.core.paths import cache_dir
+from lesion_utils.data.duplicates import group_duplicates
 from lesion_utils.evaluation.predictions import COLUMNS
 from lesion_utils.models.compute import choose_compute, computing
 from lesion_utils.models.inference import OnBatch, frozen_features
@@ -58,7 +59,8 @@ def score_classifiers(
 
     The features are those of the regime `features`, read from its cache or computed once. No classifier needs the
     validation images to stop by, so it learns from them too: the test images are scored by a classifier of all training
-    images, each validation image by one of the folds that it is not in.
+    images, each validation image by one of the folds that it is not in. Duplicates stay in one fold, in every
+    cross-validation: in the choice of hyper-parameters, in the calibration and here.
 
     Args:
         params: of the network.
@@ -68,7 +70,8 @@ def score_classifiers(
     Returns:
         Predictions as `predictions.COLUMNS` has them, with regime `features:<classifier>` and the network's first seed;
         no rows where no classifier is named, or where the weights are missing and may be. `attrs["chosen"]` holds each
-        classifier's hyper-parameters, and its AP in cross-validation as `cv_ap`.
+        classifier's hyper-parameters, its AP in cross-validation as `cv_ap`, and as `learnt_from` the images that the
+        classifier of the test images learnt from; those of the validation images learnt from four fifths of them.
 
     Raises:
         WeightsError: the weights cannot be had, and `without_weights` says to stop.
@@ -94,15 +97,17 @@ def score_classifiers(
     views = read_features(params, data.images, scored, tta=params.tta, on_batch=tell_features)
     held_out = subset[scored] == "val"
     targets = data.table["target"].to_numpy(dtype=int)
+    groups = name_groups(data.table.iloc[known], data.duplicates)
     tables, chosen = [], {}
     for number, name in enumerate(params.classifiers, start=1):
         tell(name, number, len(params.classifiers))
-        model, chosen[name] = fit_classifier(name, features, targets[known], seed=params.seeds[0])
+        model, chosen[name] = fit_classifier(name, features, targets[known], groups=groups, seed=params.seeds[0])
         probs = np.empty(len(scored))
         probs[~held_out] = predict_views(model, views[~held_out])
         probs[held_out] = _predict_held_out(
-            model, features, targets[known], views[held_out], known=known, scored=scored[held_out], seed=params.seeds[0]
-        )
+            model, features, targets[known], views[held_out],
+            groups=groups, places=np.searchsorted(known, scored[held_out]), seed=params.seeds[0],
+        )  # fmt: skip
         rows = data.table.iloc[scored]
         tables.append(
             pd.DataFrame(
@@ -124,7 +129,7 @@ def score_classifiers(
 
 
 def fit_classifier(
-    name: str, features: np.ndarray, targets: np.ndarray, *, seed: int, folds: int = FOLDS
+    name: str, features: np.ndarray, targets: np.ndarray, *, groups: np.ndarray, seed: int
 ) -> tuple[BaseEstimator, dict[str, float]]:
     """Choose a classifier's hyper-parameters by cross-validated AP, then fit it to all the training images.
 
@@ -135,27 +140,38 @@ def fit_classifier(
         name: one of `CANDIDATES`.
         features: (N, D) float.
         targets: (N,) int, 0 or 1.
+        groups: (N,) images of one group stay in one fold.
         seed: of the folds and of the classifier.
-        folds: of the cross-validation, each with both classes in proportion.
 
     Returns:
         model: with `predict_proba`.
-        chosen: hyper-parameters and `cv_ap`, the mean AP over the folds.
+        chosen: hyper-parameters, `cv_ap`, the mean AP over the folds, and `learnt_from`, the number of images.
     """
     estimator, grid = CANDIDATES[name]
     estimator = clone(estimator)
     if "random_state" in estimator.get_params():
         estimator.set_params(random_state=seed)
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    folds = list(split_folds(targets, groups, seed=seed))
     prefix = type(estimator).__name__.lower()
     grid = {f"{prefix}__{key}": values for key, values in grid.items()}
-    search = GridSearchCV(make_pipeline(StandardScaler(), estimator), grid, scoring="average_precision", cv=splitter)
+    search = GridSearchCV(make_pipeline(StandardScaler(), estimator), grid, scoring="average_precision", cv=folds)
     with threadpool_limits(1):  # many small problems: threads would only wait for each other, and change the last digit
         model = search.fit(features, targets).best_estimator_
         if not hasattr(model, "predict_proba"):
-            model = CalibratedClassifierCV(clone(model), cv=splitter, ensemble=False).fit(features, targets)
+            model = CalibratedClassifierCV(clone(model), cv=folds, ensemble=False).fit(features, targets)
     chosen = {key.removeprefix(f"{prefix}__"): value for key, value in search.best_params_.items()}
-    return model, {**chosen, "cv_ap": float(search.best_score_)}
+    return model, {**chosen, "cv_ap": float(search.best_score_), "learnt_from": len(targets)}
+
+
+def name_groups(table: pd.DataFrame, duplicates: pd.DataFrame) -> np.ndarray:
+    """(N,) the group of each image of a table: images that are duplicates of one another have the same."""
+    known = duplicates[["image_id_a", "image_id_b"]].isin(set(table["image_id"])).all(axis=1)
+    return group_duplicates(table["image_id"], duplicates[known]).to_numpy()
+
+
+def split_folds(targets: np.ndarray, groups: np.ndarray, *, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows to learn from and rows to score, for each fold; both classes in proportion, groups together."""
+    yield from StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(targets, targets, groups)
 
 
 def predict_views(model: BaseEstimator, views: np.ndarray) -> np.ndarray:
@@ -202,20 +218,17 @@ def read_features(
         )
 
 
-def split_folds(targets: np.ndarray, groups: np.ndarray, *, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows to learn from and rows to score, for each fold; both classes in proportion, groups together."""
-    yield from StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(targets, targets, groups)
-
-
 def _predict_held_out(
-    model: BaseEstimator, features: np.ndarray, targets: np.ndarray, views: np.ndarray, *, known: np.ndarray,
-    scored: np.ndarray, seed: int,
+    model: BaseEstimator, features: np.ndarray, targets: np.ndarray, views: np.ndarray, *, groups: np.ndarray,
+    places: np.ndarray, seed: int,
 ) -> np.ndarray:  # fmt: skip
-    """Probabilities of some of the known images, each by a classifier that was fitted without the image's fold."""
-    probs = np.empty(len(scored))
-    splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    """Probabilities of some of the known images, at these places, each by a classifier fitted without its fold."""
+    probs = np.empty(len(places))
     with threadpool_limits(1):
-        for train, rest in splitter.split(features, targets):
-            mine = np.isin(scored, known[rest])
-            probs[mine] = predict_views(clone(model).fit(features[train], targets[train]), views[mine])
+        for train, rest in split_folds(targets, groups, seed=seed):
+            fold = clone(model)
+            if isinstance(fold, CalibratedClassifierCV):  # its folds are numbers of rows
+                fold.set_params(cv=list(split_folds(targets[train], groups[train], seed=seed)))
+            mine = np.isin(places, rest)
+            probs[mine] = predict_views(fold.fit(features[train], targets[train]), views[mine])
     return probs

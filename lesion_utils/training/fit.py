@@ -185,6 +185,7 @@ def _finish(run: Run, nondeterministic: set[str]) -> None:
         "val_loss": best["val_loss"],
         "epochs": len(run.history),
         "stopped_early": len(run.history) < task.regime_params.epochs,
+        "learnt_from": len(run.train_rows),
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "seconds": round(sum(h["seconds"] + h["seconds_validation"] for h in run.history), 3),
         "compute": run.compute.to_dict(),

@@ -23,14 +23,20 @@ from lesion_utils.core.errors import ParamsError
 from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.names import CLASSIFIER_NAMES, REGIME_NAMES, name_model
 from lesion_utils.core.paths import Study
-from lesion_utils.data.duplicates import group_duplicates
 from lesion_utils.data.prepare import PreparedData, load_prepared, open_images
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals
 from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.paired_tests import compare_bootstrap
 from lesion_utils.evaluation.tables import format_value
-from lesion_utils.training.classifiers import FOLDS, fit_classifier, predict_views, read_features, split_folds
+from lesion_utils.training.classifiers import (
+    FOLDS,
+    fit_classifier,
+    name_groups,
+    predict_views,
+    read_features,
+    split_folds,
+)
 from lesion_utils.training.fit import OnEvent, fit, read_history
 from lesion_utils.training.task import TrainingTask, choose_regimes
 
@@ -74,6 +80,7 @@ class TrainingImages:
 
     images: np.ndarray
     table: pd.DataFrame
+    duplicates: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ def run_trials(
                 if question.trains:
                     scores, remark = _train(trial, folder=folder, on_event=tell)
                 else:
-                    scores, remark = _cross_validate(trial, data.duplicates, on_event=tell), {}
+                    scores, remark = _cross_validate(trial, on_event=tell), {}
                 parts.append(scores.assign(question=number, candidate=name, seed=seed))
                 remarks[number, name, seed] = remark
     table = pd.concat(parts, ignore_index=True)
@@ -160,7 +167,7 @@ def without_test_images(params: StudyParams, data: PreparedData) -> TrainingImag
     """The images of training and validation, decoded as `params.data` says; no other image is even opened."""
     table = data.table[data.table["subset"].isin(("train", "val"))].reset_index(drop=True)
     cache = open_images(table, params.data.stored_size, params.data.aspect)
-    return TrainingImages(cache.images, table)
+    return TrainingImages(cache.images, table, data.duplicates)
 
 
 def _train(trial: Trial, *, folder: Path, on_event: OnEvent | None) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -178,7 +185,7 @@ def _train(trial: Trial, *, folder: Path, on_event: OnEvent | None) -> tuple[pd.
     return result.predictions[["image_id", "target", "probability"]], remark
 
 
-def _cross_validate(trial: Trial, duplicates: pd.DataFrame, *, on_event: OnEvent | None) -> pd.DataFrame:
+def _cross_validate(trial: Trial, *, on_event: OnEvent | None) -> pd.DataFrame:
     """Scores of all training images by classifiers that were fitted without them; duplicates stay together."""
     table, network = trial.known.table, getattr(trial.params, trial.question.network).in_regime("features")
     rows = np.arange(len(table))
@@ -187,11 +194,11 @@ def _cross_validate(trial: Trial, duplicates: pd.DataFrame, *, on_event: OnEvent
     )
     features = read_features(network, trial.known.images, rows, tta="none", on_batch=tell)
     targets = table["target"].to_numpy()
-    both_known = duplicates[["image_id_a", "image_id_b"]].isin(set(table["image_id"])).all(axis=1)
-    groups = group_duplicates(table["image_id"], duplicates[both_known])
+    groups = name_groups(table, trial.known.duplicates)
     probs = np.empty(len(rows))
-    for train, held_out in split_folds(targets, groups.to_numpy(), seed=trial.seed):
-        model, _ = fit_classifier(trial.question.judge, features[train, 0], targets[train], seed=trial.seed)
+    for train, held_out in split_folds(targets, groups, seed=trial.seed):
+        known = {"groups": groups[train], "seed": trial.seed}
+        model, _ = fit_classifier(trial.question.judge, features[train, 0], targets[train], **known)
         probs[held_out] = predict_views(model, features[held_out])
     return table[["image_id", "target"]].assign(probability=probs)
 

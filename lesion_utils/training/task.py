@@ -31,10 +31,12 @@ class Images(Protocol):
     Attributes:
         images: (N, S, S, 3) uint8, RGB.
         table: columns `image_id`, `target` (0 or 1) and `subset` (train, val, test, left_out).
+        duplicates: pairs `image_id_a`, `image_id_b`; only classical classifiers ask for them.
     """
 
     images: np.ndarray
     table: pd.DataFrame
+    duplicates: pd.DataFrame
 
 
 @dataclass(frozen=True, eq=False)

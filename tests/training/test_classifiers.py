@@ -11,7 +11,7 @@ from pytest import approx, fixture, mark, param, raises
 from safetensors.torch import save_file
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import average_precision_score
-from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -28,6 +28,7 @@ from lesion_utils.training.classifiers import (
     fit_classifier,
     predict_views,
     score_classifiers,
+    split_folds,
 )
 
 #: Ensembles of trees take seconds.
@@ -69,7 +70,7 @@ def data(tmp_path, monkeypatch):
             "subset": ["train"] * 60 + ["val"] * 20 + ["left_out"] * 4 + ["test"] * 16,
         }
     )
-    return SimpleNamespace(images=images, table=table)
+    return SimpleNamespace(images=images, table=table, duplicates=pd.DataFrame(columns=["image_id_a", "image_id_b"]))
 
 
 def make_features(seed: int, *, gap: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -81,29 +82,33 @@ def make_features(seed: int, *, gap: float = 2.0) -> tuple[np.ndarray, np.ndarra
     return features, targets
 
 
+def fit(name, features, targets, *, seed):
+    return fit_classifier(name, features, targets, groups=np.arange(len(targets)), seed=seed)
+
+
 @mark.parametrize("name", NAMES)
 def test_each_classifier_learns_what_is_there_and_nothing_else(name):
     features, targets = make_features(0)
-    model, chosen = fit_classifier(name, features, targets, seed=1)
+    model, chosen = fit(name, features, targets, seed=1)
     unseen, truth = make_features(1)
     probs = predict_views(model, unseen[:, None])
     assert average_precision_score(truth, probs) > 0.8
-    assert chosen["cv_ap"] > 0.7 and set(chosen) == {*CANDIDATES[name][1], "cv_ap"}
+    assert chosen["cv_ap"] > 0.7 and set(chosen) == {*CANDIDATES[name][1], "cv_ap", "learnt_from"}
     noise, _ = make_features(2, gap=0.0)
-    assert fit_classifier(name, noise, targets, seed=1)[1]["cv_ap"] < 0.55  # a quarter is malignant
+    assert fit(name, noise, targets, seed=1)[1]["cv_ap"] < 0.55  # a quarter is malignant
 
 
 @mark.parametrize("name", NAMES)
 def test_the_same_seed_gives_the_same_scores(name):
     features, targets = make_features(0, gap=0.7)
-    a, b = (predict_views(fit_classifier(name, features, targets, seed=5)[0], features[:, None]) for _ in range(2))
+    a, b = (predict_views(fit(name, features, targets, seed=5)[0], features[:, None]) for _ in range(2))
     assert (a == b).all()
 
 
 def test_hyper_parameters_are_those_of_the_best_cross_validated_ap():
     features, targets = make_features(0, gap=0.7)
-    _, chosen = fit_classifier("svm_rbf", features, targets, seed=1)
-    folds = StratifiedKFold(5, shuffle=True, random_state=1)
+    _, chosen = fit("svm_rbf", features, targets, seed=1)
+    folds = list(split_folds(targets, np.arange(160), seed=1))
     oracle = {
         c: cross_val_score(
             make_pipeline(StandardScaler(), SVC(C=c)), features, targets, cv=folds, scoring="average_precision"
@@ -117,7 +122,7 @@ def test_hyper_parameters_are_those_of_the_best_cross_validated_ap():
 def test_probabilities_of_support_vectors_are_calibrated():
     features, targets = make_features(0, gap=0.7)
     probs = predict_views(
-        fit_classifier("svm_cubic", features, targets, seed=1)[0], make_features(1, gap=0.7)[0][:, None]
+        fit("svm_cubic", features, targets, seed=1)[0], make_features(1, gap=0.7)[0][:, None]
     )
     assert probs.mean() == approx(0.25, abs=0.08)
 
@@ -126,7 +131,7 @@ def test_views_are_averaged_and_kept_off_the_ends():
     model = DummyClassifier(strategy="constant", constant=1).fit([[0], [1]], [0, 1])
     assert predict_views(model, np.zeros((3, 8, 1))).tolist() == [1 - MARGIN] * 3
     features, targets = make_features(0)
-    model, _ = fit_classifier("logistic", features, targets, seed=0)
+    model, _ = fit("logistic", features, targets, seed=0)
     pairs = features.reshape(80, 2, 12)
     expected = model.predict_proba(features)[:, 1].reshape(80, 2).mean(1)
     assert predict_views(model, pairs) == approx(expected.clip(MARGIN, 1 - MARGIN))
@@ -157,11 +162,31 @@ def test_validation_images_learn_with_the_others_and_are_scored_without_themselv
     rng = np.random.default_rng(0)
     features, targets = rng.normal(size=(60, 4)), np.tile([0, 1, 0], 20)
     nearest = KNeighborsClassifier(1).fit(features, targets)  # it knows by heart what it has seen
-    known, scored = np.arange(100, 160), np.arange(110, 130)
-    views = features[scored - 100][:, None]
-    assert ((predict_views(nearest, views) > 0.5) == targets[scored - 100]).all()
-    probs = _predict_held_out(nearest, features, targets, views, known=known, scored=scored, seed=1)
-    assert 0 < ((probs > 0.5) == targets[scored - 100]).mean() < 1
+    places = np.arange(10, 30)
+    views = features[places][:, None]
+    assert ((predict_views(nearest, views) > 0.5) == targets[places]).all()
+    settings = {"groups": np.arange(60), "places": places, "seed": 1}
+    probs = _predict_held_out(nearest, features, targets, views, **settings)
+    assert 0 < ((probs > 0.5) == targets[places]).mean() < 1
+
+
+def test_no_image_is_scored_by_a_classifier_that_knows_its_duplicate(data):
+    """Labels are chance, and every image has a twin: who has seen it, knows."""
+    rng = np.random.default_rng(1)
+    twins = rng.integers(0, 255, (50, 32, 32, 3), dtype=np.uint8).repeat(2, axis=0)
+    data.images[:], data.table["target"] = twins, rng.permutation(np.tile([0, 1], 25)).repeat(2)
+    data.table["subset"] = ["train", "val"] * 40 + ["test"] * 20
+    ids = data.table["image_id"].to_numpy()
+    aps = []
+    for duplicates in (data.duplicates, pd.DataFrame({"image_id_a": ids[::2], "image_id_b": ids[1::2]})):
+        data.duplicates = duplicates
+        table = score_classifiers(make_params(classifiers=["knn"], tta="none"), network="resnet50", data=data)
+        scored = table[table["split"] == "val"]
+        aps.append((average_precision_score(scored["target"], scored["probability"]), table.attrs["chosen"]["knn"]))
+    (ap, known), (grouped_ap, grouped) = aps
+    assert ap > 0.9 and known["cv_ap"] > 0.9
+    assert grouped_ap < 0.75 and grouped["cv_ap"] < 0.75
+    assert grouped["learnt_from"] == 80
 
 
 def test_features_are_computed_once(data, monkeypatch):

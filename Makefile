@@ -79,7 +79,7 @@ compare: | $(ENV)  ## two reports, number by number: A=reports/x B=reports/y [OU
 export: | $(ENV)  ## networks as folders that timm loads, with a model card [MODEL=network/regime/seed]
 	@$(LESION) export $(STUDY) --model "$(MODEL)"
 
-predict: | $(ENV)  ## scores and a page for a folder of photographs: IMAGES=folder MODEL=network [OUT=folder]
+predict: | $(ENV)  ## scores and a contact sheet of a folder of photographs: IMAGES=folder MODEL=network [OUT=folder]
 	@$(LESION) predict $(STUDY) --images "$(IMAGES)" --model "$(MODEL)" --out "$(OUT)"
 
 # --- working on it ----------------------------------------------------------------------------------------------------

@@ -186,7 +186,6 @@ def export(options: argparse.Namespace) -> None:
 
 def predict(options: argparse.Namespace) -> None:
     from lesion_utils.core.console import Console
-    from lesion_utils.release import page as scoring_page
     from lesion_utils.release import predict as scoring
 
     console, folder = Console(), scoring.find_folder(options.images)
@@ -195,6 +194,6 @@ def predict(options: argparse.Namespace) -> None:
         network, about = scoring.open_model(options.model, Study(options.study))
         scored = scoring.score_folder(folder, network, on_progress=console.show_count)
         scores = scoring.write_scores(scored, out)
-        page = scoring_page.write_page(scored, network, about, out, on_progress=console.show_count)
+        sheet = scoring.write_contact_sheet(scored, network, about, out)
     print(scoring.describe_problems(scored), end="", file=sys.stderr)
-    print(f"{scoring.describe_scores(scored, about)}\nscores  {scores}\npage    {page}")
+    print(f"{scoring.describe_scores(scored, about)}\nscores  {scores}\nsheet   {sheet}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 from tiny_study import TinyImages, make_images, make_params
 
@@ -23,7 +21,6 @@ def write_trained_report(
     params: StudyParams | None = None,
     *,
     networks: tuple[str, ...] = ("resnet50",),
-    synthetic: bool = True,
 ) -> list[pd.DataFrame]:
     """Train, and write what the training notebooks and 05_comparison leave of it.
 
@@ -31,7 +28,6 @@ def write_trained_report(
         study: a folder of `params/`; REPORTS_DIR says where its report goes.
         params: of the training; the tiny study's by default.
         networks: which.
-        synthetic: what the records say of the images.
 
     Returns:
         Each network's predictions, as `train_network` returns them.
@@ -42,7 +38,7 @@ def write_trained_report(
             table = train_network(params, step.network, data=DATA, folder=study.runs / step.name)
             runs = [{k: v for k, v in run.items() if k not in ("identity", "seconds")} for run in table.attrs["runs"]]
             write_atomic(study.metrics / f"{step.name}.json", dump_json({"runs": runs}))
-            write_record(study, step.name, DATA, synthetic=synthetic)
+            write_record(study, step.name, DATA)
             tables.append(table)
     everything = check_predictions(
         pd.concat([t.assign(model=params.models[n]) for n, t in zip(networks, tables, strict=True)], ignore_index=True)
@@ -53,8 +49,8 @@ def write_trained_report(
     return tables
 
 
-def write_record(study: Study, step: str, data: TinyImages, **facts: Any) -> None:
+def write_record(study: Study, step: str, data: TinyImages) -> None:
     """The parts of a step's `run.json` that an export reads."""
-    about = {"description": f"{len(data.images)} images of noise", "content_hash": "ab" * 32, **facts}
+    about = {"description": f"{len(data.images)} images of noise", "content_hash": "ab" * 32}
     record = {"commit": "c" * 40, "data": about}
     write_atomic(study.runs / step / "run.json", dump_json(record))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 
 from lesion_utils.figures.images import name_column, name_row, new_tiles, show_tile
@@ -104,22 +105,13 @@ def plot_gradcam_grid(
         targets: (N,) int, 0 benign, 1 malignant.
     """
     fig, axes = new_tiles(len(images), len(maps) + 1, lines=0, left=24, top=8, side=23)
-    high, wide = images.shape[1:3]
     for i, row in enumerate(axes):
         name_row(row[0], labels[i])
         colour = CLASS_COLOURS[CLASS_NAMES[int(targets[i])]]
         show_tile(row[0], images[i], colour=colour, edge=1.4)
         for ax, heat in zip(row[1:], maps.values(), strict=True):
             show_tile(ax, images[i])
-            ax.imshow(
-                heat[i],
-                cmap=HEAT,
-                vmin=0,
-                vmax=1,
-                alpha=0.75 * heat[i],
-                interpolation="bilinear",
-                extent=(-0.5, wide - 0.5, high - 0.5, -0.5),
-            )
+            lay_map_over(ax, heat[i], images[i].shape)
     for ax, title in zip(axes[0], ("image", *maps), strict=True):
         name_column(ax, title)
     _add_heat_key(fig)
@@ -128,6 +120,13 @@ def plot_gradcam_grid(
         note=f"{count_classes(targets)}; each network's map scaled to its own maximum",
         alt=f"Grad-CAM heat maps over {len(images)} images for {', '.join(maps)}: " + "; ".join(labels),
     )
+
+
+def lay_map_over(ax: Axes, heat: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Stretch a map (h, w) in [0, 1] over a shown image of that `shape`; where there is no heat, the image is bare."""
+    high, wide = shape[:2]
+    extent = (-0.5, wide - 0.5, high - 0.5, -0.5)
+    ax.imshow(heat, cmap=HEAT, vmin=0, vmax=1, alpha=0.75 * heat, interpolation="bilinear", extent=extent)
 
 
 def _add_heat_key(fig: Plate) -> None:

@@ -64,7 +64,8 @@ def show_tile(ax: Axes, image: np.ndarray, label: str = "", *, colour: str = GRE
     ax.set_visible(True)
     ax.imshow(image)
     ax.spines[:].set(visible=True, color=colour, linewidth=edge)
-    ax.text(0.5, -0.03, label, transform=ax.transAxes, ha="center", va="top", fontsize=6, linespacing=1.15)
+    place = {"transform": ax.transAxes, "ha": "center", "va": "top"}
+    ax.text(0.5, -0.03, label, **place, fontsize=6, linespacing=1.15, parse_math=False)  # a file's name may hold $
 
 
 def show_case(ax: Axes, image: np.ndarray, image_id: str, target: int, extra: str = "") -> None:

@@ -92,7 +92,6 @@ def describe_run(run: TrainedRun, network: TrainedNetwork) -> dict[str, Any]:
         "commit": made.get("commit"),
         "data": data.get("description") or "unknown",
         "data_sha256": data.get("content_hash"),
-        "synthetic": data.get("synthetic", True),
         "regime": network.regime,
         "seed": network.seed,
         "selected": network.selected,

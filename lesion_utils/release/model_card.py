@@ -9,14 +9,15 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+from huggingface_hub import EvalResult, ModelCardData
 
 from lesion_utils.core import files
 from lesion_utils.core.names import list_models
 from lesion_utils.core.paths import project_root
-from lesion_utils.data.images import DRAFT_MARGIN
 from lesion_utils.evaluation.evaluate import evaluate, label_metric
 from lesion_utils.evaluation.predictions import read_predictions
 from lesion_utils.models import custom
+from lesion_utils.models.licences import Licence, find_licence
 from lesion_utils.models.networks import data_config
 from lesion_utils.models.predict import TrainedNetwork
 from lesion_utils.release.trained_runs import TrainedRun, list_runs
@@ -47,34 +48,54 @@ def write_card(
         config: the content of its `config.json`.
         asked_for: whether a person named exactly this run.
     """
-    card = _environment().get_template("model_card.md.j2")
     inside = folder.is_relative_to(project_root())
-    return card.render(
+    start, results = describe_start(run), read_results(run)
+    body = _environment().get_template("model_card.md.j2")
+    text = body.render(
         run=run,
         training=TRAINING[run.regime],
         about=config["lesion_utils"],
         settings=network.settings,
         data=data_config(network.model),
-        draft_margin=DRAFT_MARGIN,
         own=type(network.model).__module__ == custom.__name__,
         folder=folder.relative_to(project_root()).as_posix() if inside else folder.name,
-        start=describe_start(run),
+        start=start,
         chosen=_describe_choice(run, asked_for=asked_for),
-        results=read_results(run),
+        results=results,
         test=files.read_json(run.study.metrics / "05_comparison.json") or {},
+    )
+    return f"---\n{_front_matter(run, start, results, config['lesion_utils']['data']).to_yaml()}\n---\n\n{text}"
+
+
+def _front_matter(
+    run: TrainedRun, start: dict[str, Any] | None, results: list[dict[str, Any]], data: str
+) -> ModelCardData:
+    """What the hub reads of a card."""
+    licence: Licence | None = start and start["licence"]
+    terms = {"license": licence.code} if licence else {}
+    if licence and licence.code == "other":
+        terms |= {"license_name": licence.name.lower().replace(" ", "-"), "license_link": licence.link}
+    test = {"task_type": "image-classification", "dataset_type": "isic2016", "dataset_name": data}
+    return ModelCardData(
+        library_name="timm",
+        pipeline_tag="image-classification",
+        tags=["timm", "dermoscopy", "research"],
+        model_name=run.label,
+        base_model=f"timm/{start['name']}" if start and start["origin"] != "file" else None,
+        eval_results=[
+            EvalResult(**test, metric_type=row["metric"], metric_name=row["label"], metric_value=round(row["value"], 4))
+            for row in results
+        ],
+        **terms,
     )
 
 
 def describe_start(run: TrainedRun) -> dict[str, Any] | None:
-    """The weights that training started from, with their licence where timm knows it; None for random ones.
-
-    A file that a person named may be anything, so nothing is said of its licence.
-    """
+    """The weights that training started from, with their `licence` (None: not known); None for random ones."""
     weights = run.record["weights"]
     if weights is None:
         return None
-    known = None if weights["origin"] == "file" else _read_licence(weights["name"])
-    return {**weights, "licence": known}
+    return {**weights, "licence": find_licence(weights["name"], weights["origin"], weights["sha256"])}
 
 
 def read_results(run: TrainedRun) -> list[dict[str, Any]]:
@@ -105,13 +126,6 @@ def _describe_choice(run: TrainedRun, *, asked_for: bool) -> str:
     if len(others) == 1:
         return "It is the only run of its kind."
     return f"Of {len(others)} seeds it is the one with the highest average precision on the validation images."
-
-
-def _read_licence(tag: str) -> str | None:
-    import timm
-
-    config = timm.get_pretrained_cfg(tag, allow_unregistered=True)
-    return config.license if config is not None else None
 
 
 @cache

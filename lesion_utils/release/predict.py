@@ -13,17 +13,23 @@ import pandas as pd
 from scipy.special import expit
 
 from lesion_utils.core import files
-from lesion_utils.core.errors import DataError, RunError
+from lesion_utils.core.errors import DataError, ParamsError, RunError
 from lesion_utils.core.files import write_atomic
 from lesion_utils.core.paths import Study
-from lesion_utils.data.images import ImageError, decode_square, run_parallel
+from lesion_utils.data.images import FACTS, ImageError, decode_square, inspect_image, run_parallel
 from lesion_utils.evaluation.evaluate import CALL
+from lesion_utils.figures.contact_sheet import plot_contact_sheet
+from lesion_utils.figures.style import render_figure
+from lesion_utils.models.gradcam import map_images
 from lesion_utils.models.predict import TrainedNetwork, load_network
 from lesion_utils.release.export import describe_run, load_exported
 from lesion_utils.release.trained_runs import choose_runs, describe_runs, list_runs
 
 #: Files that a folder of photographs is searched for.
 SUFFIXES = (".jpg", ".jpeg", ".png")
+
+#: Photographs on the contact sheet, the highest probabilities first.
+SHOWN = 30
 
 #: Called with what is being done, how many images are done, and of how many.
 OnProgress = Callable[[str, int, int], None]
@@ -54,7 +60,7 @@ def open_model(model: str, study: Study) -> tuple[TrainedNetwork, dict[str, Any]
         study: whose network, if it is not a path.
 
     Returns:
-        The network, and what is known of its origin: `label`, `study`, `data` and `synthetic` (None: not known).
+        The network, and what is known of its origin: `label`, `study` (None: not known) and `data`.
 
     Raises:
         RunError: it is none of these; the message lists what the study has.
@@ -132,6 +138,9 @@ def list_images(folder: Path) -> list[Path]:
 def decode_image(file: Path, network: TrainedNetwork) -> np.ndarray | str:
     """One photograph as the network was trained on, (S, S, 3) uint8; or why it cannot be read."""
     try:
+        mode = inspect_image(file)[FACTS.index("mode")]
+        if mode.startswith(("I", "F")):
+            return f"its grey values have more than 8 bits (mode {mode}), which no photograph of the training has"
         return decode_square(file, size=network.stored_size, aspect=network.aspect)
     except (ImageError, OSError) as error:
         return str(error)
@@ -152,13 +161,50 @@ def write_scores(scored: ScoredFolder, out: Path) -> Path:
     return path
 
 
+def write_contact_sheet(
+    scored: ScoredFolder, network: TrainedNetwork, about: Mapping[str, Any], out: Path, *, shown: int = SHOWN
+) -> Path:
+    """Write `contact_sheet.png`: the highest scores, the photographs as the network saw them, and where it looked.
+
+    A photograph that has gone since it was scored is left out. No metadata of the files comes along.
+
+    Raises:
+        DataError: the disk is full or the folder is not writable.
+    """
+    rows = scored.scores.head(shown)
+    squares = [decode_image(scored.folder / file, network) for file in rows["file"]]
+    there = [isinstance(square, np.ndarray) for square in squares]
+    images = np.array([square for square in squares if isinstance(square, np.ndarray)])
+    maps = _explain(network, images)
+    sheet = plot_contact_sheet(
+        images.reshape(-1, network.stored_size, network.stored_size, 3),
+        [readable_name(file) for file in rows["file"][there]],
+        rows["probability"].to_numpy()[there],
+        maps,
+        call=CALL,
+        note=f"Not a medical device: these scores diagnose no one. {about['label']}; the {len(images)} highest of "
+        f"{len(scored.scores)}; red frame: above {CALL}, a call of malignant"
+        + ("" if maps is None else "; right tile: Grad-CAM"),
+    )
+    path = out / "contact_sheet.png"
+    write_atomic(path, render_figure(sheet, "png"))
+    return path
+
+
+def _explain(network: TrainedNetwork, images: np.ndarray) -> np.ndarray | None:
+    """Maps of the images; None where the network has none to show."""
+    if not len(images):
+        return None
+    try:
+        return np.concatenate([map_images(network, images[k : k + 8]) for k in range(0, len(images), 8)])
+    except ParamsError:
+        return None
+
+
 def describe_scores(scored: ScoredFolder, about: Mapping[str, Any]) -> str:
-    """What was done, in a line or two."""
-    above = int(scored.scores["malignant"].sum())
-    count = len(scored.scores)
-    line = f"{about['label']}: {count:,} image{'s' * (count != 1)} scored, {above:,} above {CALL}"
-    warning = "this network was trained on synthetic data; its scores of photographs mean nothing\n"
-    return (warning if about["synthetic"] else "") + line
+    """What was done, in a line."""
+    above, count = int(scored.scores["malignant"].sum()), len(scored.scores)
+    return f"{about['label']}: {count:,} image{'s' * (count != 1)} scored, {above:,} above {CALL}"
 
 
 def describe_problems(scored: ScoredFolder, *, shown: int = 10) -> str:
@@ -195,7 +241,6 @@ def _open_checkpoint(path: Path) -> tuple[TrainedNetwork, dict[str, Any]]:
         "label": f"{network.settings.backbone}, {network.regime}, seed {network.seed}",
         "study": record.get("study"),
         "data": data.get("description") or "unknown",
-        "synthetic": data.get("synthetic"),
     }
 
 

@@ -15,12 +15,18 @@ endif
 
 BIN   := $(VENV)/bin
 ENV   := $(VENV)/.installed-$(word 1,$(shell cksum < requirements.lock))
-KEYS  := $(or $(REPORTS_DIR),reports)/$(STUDY)/keys
+REPORTS := $(or $(value REPORTS_DIR),reports)
+# make cannot name a file in a folder whose name has a space: it goes there through a link.
+ifneq ($(words $(REPORTS)),1)
+  REPORTS := reports/.elsewhere-$(word 1,$(shell printf %s "$(REPORTS)" | cksum))
+  $(shell mkdir -p reports "$(REPORTS_DIR)" && ln -sfn "$$(cd "$(REPORTS_DIR)" && pwd)" $(REPORTS))
+endif
+KEYS  := $(REPORTS)/$(STUDY)/keys
 LESION := $(BIN)/python -m lesion_utils
 NOTEBOOKS := 01_eda 02_augmentation_preview 03_resnet50_finetune 04_vgg19_finetune 05_comparison
 STEPS     := data $(NOTEBOOKS) index
 
-.PHONY: help all test lint reference readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish compare diff-notebooks \
+.PHONY: help all test test-fast lint reference readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish compare diff-notebooks \
         setup-git export predict strip clean lock FORCE
 
 help:  ## this page
@@ -85,7 +91,10 @@ predict: | $(ENV)  ## scores and a contact sheet of a folder of photographs: IMA
 # --- working on it ----------------------------------------------------------------------------------------------------
 
 test: | $(ENV)  ## the tests, the same that continuous integration runs
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-fast: | $(ENV)  ## the tests that train no network and run no notebook
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: | $(ENV)  ## style of the code
 	@$(BIN)/ruff check

@@ -16,7 +16,7 @@ from lesion_utils.provenance.steps import STEPS, list_upstream
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> tuple[Path, str]:
     """A project after its first `make all`, with jobs in parallel, and what that printed."""
-    folder = make_project(tmp_path_factory.mktemp("project"))
+    folder = make_project(tmp_path_factory.mktemp("my project"))
     write_notebook(folder, "02_augmentation_preview", "import lesion_utils.core.console")
     done = make(folder, "-j4", "all")
     assert done.returncode == 0, done.stderr
@@ -113,6 +113,16 @@ def test_a_deleted_figure_is_made_again(project):
     assert figure.is_file()
 
 
+@pytest.mark.slow
+def test_reports_may_go_to_a_folder_with_spaces(project, tmp_path):
+    reports = tmp_path / "all my reports"
+    first = make(project, "data", f"REPORTS_DIR={reports}")
+    assert ran(first.stdout) == ["data"], first.stderr
+    assert (reports / "demo/keys/data.done.json").is_file()
+    assert make(project, "data", f"REPORTS_DIR={reports}").stdout == ""
+
+
+@pytest.mark.slow
 def test_a_wrong_parameter_stops_before_anything_runs(project, edit):
     edit("params/demo/vgg19.yaml", "momentum:", "momentun:")
     done = make(project, "all")
@@ -127,6 +137,7 @@ def test_a_study_with_a_space_is_refused():
     assert 'STUDY="my study" must be one folder under params/, its name without a space' in done.stderr
 
 
+@pytest.mark.slow
 def test_an_unknown_study_is_named(project):
     done = make(project, "all", "STUDY=mine")
     assert done.returncode != 0

@@ -19,8 +19,11 @@ from lesion_utils.provenance.fingerprint import (
     fingerprint_modules,
     fingerprint_notebook,
     list_imports,
+    list_notebook_modules,
 )
+from lesion_utils.provenance.steps import STEPS
 
+SHOWN_BY_05 = {f"lesion_utils/report/{name}" for name in ("__init__.py", "checklist.py", "checklist.csv")}
 CODE = '''
 """A module."""
 import numpy as np
@@ -102,6 +105,16 @@ def test_templates_and_tables_count_for_the_modules_that_name_them():
     assert "lesion_utils/report/templates/report.html.j2" in fingerprint_modules(["report.index"])
     assert "lesion_utils/data/label_changes.csv" in fingerprint_modules(["data.prepare"])
     assert not any("templates" in name for name in fingerprint_modules(["training.fit"]))
+
+
+def test_what_fetches_images_and_what_writes_pages_reruns_no_notebook():
+    rooms = ("lesion_utils/report/", "lesion_utils/pipeline/", "lesion_utils/data/download.py")
+    for step in (step for step in STEPS.values() if step.is_notebook):
+        reached = fingerprint_modules(list_notebook_modules(step.notebook))
+        assert "lesion_utils/notebooks/study.py" in reached
+        # A list that 05 shows as its own lives among the pages.
+        found = {name for name in reached if name.startswith(rooms)} - SHOWN_BY_05
+        assert not found, f"an edit there runs {step.name} again"
 
 
 def test_a_notebook_counts_by_its_words_and_its_code(tmp_path):

@@ -40,15 +40,20 @@ def test_an_untouched_report_is_unchanged(study):
 
 
 def test_one_flipped_byte_is_found_in_every_file(study):
-    """Each file in turn, records included, at its start, its middle or its end."""
-    for i, finding in enumerate(verify_study(study)):
-        path = study.report_dir / finding.path
-        whole = path.read_bytes()
-        flipped = bytearray(whole)
-        flipped[(0, len(whole) // 2, len(whole) - 1)[i % 3]] ^= 1
-        path.write_bytes(flipped)
-        assert list_bad(study).get(finding.path) == "changed by hand", (finding.path, i % 3)
-        path.write_bytes(whole)
+    """All artefacts together, then each record by itself, at the start, the middle or the end."""
+    paths = [finding.path for finding in verify_study(study)]
+    records = [path for path in paths if path.endswith("/run.json")]
+    assert len(records) == 7
+    for together in ([path for path in paths if path not in records], *([path] for path in records)):
+        whole = {path: (study.report_dir / path).read_bytes() for path in together}
+        for i, (path, content) in enumerate(whole.items(), start=len(together[0])):
+            flipped = bytearray(content)
+            flipped[(0, len(content) // 2, len(content) - 1)[i % 3]] ^= 1
+            (study.report_dir / path).write_bytes(flipped)
+        found = list_bad(study)
+        assert {found.get(path) for path in together} == {"changed by hand"}, together
+        for path, content in whole.items():
+            (study.report_dir / path).write_bytes(content)
     assert not list_bad(study)
 
 

@@ -93,7 +93,7 @@ predict: | $(ENV)  ## scores and a contact sheet of a folder of photographs: IMA
 test: | $(ENV)  ## the tests, the same that continuous integration runs
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-fast: | $(ENV)  ## the tests that train no network and run no notebook
+test-fast: | $(ENV)  ## the tests that train no network, run no notebook and open no browser
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 lint: | $(ENV)  ## style of the code

@@ -27,6 +27,8 @@ from lesion_utils.report.compare_views import write_comparison
 from lesion_utils.report.notebook_pages import write_notebook_page
 from lesion_utils.report.publish import publish_study
 
+pytestmark = pytest.mark.slow
+
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),

@@ -26,7 +26,7 @@ LESION := $(BIN)/python -m lesion_utils
 NOTEBOOKS := 01_eda 02_augmentation_preview 03_resnet50_finetune 04_vgg19_finetune 05_comparison
 STEPS     := data $(NOTEBOOKS) index
 
-.PHONY: help all test test-fast lint reference readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish compare diff-notebooks \
+.PHONY: help all test test-fast lint reference box readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish compare diff-notebooks \
         setup-git export predict strip clean lock FORCE
 
 help:  ## this page
@@ -40,7 +40,7 @@ help:  ## this page
 # --- the graph --------------------------------------------------------------------------------------------------------
 
 all: $(KEYS)/index.done.json  ## the whole study: data, notebooks, report; only what changed runs
-data: $(KEYS)/data.done.json  ## fetch or draw the images, verify, split and decode them
+data: $(KEYS)/data.done.json  ## fetch the images where need be, verify, split and decode them
 report: all  ## the same as all: the index page needs every step
 $(NOTEBOOKS): %: $(KEYS)/%.done.json
 
@@ -138,6 +138,9 @@ $(ENV):
 
 reference: | $(ENV)  ## params/README.md from the schema
 	@$(LESION) reference
+
+box: | $(ENV)  ## the archive of embedded images, from the challenge's files in DATA_DIR
+	@$(LESION) box
 
 readme: | $(ENV)  ## the README's results from the reports
 	@$(LESION) readme

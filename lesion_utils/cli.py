@@ -60,6 +60,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         verb.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
     block = add("readme", write_readme, "write the README's results from the reports")
     block.add_argument("study", nargs="?", help="one study's block (default: each whose report is there)")
+    add("box", write_box, "write the archive of embedded images from the challenge's files in DATA_DIR")
     add("reference", write_reference, "write params/README.md from the schema")
     both = add("compare", compare, "compare two reports, number by number")
     both.add_argument("a", type=Path, help="folder of a report")
@@ -87,6 +88,15 @@ def write_reference(options: argparse.Namespace) -> None:
     from lesion_utils.config.reference import write_reference
 
     write_reference()
+
+
+def write_box(options: argparse.Namespace) -> None:
+    from lesion_utils.core.paths import data_dir
+    from lesion_utils.data import box, make_box
+
+    sha256 = make_box.make_box(data_dir(), box.BOX)
+    state = "as before" if sha256 == box.SHA256 else "other bytes: put this hash into lesion_utils/data/box.py"
+    print(f"box  lesion_utils/data/{box.BOX.name}  {box.BOX.stat().st_size:,} bytes  SHA-256 {sha256}  ({state})")
 
 
 def write_keys(options: argparse.Namespace) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from lesion_utils.provenance.outside import FOLDERS, LABEL_FILES
+from lesion_utils.data.box import BOX
+from lesion_utils.data.challenge import FOLDERS, LABEL_FILES, MANIFEST
 
 WORDS = {"train": ("benign", "malignant"), "test": ("0.0", "1.0")}
 SMALL = {"train": (3, 2), "test": (2, 1)}
@@ -46,3 +49,18 @@ def write_challenge(root: Path, counts: dict[str, tuple[int, int]] = SMALL) -> P
                 number += 1
         (root / LABEL_FILES[split]).write_bytes("".join(lines).encode())
     return root
+
+
+def write_small_box(target: Path, image_ids: set[str]) -> str:
+    """Write an archive with some of the embedded images, as the whole one has them; returns its SHA-256."""
+    tables = {MANIFEST, *LABEL_FILES.values()}
+    with zipfile.ZipFile(BOX) as whole, zipfile.ZipFile(target, "w") as small:
+        for name in whole.namelist():
+            raw = whole.read(name)
+            if name in tables:
+                head, *lines = raw.splitlines(keepends=True)
+                wanted = [line for line in lines if line[:12].decode() in image_ids]
+                raw = b"".join([head] * (name == MANIFEST or head[:12].decode() in image_ids) + wanted)
+            if name in tables or name.endswith(".json") or Path(name).stem in image_ids:
+                small.writestr(name, raw)
+    return hashlib.sha256(target.read_bytes()).hexdigest()

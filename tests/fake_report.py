@@ -82,19 +82,18 @@ def make_fake_project(folder: Path, monkeypatch, *, studies: tuple[str, ...] = (
     return folder
 
 
-def write_fake_report(study: Study, *, synthetic: bool = True, seed: int = 0, shift: float = 0.0) -> Path:
+def write_fake_report(study: Study, *, seed: int = 0, shift: float = 0.0) -> Path:
     """Write a whole report but its index, with records that agree with the project as it is.
 
     Args:
         study: of the project that `make_fake_project` made.
-        synthetic: whether the records call the data synthetic.
         seed: of the figures' contents.
         shift: added to every headline value and interval.
     """
     rng, folder = np.random.default_rng(seed), study.report_dir
-    write_record(study, "data", [_write_manifest(folder, synthetic)], synthetic=synthetic)
+    write_record(study, "data", [_write_manifest(folder)])
     for number, (step, title) in enumerate(TITLES.items(), start=1):
-        paths = [*_write_figures(folder, step, rng, synthetic), _write_notebook(folder, step, title, rng)]
+        paths = [*_write_figures(folder, step, rng), _write_notebook(folder, step, title, rng)]
         if step == "05_comparison":
             paths += _write_metrics(folder, shift)
         else:
@@ -102,10 +101,8 @@ def write_fake_report(study: Study, *, synthetic: bool = True, seed: int = 0, sh
         if network := STEPS[step].network:
             paths.append(_write_predictions(folder, network, rng))
         page = folder / "html" / f"{step}.html"
-        paths.append(
-            write_notebook_page(folder / "notebooks" / f"{step}.ipynb", page, study=study.name, synthetic=synthetic)
-        )
-        write_record(study, step, paths, number=number, synthetic=synthetic)
+        paths.append(write_notebook_page(folder / "notebooks" / f"{step}.ipynb", page, study=study.name))
+        write_record(study, step, paths, number=number)
     return folder
 
 
@@ -116,7 +113,7 @@ def write_index(study: Study) -> Path:
     return page
 
 
-def write_record(study: Study, step: str, files: list[Path], *, number: int = 0, synthetic: bool = True) -> Path:
+def write_record(study: Study, step: str, files: list[Path], *, number: int = 0) -> Path:
     """Write `runs/<step>/run.json` with the present key of the step and the hashes of `files`."""
     key = steps.compute_key(STEPS[step], load_study(study.params_dir))
     record = {
@@ -134,9 +131,8 @@ def write_record(study: Study, step: str, files: list[Path], *, number: int = 0,
         "dirty_hash": None,
         **key,
         "data": {
-            "source": "synthetic" if synthetic else "isic2016",
+            "source": "isic2016",
             "content_hash": "cc" * 32,
-            "synthetic": synthetic,
             "description": "fixture: 180 images (120 training, 60 test)",
         },
         "packages": {"python": "3.11.2", "torch": "2.14.1", "timm": "1.0.20", "numpy": "2.1.0"},
@@ -163,9 +159,9 @@ def _describe(folder: Path, path: Path) -> dict:
     }
 
 
-def _write_manifest(folder: Path, synthetic: bool) -> Path:
+def _write_manifest(folder: Path) -> Path:
     manifest = {
-        "source": "synthetic" if synthetic else "isic2016",
+        "source": "isic2016",
         "content": "cc" * 32,
         "summary": "fixture: 180 images (120 training, 60 test)",
         "subsets": {"train": {"benign": 97, "malignant": 23}, "test": {"benign": 48, "malignant": 12}},
@@ -174,7 +170,7 @@ def _write_manifest(folder: Path, synthetic: bool) -> Path:
     return _write(folder / "data" / "manifest.json", json.dumps(manifest))
 
 
-def _write_figures(folder: Path, step: str, rng: np.random.Generator, synthetic: bool) -> list[Path]:
+def _write_figures(folder: Path, step: str, rng: np.random.Generator) -> list[Path]:
     paths = []
     for place, (name, shows_images) in enumerate((("curve", False), ("examples", True))):
         if shows_images and not step.startswith(("01", "02")):
@@ -182,7 +178,7 @@ def _write_figures(folder: Path, step: str, rng: np.random.Generator, synthetic:
         figure = Figure(figsize=(3.5, 2.4), dpi=200)
         axes = figure.subplots()
         axes.plot(rng.normal(size=30).cumsum())
-        axes.set(xlabel="epoch", ylabel="fixture", title="synthetic data" if synthetic else "fixture")
+        axes.set(xlabel="epoch", ylabel="fixture", title="fixture")
         base = folder / "figures" / f"{step}_{name}"
         base.parent.mkdir(parents=True, exist_ok=True)
         for ending in (".png", ".svg"):
@@ -195,7 +191,6 @@ def _write_figures(folder: Path, step: str, rng: np.random.Generator, synthetic:
             "caption": f"A random walk of thirty steps, standing in for a figure of {step}.{hostile}",
             "alt": f"Line chart of a random walk, a fixture for {step}.{hostile}",
             "shows_images": shows_images,
-            "synthetic": synthetic,
             "run_id": f"{step}-0123abcd",
         }
         paths += [base.with_suffix(".png"), base.with_suffix(".svg")]

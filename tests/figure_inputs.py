@@ -276,7 +276,6 @@ FIGURES = {
     ),
     "regimes, marked": lambda: plot_regimes(
         draw_regimes(["accuracy", "log_loss"], ["scratch", "features", "finetune"]).assign(mark="secondary source"),
-        official=False,
     ),
     "regimes, one": lambda: plot_regimes(draw_regimes(["auc"], ["scratch"])),
 }

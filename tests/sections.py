@@ -12,8 +12,8 @@ REGIME = {
 
 def data_params(**changes) -> Data:
     values = {
-        "title": "t", "remarks": [], "source": "isic2016", "seed": 1, "synthetic": None, "stored_size": 64,
-        "aspect": "squash", "validation_fraction": 0.2, "split": "grouped", "drop_leaks": True,
+        "title": "t", "remarks": [], "source": "isic2016", "publish_photographs": True, "seed": 1,
+        "stored_size": 64, "aspect": "squash", "validation_fraction": 0.2, "split": "grouped", "drop_leaks": True,
     }  # fmt: skip
     return Data(**(values | changes))
 

@@ -22,7 +22,7 @@ PREPARE = '''
 from lesion_utils.core.files import dump_json, write_if_changed
 
 def prepare_study(study, params, *, on_progress=None):
-    on_progress("drawing", 1, 1)
+    on_progress("counting", 1, 1)
     facts = {"content": f"{params.data.seed:064x}", "summary": "no images", "source": params.data.source}
     write_if_changed(study.data / "manifest.json", dump_json(facts))
 '''
@@ -34,9 +34,9 @@ def build_site(study, params, *, on_progress):
 '''
 PAGES = '''
 """The notebook's size instead of a page."""
-def write_notebook_page(notebook, page, *, study, synthetic):
+def write_notebook_page(notebook, page, *, study):
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"{study} {synthetic}")
+    page.write_text(study)
 '''
 SETUP = """import json, os, sys, time
 from lesion_utils.core.paths import Study

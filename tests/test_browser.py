@@ -89,7 +89,7 @@ def write_copy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as elsewhere:
         copy_fake_project(Path(elsewhere), monkeypatch)
         study = Study("demo")
-        write_fake_report(study, synthetic=False)
+        write_fake_report(study)
         write_index(study)
         listed = publish_study(study, load_study(study.params_dir)).published
         for name in [*(item.path for item in listed), "published.json"]:
@@ -213,7 +213,7 @@ def test_a_hostile_output_reaches_nobody(chromium, tmp_path):
     output = new_output("display_data", {"text/html": html})
     cells = [new_markdown_cell("# T <img src=x alt=x onerror=alert(3)>"), new_code_cell("show()", outputs=[output])]
     nbformat.write(new_notebook(cells=cells), tmp_path / "x.ipynb")
-    page = write_notebook_page(tmp_path / "x.ipynb", tmp_path / "x.html", study="demo", synthetic=True)
+    page = write_notebook_page(tmp_path / "x.ipynb", tmp_path / "x.html", study="demo")
     with Visit(chromium, page) as visit:
         assert not {"1", "2", "3"} & set(visit.complaints), "a script ran"
     server.shutdown()

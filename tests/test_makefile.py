@@ -142,7 +142,7 @@ def test_an_unknown_study_is_named(project):
     done = make(project, "all", "STUDY=mine")
     assert done.returncode != 0
     assert "there is no study 'mine'" in done.stderr
-    assert "demo, isic2016, isic2016_640px, isic2016_quick" in done.stderr
+    assert "demo, isic2016, isic2016_256px, isic2016_640px" in done.stderr
 
 
 @pytest.mark.slow
@@ -212,8 +212,8 @@ def test_clean_removes_only_what_was_generated(tmp_path, git):
     shutil.copytree(ROOT / "lesion_utils", folder / "lesion_utils", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "Makefile", folder)
     shutil.copy(ROOT / "requirements.lock", folder)
-    kept = ["data/isic2016/photo.jpg", "params/demo/data.yaml", "reports/other/index.html"]
-    generated = ["data/cache/a.npy", "data/synthetic/b", "reports/demo/keys/data.json", "reports/demo/figures/a.png"]
+    kept = ["data/isic2016/photo.jpg", "data/cache/a.npy", "params/demo/data.yaml", "reports/other/index.html"]
+    generated = ["reports/demo/keys/data.json", "reports/demo/figures/a.png"]
     tracked = "reports/demo/index.html"
     for name in (*kept, *generated, tracked):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -32,8 +32,8 @@ NETWORK = {
     "classifiers": [], "determinism": "exact", "precision": "float32", "compile": False,
 }  # fmt: skip
 DATA = {
-    "title": "tiny", "remarks": [], "source": "isic2016", "seed": 1, "synthetic": None, "stored_size": 40,
-    "aspect": "squash", "validation_fraction": 0.25, "split": "grouped", "drop_leaks": False,
+    "title": "tiny", "remarks": [], "source": "isic2016", "publish_photographs": True, "seed": 1,
+    "stored_size": 40, "aspect": "squash", "validation_fraction": 0.25, "split": "grouped", "drop_leaks": False,
 }  # fmt: skip
 COMPARISON = {
     "primary": {"metric": "auc", "regime": "scratch", "alpha": 0.05}, "bootstrap_draws": 100, "seed": 1,

@@ -30,21 +30,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Synthetic(Section):
-    """The embedded data set that `lesion_utils.data.synthetic` draws."""
-
-    train_images: int = Field(ge=40, le=900, description="training images to draw, at most as many as ISIC 2016 has")
-    test_images: int = Field(ge=20, le=379, description="test images to draw, at most as many as ISIC 2016 has")
-    prevalence: Fraction = Field(description="share of malignant images in each split")
-    overlap: float = Field(
-        ge=0,
-        le=3,
-        description="standard deviation of the latent malignancy within a class, the class means being 2 apart; "
-        "0 makes the classes separable",
-    )
-    image_width: int = Field(ge=64, le=2048, description="width of the drawn photographs, px")
-
-
 class Data(Section):
     """data.yaml: which images, how they are stored and how they are split."""
 
@@ -52,9 +37,13 @@ class Data(Section):
     remarks: list[Annotated[str, Field(min_length=1)]] = Field(
         description="what a reader must know before any number, shown on every page"
     )
-    source: Literal["synthetic", "isic2016"] = Field(description="drawn images, or the challenge's files")
-    seed: Seed = Field(description="seed of the drawing and of the split")
-    synthetic: Synthetic | None = Field(description="what to draw; null unless source is synthetic")
+    source: Literal["embedded", "isic2016"] = Field(
+        description="the challenge's images at 256 px, which come with the project, or its own files"
+    )
+    publish_photographs: bool = Field(
+        description="whether `make publish` may copy photographs; ISIC 2016 is in the public domain (CC0)"
+    )
+    seed: Seed = Field(description="seed of the split")
     stored_size: int = Field(ge=32, le=1024, description="side of the decoded images in the cache, px")
     aspect: Literal["squash", "crop", "pad"] = Field(description="how a rectangular photograph becomes a square")
     validation_fraction: float = Field(
@@ -62,12 +51,6 @@ class Data(Section):
     )
     split: Literal["grouped", "starting_project"] = Field(description="how validation images are chosen")
     drop_leaks: bool = Field(description="leave training images out that duplicate a test image")
-
-    @model_validator(mode="after")
-    def _synthetic_belongs_to_its_source(self):
-        if (self.source == "synthetic") != (self.synthetic is not None):
-            raise ValueError("synthetic: give it when source is synthetic, and null otherwise")
-        return self
 
     @model_validator(mode="after")
     def _starting_project_has_its_share(self):

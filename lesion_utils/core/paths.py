@@ -34,11 +34,6 @@ def cache_dir() -> Path:
     return _from_environment("LESION_CACHE") or project_root() / "data" / "cache"
 
 
-def synthetic_dir() -> Path:
-    """Drawn data sets, one folder per setting."""
-    return project_root() / "data" / "synthetic"
-
-
 def params_root() -> Path:
     """The folder of all studies' parameters."""
     return project_root() / "params"
@@ -95,6 +90,11 @@ class Study:
     @property
     def keys(self) -> Path:
         return self.report_dir / "keys"
+
+    @property
+    def cache_note(self) -> Path:
+        """Names the file of decoded images that this study uses."""
+        return self.keys / "images.txt"
 
     @property
     def runs(self) -> Path:

@@ -24,12 +24,12 @@ from PIL import features
 
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.files import cannot_write, dump_json, lock_file, write_atomic
-from lesion_utils.data.images import DRAFT_MARGIN, Aspect, ImageError, decode_square, inspect_images, run_parallel
+from lesion_utils.data.images import DRAFT_MARGIN, Aspect, File, ImageError, decode_square, inspect_images, run_parallel
 
 Progress = Callable[[str, int, int], None]
 
 #: Raised when the same settings would give other pixels, or the files another layout.
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def open_cache(
 
 def cache_key(table: pd.DataFrame, *, size: int, aspect: Aspect) -> str:
     """Name of a cache: a hash of the images' bytes in the table's order, of the settings and of the decoder."""
-    decoder = [PIL.__version__, features.version("jpg"), DRAFT_MARGIN]
+    decoder = [PIL.__version__, features.version("jpg"), features.version("webp"), DRAFT_MARGIN]
     content = [FORMAT, size, aspect, decoder, list(table["sha256"])]
     return f"{aspect}{size}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}"
 
@@ -102,12 +102,12 @@ def _build(path: Path, table: pd.DataFrame, *, size: int, aspect: Aspect, worker
     try:
         with partial.open("wb") as file:
 
-            def store(row: tuple[int, str, str]) -> int | str:
+            def store(row: tuple[int, File, str]) -> int | str:
                 index, image, sha256 = row
                 try:
                     pixels = decode_square(image, size=size, aspect=aspect, sha256=sha256).tobytes()
                 except ImageError as error:
-                    return f"{Path(image).parent.name}/{Path(image).name}: {error}"
+                    return f"{image.parent.name}/{image.name}: {error}"
                 _write_at(file.fileno(), pixels, index * len(pixels))
                 return zlib.crc32(pixels)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
+import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +17,22 @@ from pathlib import Path
 import pandas as pd
 
 from lesion_utils.core.errors import DataError
-from lesion_utils.provenance.outside import FOLDERS, LABEL_FILES
 
 SPLITS = ("train", "test")
+#: The challenge's own names: per split its folder of images and its file of labels.
+FOLDERS = {"train": "ISBI2016_ISIC_Part3_Training_Data", "test": "ISBI2016_ISIC_Part3_Test_Data"}
+LABEL_FILES = {split: folder.replace("_Data", "_GroundTruth.csv") for split, folder in FOLDERS.items()}
+#: Optional, beside them: sizes and hashes of the originals, where the images are resized copies.
+MANIFEST = "manifest.csv"
 CLASSES = ("benign", "malignant")
 #: Images per split and class (benign, malignant) as the challenge states them.
 CHALLENGE_COUNTS = {"train": (727, 173), "test": (304, 75)}
 
 Counts = dict[str, tuple[int, int]]
+Folder = Path | zipfile.Path
+
+#: JPEG, as the challenge has them, or WebP, as the embedded copies are.
+_SUFFIXES = {".jpg", ".webp"}
 
 _LABELS = {"benign": 0, "0": 0, "0.0": 0, "malignant": 1, "1": 1, "1.0": 1}
 _HEADERS = {"image", "image_id", "image_name", "id", "name"}
@@ -39,7 +48,7 @@ class Scan:
     notes: list[str] = field(default_factory=list)
 
 
-def read_dataset(root: Path, *, counts: Counts | None = CHALLENGE_COUNTS) -> pd.DataFrame:
+def read_dataset(root: Folder, *, counts: Counts | None = CHALLENGE_COUNTS) -> pd.DataFrame:
     """Read the table of images and labels from a folder in the challenge's layout.
 
     Args:
@@ -59,10 +68,10 @@ def read_dataset(root: Path, *, counts: Counts | None = CHALLENGE_COUNTS) -> pd.
     return scan.table
 
 
-def scan_dataset(root: Path, *, counts: Counts | None = CHALLENGE_COUNTS) -> Scan:
+def scan_dataset(root: Folder, *, counts: Counts | None = CHALLENGE_COUNTS) -> Scan:
     """Like `read_dataset`, but collects the problems instead of raising them."""
     scan = Scan(pd.DataFrame())
-    rows = [row for split in SPLITS for row in _scan_split(Path(root), split, scan)]
+    rows = [row for split in SPLITS for row in _scan_split(root, split, scan)]
     scan.table = pd.DataFrame(rows, columns=["image_id", "split", "target", "path"])
     twice = scan.table.image_id[scan.table.image_id.duplicated()]
     scan.problems += [f"{image_id}: is in the training and in the test set" for image_id in twice]
@@ -77,7 +86,7 @@ def scan_dataset(root: Path, *, counts: Counts | None = CHALLENGE_COUNTS) -> Sca
     return scan
 
 
-def raise_problems(problems: list[str], root: Path) -> None:
+def raise_problems(problems: list[str], root: Folder) -> None:
     """Raise one error that lists all problems, if there are any."""
     if problems:
         some = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -90,28 +99,28 @@ def raise_problems(problems: list[str], root: Path) -> None:
         )
 
 
-def _scan_split(root: Path, split: str, scan: Scan) -> list[tuple[str, str, int, str]]:
+def _scan_split(root: Folder, split: str, scan: Scan) -> list[tuple[str, str, int, Folder]]:
     """Match the labels of one split with its images; what does not match goes to `scan`."""
     labels = read_labels(root / LABEL_FILES[split], problems=scan.problems, notes=scan.notes)
     folder = root / FOLDERS[split]
     if not folder.is_dir():
         scan.problems.append(f"{FOLDERS[split]}: this folder of images is missing")
         return []
-    images = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix == ".jpg"}
-    others = Counter(path.suffix or path.name for path in folder.iterdir() if path.suffix != ".jpg")
+    images = {path.stem: path for path in folder.iterdir() if path.suffix in _SUFFIXES}
+    others = Counter(path.suffix or path.name for path in folder.iterdir() if path.suffix not in _SUFFIXES)
     if others:
         named = ", ".join(f"{count} x {suffix}" for suffix, count in sorted(others.items()))
-        scan.notes.append(f"{folder.name}: left aside what is not a .jpg file ({named})")
+        scan.notes.append(f"{folder.name}: left aside what is neither .jpg nor .webp ({named})")
     for image_id in sorted(images.keys() - labels.keys()):
         scan.problems.append(f"{folder.name}/{images[image_id].name}: image without a label in {LABEL_FILES[split]}")
     for image_id in sorted(labels.keys() - images.keys()):
         line, _ = labels[image_id]
         scan.problems.append(f"{LABEL_FILES[split]}:{line}: {image_id} has no image in {folder.name}")
     sound = sorted(image_id for image_id in labels.keys() & images.keys() if labels[image_id][1] is not None)
-    return [(image_id, split, labels[image_id][1], str(images[image_id])) for image_id in sound]
+    return [(image_id, split, labels[image_id][1], images[image_id]) for image_id in sound]
 
 
-def read_labels(path: Path, *, problems: list[str], notes: list[str]) -> dict[str, tuple[int, int | None]]:
+def read_labels(path: Folder, *, problems: list[str], notes: list[str]) -> dict[str, tuple[int, int | None]]:
     """Read one file of labels.
 
     Args:

@@ -40,7 +40,7 @@ def find_duplicates(table: pd.DataFrame, images: np.ndarray, *, boxes: list, wor
     """Find all pairs of images that show the same photograph.
 
     Args:
-        table: columns `image_id`, `split`, `target`, `sha256`; N rows.
+        table: columns `image_id`, `split`, `target`, `native_sha256` (of the original file); N rows.
         images: (N, S, S, 3) uint8, the decoded images in the table's order.
         boxes: for each image the rows and columns that show it, see `images.content_box`.
         workers: images worked on at a time.
@@ -65,7 +65,7 @@ def compare_pictures(table: pd.DataFrame, thumbnails: np.ndarray, *, pixels: np.
     rows = []
     for a, b, pose, distance in _near_pairs(thumbnails):
         first, second = table.iloc[a], table.iloc[b]
-        same = first.sha256 == second.sha256, pixels[a] == pixels[b], True
+        same = first.native_sha256 == second.native_sha256, pixels[a] == pixels[b], True
         correlation = np.corrcoef(thumbnails[a].ravel(), pose_picture(thumbnails[b], pose).ravel())[0, 1]
         rows.append((
             first.image_id, first.split, first.target, second.image_id, second.split, second.target,

@@ -18,9 +18,9 @@ import pooch
 
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.files import cannot_write, dump_json, lock_file, write_if_changed
+from lesion_utils.data.challenge import FOLDERS, LABEL_FILES
 from lesion_utils.data.download import Broken, Refused, ResumingDownloader
 from lesion_utils.data.unpack import unpack_images
-from lesion_utils.provenance.outside import FOLDERS, LABEL_FILES
 
 #: The present address of the challenge's files, and the one before September 2025.
 ADDRESSES = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+#: A file on disk, or one inside the archive of embedded images.
+File = str | Path | zipfile.Path
 Aspect = Literal["squash", "crop", "pad"]
 T = TypeVar("T")
 
@@ -47,7 +50,7 @@ def inspect_images(table: pd.DataFrame, *, workers: int) -> tuple[pd.DataFrame, 
 FACTS = ["width", "height", "bytes", "sha256", "mode", "format"]
 
 
-def inspect_image(path: str | Path) -> tuple[int, int, int, str, str, str]:
+def inspect_image(path: File) -> tuple[int, int, int, str, str, str]:
     """The facts of one file, in the order of `FACTS`.
 
     Raises:
@@ -55,7 +58,7 @@ def inspect_image(path: str | Path) -> tuple[int, int, int, str, str, str]:
     """
     raw = _read(path)
     with _open(raw) as image:
-        width, height = image.size
+        width, height = upright_size(image)
         facts = (width, height, len(raw), hashlib.sha256(raw).hexdigest(), image.mode, image.format)
     short, long = sorted((width, height))
     if short < SHORTEST_SIDE or long > LONGEST_SIDE or long > LONGEST_SHAPE * short:
@@ -63,7 +66,7 @@ def inspect_image(path: str | Path) -> tuple[int, int, int, str, str, str]:
     return facts
 
 
-def decode_square(path: str | Path, *, size: int, aspect: Aspect, sha256: str | None = None) -> np.ndarray:
+def decode_square(path: File, *, size: int, aspect: Aspect, sha256: str | None = None) -> np.ndarray:
     """Decode one image to a square.
 
     Args:
@@ -73,7 +76,7 @@ def decode_square(path: str | Path, *, size: int, aspect: Aspect, sha256: str | 
         sha256: what the file's bytes must hash to.
 
     Returns:
-        (size, size, 3) uint8, RGB. Grey and CMYK images are converted.
+        (size, size, 3) uint8, RGB, upright by the file's EXIF orientation. Grey and CMYK images are converted.
 
     Raises:
         ImageError: no image, a truncated one, or other bytes than expected.
@@ -82,10 +85,12 @@ def decode_square(path: str | Path, *, size: int, aspect: Aspect, sha256: str | 
     if sha256 is not None and hashlib.sha256(raw).hexdigest() != sha256:
         raise ImageError("the file changed while it was being read")
     with _open(raw) as image:
-        width, height = image.size
+        width, height = upright_size(image)
         fitted = fit_square(width, height, size=size, aspect=aspect)
-        image.draft("RGB", [int(side * DRAFT_MARGIN) for side in fitted])
+        as_stored = fitted if image.size == (width, height) else fitted[::-1]
+        image.draft("RGB", [int(side * DRAFT_MARGIN) for side in as_stored])
         try:
+            image = ImageOps.exif_transpose(image)
             image = image if image.mode == "RGB" else image.convert("RGB")
             box = _middle(*image.size) if aspect == "crop" else None
             image = image.resize(fitted if aspect == "pad" else (size, size), Image.Resampling.BICUBIC, box)
@@ -94,6 +99,12 @@ def decode_square(path: str | Path, *, size: int, aspect: Aspect, sha256: str | 
     square = np.zeros((size, size, 3), np.uint8)
     square[content_box(width, height, size=size, aspect=aspect)] = np.asarray(image)
     return square
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height, px, once the image is turned as its EXIF orientation says."""
+    lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return image.size[::-1] if lies_on_its_side else image.size
 
 
 def fit_square(width: int, height: int, *, size: int, aspect: Aspect) -> tuple[int, int]:
@@ -119,19 +130,19 @@ def run_parallel(function: Callable[..., T], items: Iterable, *, workers: int) -
         yield from pool.map(function, items)
 
 
-def _try(function: Callable[[str], T]) -> Callable[[str], T | str]:
-    def attempt(path: str) -> T | str:
+def _try(function: Callable[[File], T]) -> Callable[[File], T | str]:
+    def attempt(path: File) -> T | str:
         try:
             return function(path)
         except ImageError as error:
-            return f"{Path(path).parent.name}/{Path(path).name}: {error}"
+            return f"{path.parent.name}/{path.name}: {error}"
 
     return attempt
 
 
-def _read(path: str | Path) -> bytes:
+def _read(path: File) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return (Path(path) if isinstance(path, str) else path).read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror or error}") from error
 

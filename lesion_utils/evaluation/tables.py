@@ -167,7 +167,6 @@ def tabulate_leaderboard(
     published: pd.DataFrame,
     controls: pd.DataFrame,
     *,
-    official: bool,
     classifiers: Mapping[tuple[str, str], str] | None = None,
 ) -> pd.DataFrame:
     """This study among the published results, best average precision first, comparable rows apart from the rest.
@@ -176,7 +175,6 @@ def tabulate_leaderboard(
         results: from `tabulate_results`; networks enter by their mean probability over seeds, and combinations.
         published: from `read_published`.
         controls: from `tabulate_controls`.
-        official: whether the test images are the challenge's 379; otherwise no published row is comparable.
         classifiers: (model, regime) -> how it was chosen, of the classical classifiers to show; all of them have a
             table of their own.
 
@@ -192,12 +190,11 @@ def tabulate_leaderboard(
     own = own.assign(name=own["name"] + marks)[~find_classical(own) | (marks != "")]
     controls = controls.assign(model="", regime="")
     tables = [_spread_columns(own, "this study"), _spread_columns(controls, "controls")]
-    comparable = published["comparable"] & official
     rows = published.assign(
         name=_mark_names(published),
         model="",
         regime="",
-        group=comparable.map({True: "published", False: "not comparable"}),
+        group=published["comparable"].map({True: "published", False: "not comparable"}),
     )
     tables += [part.sort_values("ap", ascending=False) for _, part in rows.groupby("group", sort=False)]
     columns = [f"{metric}{end}" for metric in LEADERBOARD_METRICS for end in ("", "_low", "_high")]

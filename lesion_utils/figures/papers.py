@@ -82,7 +82,7 @@ def _write_cell(spans: pd.DataFrame, classifier: str, backbone: str) -> str:
 
 
 @house_style
-def plot_regimes(rows: pd.DataFrame, *, official: bool = True) -> Plate:
+def plot_regimes(rows: pd.DataFrame) -> Plate:
     """The three regimes of Lopez et al. (2017): a panel per metric, own networks beside the published one.
 
     Args:
@@ -91,7 +91,6 @@ def plot_regimes(rows: pd.DataFrame, *, official: bool = True) -> Plate:
             (such as "ResNet50" or "VGG16, Lopez et al. 2017"), `balanced` (bool: measured on 75 + 75 images, not on
             the full test set), `metric`, `value`, `low`, `high` (NaN without an interval); optionally `mark`, which
             says of a value "secondary source": those are crossed out.
-        official: whether the full test set is the challenge's, or one of drawn images.
     """
     metrics, regimes = list(dict.fromkeys(rows["metric"])), [r for r in REGIME_NAMES if r in set(rows["regime"])]
     series = list(dict.fromkeys(zip(rows["source"], rows["balanced"], strict=True)))
@@ -121,10 +120,9 @@ def plot_regimes(rows: pd.DataFrame, *, official: bool = True) -> Plate:
         _frame_regimes(ax, metric, len(regimes))
     axes[0, 0].set_yticks(range(len(regimes)), [REGIME_NAMES[r] for r in regimes])
     axes[0, 0].set_ylim(len(regimes) - 0.5, -0.5)
-    full, subset = ("official test set" if official else "full test set"), "balanced subset"
     handles = [
         Line2D([], [], ls="", color=styles[s]["color"], marker=styles[s]["marker"], mfc="white" if b else None,
-               label=f"{s}, {subset if b else full}")
+               label=f"{s}, {'balanced subset' if b else 'official test set'}")
         for s, b in series
     ]  # fmt: skip
     if "mark" in rows and rows["mark"].eq(SECONDARY_MARK).any():

@@ -23,8 +23,7 @@ from lesion_utils.core.names import COMBINATION, SeriesName
 
 MM = 1 / 25.4
 SINGLE, DOUBLE = 89.0, 183.0  # widths of a journal's one and two columns, mm
-FOOTER = 5.5  # strip at the bottom of every figure: n on the left, the stamp on the right, mm
-STAMP = 26.0  # of the footer, kept free for the stamp, mm
+FOOTER = 5.5  # strip at the bottom of every figure: n and what the figure is drawn from, mm
 DPI = 200
 SCREEN_SCALE = 1.4 * 96 / 25.4  # CSS px per mm in a notebook: 7 pt type reads as 13 px
 
@@ -110,11 +109,11 @@ def finish_figure(fig: Plate, *, note: str, alt: str) -> Plate:
     """Write the footer, keep the text for screen readers, and fix the layout for good.
 
     Args:
-        note: what the figure is drawn from, with n; two short lines at most, clear of the stamp.
+        note: what the figure is drawn from, with n; two short lines at most.
         alt: what the figure shows, in words and numbers.
     """
     fig.alt = " ".join(alt.split()).rstrip(".") + "."
-    room = int((fig.get_figwidth() / MM - STAMP) / 1.15)  # mm per letter at 6 pt
+    room = int((fig.get_figwidth() / MM - 2) / 1.15)  # mm per letter at 6 pt
     fig.text(
         MM / fig.get_figwidth(), _footer_y(fig), wrap_label(note, room), fontsize=6, color=GREY, va="center",
         linespacing=1.1, gid="note",
@@ -122,21 +121,6 @@ def finish_figure(fig: Plate, *, note: str, alt: str) -> Plate:
     if (engine := fig.get_layout_engine()) is not None:
         engine.execute(fig)
         fig.set_layout_engine("none")
-    return fig
-
-
-@house_style
-def stamp(fig: Figure, text: str) -> Figure:
-    """Print a discreet label at the right of the footer, such as "synthetic data"; the last stamp holds."""
-    for old in [t for t in fig.texts if t.get_gid() == "stamp"]:
-        old.remove()
-    fig.text(
-        1 - 1.5 * MM / fig.get_figwidth(), _footer_y(fig), text, fontsize=6.5, color=CLASS_COLOURS["malignant"],
-        weight="bold", ha="right", va="center", gid="stamp",
-        bbox={"boxstyle": "round,pad=0.25", "fc": "white", "ec": CLASS_COLOURS["malignant"], "lw": 0.5},
-    )  # fmt: skip
-    if fig.__dict__.get("alt") and text not in fig.alt:
-        fig.alt = f"{fig.alt} Stamped: {text}."
     return fig
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from lesion_utils.config.schema import Augmentation
-from lesion_utils.data.prepare import PreparedData
+from lesion_utils.data.prepared import PreparedData
 from lesion_utils.models.preprocess import resize_batch
 from lesion_utils.training.augment import OPERATIONS, Augmenter, describe, preview
 

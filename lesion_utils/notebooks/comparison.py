@@ -163,17 +163,14 @@ def _describe_best(best: Best, results: pd.DataFrame) -> str:
     )
 
 
-def state_standing(best: Best | None, results: pd.DataFrame, published: pd.DataFrame, *, official: bool) -> str:
+def state_standing(best: Best | None, results: pd.DataFrame, published: pd.DataFrame) -> str:
     """How the study's best row by validation stands to the best published average precision, in a sentence.
 
     Args:
         best: from `find_best`.
         results: from `tables.tabulate_results`.
         published: from `published.read_published`.
-        official: whether the test images are the challenge's 379.
     """
-    if not official:
-        return "The images are drawn, so no published number can be compared with these."
     if best is None:
         return "Without validation images no row was chosen beforehand, so none is set against the published ones."
     row = _select(results, best.model, best.regime).loc["ap"]

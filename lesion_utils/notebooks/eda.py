@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lesion_utils.data.prepare import PreparedData
+from lesion_utils.data.prepared import PreparedData
 from lesion_utils.evaluation import control
 from lesion_utils.evaluation.first_look import look_at
 

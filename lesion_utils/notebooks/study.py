@@ -30,10 +30,10 @@ from lesion_utils.core import paths
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import dump_json, write_if_changed
 from lesion_utils.core.git import run_git
-from lesion_utils.data.prepare import PreparedData, load_prepared
-from lesion_utils.figures.style import SCREEN_SCALE, save, stamp
+from lesion_utils.data.prepared import PreparedData, load_prepared
+from lesion_utils.figures.style import SCREEN_SCALE, save
 
-SYNTHETIC = "synthetic data"
+DATA_SET = "ISIC 2016 Part 3"
 
 
 @dataclass
@@ -45,16 +45,6 @@ class OpenStudy:
     step: str
     run_id: str
     figures: list[str] = field(default_factory=list)
-
-    @property
-    def synthetic(self) -> bool:
-        """Whether the images are drawn; then every figure and page says so."""
-        return self.params.data.source == "synthetic"
-
-    @property
-    def description(self) -> str:
-        """The data in a phrase, for captions."""
-        return SYNTHETIC if self.synthetic else "ISIC 2016 Part 3"
 
     def network(self, name: str) -> Network:
         """Parameters of `resnet50` or `vgg19`."""
@@ -78,15 +68,14 @@ class OpenStudy:
         rows = {
             "study": f"{self.paths.name}: {self.params.data.title}",
             "commit": _describe_commit(),
-            "data": f"{self.description}, {self.open_data().summary}",
+            "data": f"{DATA_SET}, {self.open_data().summary}",
             "run": self.run_id,
             "threads": os.environ.get("THREADS") or f"one per core ({os.cpu_count()})",
             "writes": f"reports/{self.paths.report_dir.relative_to(paths.reports_root()).as_posix()}/",
         }
         rows |= {"note": " ".join(self.params.data.remarks)} if self.params.data.remarks else {}
-        banner = f"> **{SYNTHETIC.capitalize()}**: drawn images. Nothing here is a medical result.\n\n"
         table = "\n".join(f"| **{key}** | {_escape(value)} |" for key, value in rows.items())
-        return Markdown((banner if self.synthetic else "") + "| | |\n|---|---|\n" + table)
+        return Markdown("| | |\n|---|---|\n" + table)
 
     def save_figure(self, fig: Figure, name: str, caption: str, *, shows_images: bool = False) -> Image:
         """Write a figure as PNG and SVG with its caption, and return it for display.
@@ -97,11 +86,9 @@ class OpenStudy:
             caption: what the reader sees and what to look for, one or two sentences.
             shows_images: whether it shows photographs of the data set.
         """
-        if self.synthetic:
-            fig = stamp(fig, SYNTHETIC)
         self.figures += [name] * (name not in self.figures)
         stem = self.paths.figures / f"{self.step}_{name}"
-        metadata = {"Title": name, "Description": caption, "Identifier": self.run_id, "Source": self.description}
+        metadata = {"Title": name, "Description": caption, "Identifier": self.run_id, "Source": DATA_SET}
         png, _svg = save(fig, stem, metadata=metadata)
         alt = getattr(fig, "alt", "") or caption
         sidecar = {
@@ -111,7 +98,6 @@ class OpenStudy:
             "caption": caption,
             "alt": alt,
             "shows_images": shows_images,
-            "synthetic": self.synthetic,
             "run_id": self.run_id,
         }
         write_if_changed(stem.with_suffix(".json"), dump_json(sidecar))

@@ -11,7 +11,7 @@ from lesion_utils.core.paths import Study, project_root
 
 
 def clean_study(study: Study) -> list[str]:
-    """Remove a study's report, and the drawn and decoded images, which are made again from the same bytes.
+    """Remove a study's report, and its decoded images, unless another study shares them: they are decoded again.
 
     Files under version control stay, and so do downloads (`data/isic2016`), the environment and folders outside the
     project. Where there is no git, a report that was never generated here (it came with the project) stays too.
@@ -20,11 +20,34 @@ def clean_study(study: Study) -> list[str]:
         what was removed, relative to the project.
     """
     tracked = _list_tracked()
-    folders = [paths.cache_dir(), paths.synthetic_dir()]
-    if tracked or study.keys.is_dir():  # keys are written by the first run here
-        folders.insert(0, study.report_dir)
-    inside = [p for p in folders if p.is_relative_to(project_root()) and p.is_dir() and not p.is_symlink()]
-    return [folder.relative_to(project_root()).as_posix() for folder in inside if _remove(folder, tracked)]
+    removed = _remove_cache(study)
+    folder = study.report_dir
+    made_here = tracked or study.keys.is_dir()  # keys are written by the first run here
+    if made_here and _is_ours(folder) and folder.is_dir() and _remove(folder, tracked):
+        removed.insert(0, folder)
+    return [path.relative_to(project_root()).as_posix() for path in removed]
+
+
+def _remove_cache(study: Study) -> list[Path]:
+    """Remove the files of decoded images that this study alone uses."""
+    notes = {other: other / study.cache_note.relative_to(study.report_dir) for other in _list_reports()}
+    used = {other: note.read_text(encoding="utf-8").strip() for other, note in notes.items() if note.is_file()}
+    name = used.pop(study.report_dir, "")
+    files = sorted((paths.cache_dir() / "images").glob(f"{name}.*")) if name and name not in used.values() else []
+    removed = [file for file in files if _is_ours(file)]
+    for file in removed:
+        file.unlink()
+    return removed
+
+
+def _list_reports() -> list[Path]:
+    root = paths.reports_root()
+    return [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a path lies in the project, and not behind a link."""
+    return path.is_relative_to(project_root()) and not path.is_symlink()
 
 
 def _list_tracked() -> set[Path]:

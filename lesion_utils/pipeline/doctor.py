@@ -19,6 +19,7 @@ from lesion_utils.config.schema import NETWORKS, StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.errors import LesionError
 from lesion_utils.core.paths import Study, project_root
+from lesion_utils.data.challenge import FOLDERS, LABEL_FILES
 from lesion_utils.pipeline.notebook import KERNEL
 from lesion_utils.provenance import outside
 from lesion_utils.provenance.machine import name_processor
@@ -118,7 +119,7 @@ def check_torch() -> Iterator[Finding]:
         do = "update the NVIDIA driver; until then the processor is used"
         yield Finding("note", "device", "there is an NVIDIA driver, but torch sees no GPU", do)
     else:
-        do = "fine for demo and isic2016_quick; for isic2016 use a machine with a GPU"
+        do = "fine for demo; for isic2016 use a machine with a GPU"
         yield Finding("note", "device", f"{name_processor()}, {os.cpu_count()} cores, no GPU", do)
 
 
@@ -169,10 +170,10 @@ def check_git() -> Finding:
 
 def check_data(params: StudyParams, study: Study) -> Finding:
     """Whether the images are on this machine."""
-    if params.data.source == "synthetic":
-        return Finding("ok", "data", "drawn by the project, nothing to fetch")
+    if params.data.source == "embedded":
+        return Finding("ok", "data", "embedded, nothing to fetch")
     folder = paths.data_dir()
-    missing = [n for n in (*outside.FOLDERS.values(), *outside.LABEL_FILES.values()) if not (folder / n).exists()]
+    missing = [n for n in (*FOLDERS.values(), *LABEL_FILES.values()) if not (folder / n).exists()]
     if not missing:
         return Finding("ok", "data", "the challenge's files are there")
     do = f"make data STUDY={study.name} fetches them (0.8 GB), or set DATA_DIR to a folder that has them"

@@ -111,7 +111,7 @@ def _run_work(study: Study, step: Step, params: StudyParams, run_id: str, *, con
 
         notebook = run_notebook(study, step, params, run_id)
         page = study.html / f"{step.name}.html"
-        write_notebook_page(notebook, page, study=study.name, synthetic=params.data.source == "synthetic")
+        write_notebook_page(notebook, page, study=study.name)
 
 
 @contextmanager

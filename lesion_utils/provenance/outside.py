@@ -13,13 +13,6 @@ from pathlib import Path
 
 from lesion_utils.config.schema import Data, Network
 from lesion_utils.core import paths
-from lesion_utils.provenance.fingerprint import PACKAGE, fingerprint_modules
-
-#: The challenge's own names: per split its folder of images and its file of labels.
-FOLDERS = {"train": "ISBI2016_ISIC_Part3_Training_Data", "test": "ISBI2016_ISIC_Part3_Test_Data"}
-LABEL_FILES = {split: folder.replace("_Data", "_GroundTruth.csv") for split, folder in FOLDERS.items()}
-#: Optional, beside them: sizes and hashes of the originals, where the images are resized copies.
-MANIFEST = "manifest.csv"
 
 #: What a weights file may be called, and its name on the hub.
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -41,36 +34,18 @@ PINNED = {
     ),
 }
 
-#: Rooms whose modules the drawing imports and which draw nothing.
-_DRAW_NOTHING = tuple(f"{PACKAGE}/{room}/" for room in ("core", "config", "provenance"))
 
-
-def source_dir(params: Data) -> Path:
-    """The folder of the study's images: the challenge's, or a drawn one named after what decides its content."""
-    if params.source == "isic2016":
-        return paths.data_dir()
-    return paths.synthetic_dir() / drawing_key(params)
-
-
-def drawing_key(params: Data) -> str:
-    """Name of a drawn data set: a hash of its settings, its seed and the code that draws it."""
-    modules = fingerprint_modules(["data.synthetic"])
-    code = {name: key for name, key in modules.items() if not name.startswith(_DRAW_NOTHING)}
-    settings = [params.synthetic.model_dump(mode="json"), params.seed, code]
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def fingerprint_source(params: Data) -> str:
+def fingerprint_source(params: Data) -> str | None:
     """A hash that changes when the study's images may have changed; takes milliseconds.
 
-    A drawn data set is its settings and its code. The challenge's files are known by name, size and time of their
-    last change; a folder that is not there yet has a fingerprint too.
+    Images and tables below `DATA_DIR` are known by name, size and time of their last change; a folder that is not there
+    yet has a fingerprint too. Embedded images need none: they count with the code that names them.
     """
-    if params.source == "synthetic":
-        return drawing_key(params)
-    folder = paths.data_dir()
-    names = sorted([*FOLDERS.values(), *LABEL_FILES.values(), MANIFEST])
-    entries = [line for name in names for line in _stat_lines(folder / name)]
+    if params.source == "embedded":
+        return None
+    root, suffixes = paths.data_dir(), {".jpg", ".csv"}
+    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
+    entries = [line for folder in folders for line in _stat_lines(folder, suffixes)]
     return hashlib.sha256("\n".join(entries).encode()).hexdigest()[:16]
 
 
@@ -132,16 +107,11 @@ def hub_folder(tag: str) -> Path:
     return hub_cache() / f"models--timm--{tag}"
 
 
-def _stat_lines(path: Path) -> list[str]:
-    """One line per file in a folder, or for the file itself: name, size, time of the last change."""
-    if not path.exists():
-        return [f"{path.name} absent"]
-    if not path.is_dir():
-        return [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}"]
-    with os.scandir(path) as files:
-        return sorted(
-            f"{path.name}/{f.name} {(s := f.stat()).st_size} {s.st_mtime_ns}" for f in files if f.name.endswith(".jpg")
-        )
+def _stat_lines(folder: Path, suffixes: set[str]) -> list[str]:
+    """One line for each file: its folder and name, size, time of the last change."""
+    with os.scandir(folder) as files:
+        wanted = [(f.name, f.stat()) for f in files if Path(f.name).suffix in suffixes]
+    return sorted(f"{folder.name}/{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in wanted)
 
 
 def hub_cache() -> Path:

@@ -133,12 +133,10 @@ def describe_code() -> dict[str, str | None]:
 def describe_data(study: Study, params: StudyParams) -> dict[str, Any]:
     """Where the images come from and what they are, from the manifest that the step `data` wrote."""
     manifest = read_json(study.data / "manifest.json") or {}
-    synthetic = params.data.source == "synthetic"
     return {
         "source": params.data.source,
         "content_hash": manifest.get("content"),
-        "synthetic": synthetic,
-        "description": manifest.get("summary") or ("drawn images" if synthetic else "ISIC 2016 Part 3"),
+        "description": manifest.get("summary") or "ISIC 2016 Part 3",
     }
 
 

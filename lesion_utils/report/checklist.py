@@ -3,7 +3,7 @@
 `checklist.csv` holds the items of CLAIM (2024 update: Tejani et al., Radiology: Artificial Intelligence 6(4), e240300)
 and CLEAR Derm (Daneshjou et al. 2022, JAMA Dermatology 158(1), 90-96) that apply to a study like this one: the item's
 number, what it asks, in our words, and our answer, whose numbers are filled in here. Items about writing a paper are
-left out. `answer_drawn` replaces an answer where the images are drawn.
+left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from IPython.display import Markdown
 
 from lesion_utils.config.schema import PRETRAINED_REGIMES, StudyParams
 from lesion_utils.core.names import REGIME_NAMES, name_model
-from lesion_utils.data.prepare import PreparedData
+from lesion_utils.data.prepared import PreparedData
 from lesion_utils.evaluation.evaluate import label_metric
 
 _SPLITS = {
@@ -39,14 +39,12 @@ def answer_items(params: StudyParams, data: PreparedData, outcome: Mapping[str, 
         `guideline`, `item` (int), `asks` and `answer`, one row per item.
     """
     items = pd.read_csv(Path(__file__).with_name("checklist.csv"), dtype={"item": int}, keep_default_na=False)
-    drawn = (items["answer_drawn"] != "") & (params.data.source == "synthetic")
     facts = {
         **_describe_data(params, data),
         **_describe_networks(params, outcome),
         **_describe_outcome(params, outcome),
     }
-    answers = items["answer"].mask(drawn, items["answer_drawn"]).map(lambda text: text.format_map(facts))
-    return items.assign(answer=answers)[["guideline", "item", "asks", "answer"]]
+    return items.assign(answer=items["answer"].map(lambda text: text.format_map(facts)))
 
 
 def show_items(answers: pd.DataFrame) -> Markdown:

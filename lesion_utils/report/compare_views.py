@@ -48,7 +48,6 @@ def write_comparison(comparison: Comparison, page: Path, *, outputs: bool = Fals
     """
     html = render_page(
         "compare.html.j2",
-        synthetic=comparison.a.synthetic or comparison.b.synthetic,
         a=comparison.a,
         b=comparison.b,
         verdict={"word": comparison.verdict, "tone": TONES.get(comparison.verdict, "warn")},

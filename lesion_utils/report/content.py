@@ -26,7 +26,6 @@ class Figure:
     caption: str
     alt: str
     shows_images: bool
-    synthetic: bool
     png: Path | None
     svg: Path | None
 
@@ -34,11 +33,6 @@ class Figure:
     def file(self) -> Path | None:
         """What a page shows: the PNG, or the SVG where a copy holds only that."""
         return self.png or self.svg
-
-    @property
-    def shows_photographs(self) -> bool:
-        """Whether it shows images of the data set that were not drawn."""
-        return self.shows_images and not self.synthetic
 
 
 @dataclass(frozen=True)
@@ -120,12 +114,6 @@ class Report:
         """The study's conclusions, their numbers formatted by 05_comparison."""
         return self.metrics.get("05_comparison", {}).get("sentences", [])
 
-    @property
-    def synthetic(self) -> bool:
-        """True unless every sign says that the images are real."""
-        signs = [run.get("data", {}).get("synthetic", True) for step, run in self.runs.items() if step != "index"]
-        return any(signs) or not signs
-
     def _sort(self, paths) -> list[Path]:
         """Files in the order in which their steps ran and wrote them."""
         written = [Path(o["path"]).with_suffix("") for run in self.runs.values() for o in run.get("outputs", [])]
@@ -165,7 +153,6 @@ def _read_figure(path: Path) -> Figure:
         caption=record["caption"],
         alt=record.get("alt") or record["caption"],
         shows_images=record.get("shows_images", False),
-        synthetic=record.get("synthetic", True),
         png=png if png.is_file() else None,
         svg=svg if svg.is_file() else None,
     )

@@ -69,13 +69,12 @@ def _collect(report: Report, params: StudyParams, findings: list, published: Col
     parts = [_collect_step(report, step, published) for step in STEPS if step != COMPARISON]
     title = params.data.title
     cited = {find_architecture(getattr(params, slot).backbone) for slot in params.models}
-    cited |= {"timm"} if report.synthetic else {"timm", "isic2016"}
+    cited |= {"timm", "isic2016"}
     date = max((run.get("ended") or "" for run in runs.values()), default="")
     citation = f"{title}. Report of the study “{report.study}”, commit {commit[:10]}{dirty}, {format_date(date)}."
     return {
         "study": report.study,
         "title": title,
-        "synthetic": report.synthetic,
         "remarks": params.data.remarks,
         "headline": report.headline,
         "sentences": report.sentences,
@@ -85,7 +84,7 @@ def _collect(report: Report, params: StudyParams, findings: list, published: Col
         "steps": [_describe_step(report, step, run, published) for step, run in runs.items()],
         "documents": sorted(path.name for path in report.folder.glob("*.md")),
         "is_copy": published is not None,
-        "again": name_command(report.study, synthetic=report.synthetic),
+        "again": name_command(report),
         "data": _list_data(report),
         "environment": _list_environment(runs),
         "packages": _last(runs, "packages") or {},
@@ -94,7 +93,7 @@ def _collect(report: Report, params: StudyParams, findings: list, published: Col
         "findings": [f for f in findings if f.state != "unchanged"],
         "commands": _list_commands(report, commit),
         "promise": PROMISES.get((_last(runs, "determinism") or {}).get("level"), ""),
-        "citation": citation + (" Synthetic data." if report.synthetic else ""),
+        "citation": citation,
         "references": [text for key, text in REFERENCES.items() if key in cited],
     }
 
@@ -132,8 +131,7 @@ def _list_facts(report: Report, runs: dict[str, dict], verdict: dict[str, str], 
 
 
 def _name_data(report: Report) -> str:
-    kind = "synthetic data" if report.synthetic else "ISIC 2016 Part 3"
-    return ": ".join(filter(None, [kind, report.manifest.get("summary")]))
+    return ": ".join(filter(None, ["ISIC 2016 Part 3", report.manifest.get("summary")]))
 
 
 def _name_weights(runs: dict[str, dict]) -> str:
@@ -163,9 +161,10 @@ def _name_warned(determinism: dict) -> str:
     return f"not deterministic: {', '.join(warned)}" if warned else "no operation warned"
 
 
-def name_command(study: str, *, synthetic: bool) -> str:
+def name_command(report: Report) -> str:
     """The command that makes what a copy of a study's report lacks."""
-    return f"make all STUDY={study}" + ("" if synthetic else " DATA_DIR=/path/to/the/images")
+    data = "" if report.manifest.get("source") == "embedded" else "DATA_DIR=/path/to/the/images "
+    return f"{data}make all STUDY={report.study}"
 
 
 def _collect_step(report: Report, step: str, published: Collection[str] | None) -> dict[str, Any]:
@@ -190,16 +189,14 @@ def _show_figure(report: Report, figure: Figure, published: Collection[str] | No
     """A figure's file, words and links; without a file where it is missing, or must not be in a published copy."""
     files = [path for path in (figure.png, figure.svg) if path]
     links = {path.suffix[1:].upper(): path.relative_to(report.folder).as_posix() for path in files}
-    # A drawn image may be in the page without its file; of a real study, what is not published is not shown.
-    if published is not None and not figure.synthetic and not set(links.values()) & set(published):
+    if published is not None and not set(links.values()) & set(published):
         files = []
     return {
         "step": figure.step,
         "caption": figure.caption,
         "alt": figure.alt,
-        "synthetic": figure.synthetic,
         "shows_images": figure.shows_images,
-        "absent": "missing" if figure.file is None and not figure.shows_photographs else "shows photographs",
+        "absent": "missing" if figure.file is None and not figure.shows_images else "shows photographs",
         "file": files[0] if files else None,
         "links": {kind: path for kind, path in links.items() if published is None or path in published},
     }
@@ -250,10 +247,9 @@ def _list_environment(runs: dict[str, dict]) -> list[tuple[str, str]]:
 
 
 def _list_commands(report: Report, commit: str) -> str:
-    data = "" if report.synthetic else "DATA_DIR=/path/to/the/images "
     commands = [
         (f"git checkout {commit}", "the code that made this page"),
-        (f"{data}make all STUDY={report.study}", "what is missing or has changed runs, nothing else"),
+        (name_command(report), "what is missing or has changed runs, nothing else"),
         (f"make verify STUDY={report.study}", "every file against its record"),
         (f"make compare A=reports/{report.study} B=path/of/another/report", "number by number"),
     ]

@@ -19,7 +19,7 @@ from lesion_utils.report.pages import SCRIPT, TEMPLATES, render_page
 SHOWN_TYPES = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
 
 
-def write_notebook_page(notebook: Path, page: Path, *, study: str, synthetic: bool) -> Path:
+def write_notebook_page(notebook: Path, page: Path, *, study: str) -> Path:
     """Write an executed notebook as one HTML file.
 
     Code cells are folded; a button opens them all, and so does an address that ends in `#code`.
@@ -28,7 +28,6 @@ def write_notebook_page(notebook: Path, page: Path, *, study: str, synthetic: bo
         notebook: the executed `.ipynb`.
         page: where the page goes.
         study: the study's name, for the page's title.
-        synthetic: whether the page carries the notice "synthetic data".
 
     Raises:
         RunError: the notebook's file is damaged.
@@ -49,7 +48,6 @@ def write_notebook_page(notebook: Path, page: Path, *, study: str, synthetic: bo
         highlight=style,
         title=_find_title(node) or page.stem,
         study=study,
-        synthetic=synthetic,
     )
     write_if_changed(page, html)
     return page

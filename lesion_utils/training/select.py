@@ -23,7 +23,7 @@ from lesion_utils.core.errors import ParamsError
 from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.names import CLASSIFIER_NAMES, REGIME_NAMES, name_model
 from lesion_utils.core.paths import Study
-from lesion_utils.data.prepare import PreparedData, load_prepared, open_images
+from lesion_utils.data.prepared import PreparedData, load_prepared, open_images
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals
 from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.evaluation.metrics import average_precision, roc_auc

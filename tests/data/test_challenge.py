@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion_utils.core.errors import DataError
-from lesion_utils.data.challenge import CHALLENGE_COUNTS, read_dataset, read_labels, scan_dataset
-from lesion_utils.provenance.outside import FOLDERS, LABEL_FILES
+from lesion_utils.data.challenge import CHALLENGE_COUNTS, FOLDERS, LABEL_FILES, read_dataset, read_labels, scan_dataset
 
 TRAIN = LABEL_FILES["train"]
 
@@ -128,7 +127,7 @@ def test_other_files_are_remarked(root):
     (root / FOLDERS["train"] / "ISIC_0000000_mask.png").touch()
     scan = scan_dataset(root, counts=SMALL)
     assert scan.problems == []
-    assert scan.notes == [f"{FOLDERS['train']}: left aside what is not a .jpg file (1 x .db, 1 x .png)"]
+    assert scan.notes == [f"{FOLDERS['train']}: left aside what is neither .jpg nor .webp (1 x .db, 1 x .png)"]
 
 
 def test_an_empty_folder_names_what_belongs_there(tmp_path):

@@ -35,7 +35,7 @@ def find(tmp_path, files: list[bytes], aspect="squash"):
         "image_id": [f"ISIC_{number:07d}" for number in range(len(files))],
         "split": "train",
         "target": 0,
-        "sha256": [hashlib.sha256(raw).hexdigest() for raw in files],
+        "native_sha256": [hashlib.sha256(raw).hexdigest() for raw in files],
     })
     return find_duplicates(table, np.stack(squares), boxes=boxes, workers=1)
 
@@ -137,7 +137,7 @@ def test_the_challenge_has_its_known_pairs_and_one_more(real_data):
     squares = np.stack([decode_square(path, size=SIZE, aspect="squash") for path in table["path"]])
     hashes = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in table["path"]]
     boxes = [(slice(None), slice(None))] * len(table)
-    found = find_duplicates(table.assign(sha256=hashes), squares, boxes=boxes, workers=1)
+    found = find_duplicates(table.assign(native_sha256=hashes), squares, boxes=boxes, workers=1)
     pairs = zip(found["image_id_a"].str[-7:], found["image_id_b"].str[-7:], found["kind"], strict=True)
     assert {(a, b): kind for a, b, kind in pairs} == {
         ("0000280", "0000279"): "same bytes",

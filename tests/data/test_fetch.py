@@ -16,8 +16,8 @@ from loopback import Site, serve
 
 from lesion_utils.core.errors import DataError
 from lesion_utils.data import challenge
+from lesion_utils.data.challenge import FOLDERS, LABEL_FILES
 from lesion_utils.data.fetch import ADDRESSES, FILES, RemoteFile, ensure_dataset
-from lesion_utils.provenance.outside import FOLDERS, LABEL_FILES
 
 QUICK = {"pause": 0.001, "patience": 2.0}
 BODY = np.random.default_rng(0).bytes(300_000)

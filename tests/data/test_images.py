@@ -114,7 +114,7 @@ def test_a_file_that_changed_meanwhile_is_refused(tmp_path):
 
 def test_all_bad_images_are_named_at_once(tmp_path):
     paths = [write(tmp_path / f"{i}.jpg", raw) for i, raw in enumerate([GOOD, b"", GOOD, b"text"])]
-    table = pd.DataFrame({"path": [*map(str, paths), str(tmp_path / "none.jpg")]})
+    table = pd.DataFrame({"path": [*paths, tmp_path / "none.jpg"]})
     facts, problems = inspect_images(table, workers=2)
     assert len(facts) == 2
     assert [problem.split(":")[0].rpartition("/")[2] for problem in problems] == ["1.jpg", "3.jpg", "none.jpg"]

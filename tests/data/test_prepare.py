@@ -15,14 +15,13 @@ from challenge import SMALL, draw_picture, encode_jpeg, write_challenge
 from PIL import Image
 from sections import data_params
 
-from lesion_utils.config.schema import Synthetic
 from lesion_utils.core import paths
 from lesion_utils.core.errors import DataError
 from lesion_utils.data import challenge as isic
 from lesion_utils.data import prepare
 from lesion_utils.data.images import decode_square
-from lesion_utils.data.prepare import load_prepared, prepare_study, read_label_changes, read_verified
-from lesion_utils.provenance import outside
+from lesion_utils.data.prepare import prepare_study, read_verified
+from lesion_utils.data.prepared import load_prepared, read_label_changes
 
 
 @pytest.fixture
@@ -30,11 +29,18 @@ def places(tmp_path, monkeypatch):
     """Folders of data, cache and reports of this test's own."""
     for variable, name in {"DATA_DIR": "data", "LESION_CACHE": "cache", "REPORTS_DIR": "reports"}.items():
         monkeypatch.setenv(variable, str(tmp_path / name))
-    monkeypatch.setattr(paths, "synthetic_dir", lambda: tmp_path / "synthetic")
     return tmp_path
 
 
 COUNTS = {"train": (12, 8), "test": (6, 4)}
+LEAKS = {"ISIC_0000280", "ISIC_0001184", "ISIC_0001385"}
+PAIRS = {
+    ("ISIC_0000280", "ISIC_0000279"): "same bytes",
+    ("ISIC_0000519", "ISIC_0011295"): "near",
+    ("ISIC_0001184", "ISIC_0001484"): "same bytes",
+    ("ISIC_0001385", "ISIC_0001685"): "same bytes",
+    ("ISIC_0001442", "ISIC_0001742"): "same bytes",
+}
 
 
 def study_params(**changes):
@@ -45,7 +51,7 @@ def study_params(**changes):
 def challenge(places, monkeypatch):
     """A small challenge, prepared: a train and a test image are one, two training images are one in another size."""
     root = write_challenge(places / "data", COUNTS)
-    train, test = (root / folder for folder in outside.FOLDERS.values())
+    train, test = (root / folder for folder in isic.FOLDERS.values())
     (train / "ISIC_0000002.jpg").write_bytes((test / "ISIC_0000021.jpg").read_bytes())
     Image.open(train / "ISIC_0000005.jpg").resize((240, 160)).save(train / "ISIC_0000006.jpg")
     monkeypatch.setattr(prepare, "CHALLENGE_COUNTS", COUNTS)
@@ -57,7 +63,7 @@ def test_the_outputs_say_what_is_in_the_files(challenge, places):
     assert sorted(p.name for p in data.iterdir()) == ["duplicates.csv", "images.csv", "manifest.json", "split.csv"]
     manifest, images = json.loads((data / "manifest.json").read_text()), pd.read_csv(data / "images.csv")
     for row in images.itertuples():
-        raw = (places / "data" / outside.FOLDERS[row.split] / f"{row.image_id}.jpg").read_bytes()
+        raw = (places / "data" / isic.FOLDERS[row.split] / f"{row.image_id}.jpg").read_bytes()
         assert manifest["images"][row.image_id] == row.sha256 == hashlib.sha256(raw).hexdigest()
         assert row.bytes == row.native_bytes == len(raw)
     assert manifest["subsets"]["test"] == {"benign": 6, "malignant": 4}
@@ -92,7 +98,7 @@ def test_pixel_statistics_are_those_of_the_decoded_images(challenge):
 def test_padding_is_not_part_of_the_statistics(places, monkeypatch):
     root = write_challenge(places / "data", COUNTS)
     white = encode_jpeg(Image.new("RGB", (96, 64), "white"))
-    (root / outside.FOLDERS["train"] / "ISIC_0000000.jpg").write_bytes(white)
+    (root / isic.FOLDERS["train"] / "ISIC_0000000.jpg").write_bytes(white)
     monkeypatch.setattr(prepare, "CHALLENGE_COUNTS", COUNTS)
     prepared = prepare_study(paths.Study("t"), study_params(aspect="pad"))
     first = prepared.table.iloc[0]
@@ -112,7 +118,7 @@ def test_preparing_again_changes_no_file(challenge, places):
 
 def test_the_content_hash_follows_bytes_labels_and_split(challenge, places):
     before = challenge.manifest["content"]
-    labels = places / "data" / outside.LABEL_FILES["train"]
+    labels = places / "data" / isic.LABEL_FILES["train"]
     text = labels.read_text()
     swapped = text.replace("0000000,benign", "0000000,malignant").replace("0000019,malignant", "0000019,benign")
     labels.write_text(swapped)
@@ -133,7 +139,7 @@ def test_progress_is_reported_to_the_end(places, monkeypatch):
 
 def test_every_problem_is_in_one_report(places):
     root = write_challenge(places / "data")
-    train, test = (root / folder for folder in outside.FOLDERS.values())
+    train, test = (root / folder for folder in isic.FOLDERS.values())
     (train / "ISIC_0000000.jpg").write_bytes(b"no image")
     (train / "ISIC_0000001.jpg").write_bytes(encode_jpeg(draw_picture(0, width=900, height=40)))
     cut = (test / "ISIC_0000006.jpg").read_bytes()
@@ -154,7 +160,7 @@ def test_every_problem_is_in_one_report(places):
 
 def test_grey_and_cmyk_images_are_converted_and_remarked(places):
     root = write_challenge(places / "data")
-    folder = root / outside.FOLDERS["train"]
+    folder = root / isic.FOLDERS["train"]
     (folder / "ISIC_0000000.jpg").write_bytes(encode_jpeg(draw_picture(0, mode="L")))
     (folder / "ISIC_0000001.jpg").write_bytes(encode_jpeg(draw_picture(0, mode="CMYK")))
     draw_picture(0).save(folder / "ISIC_0000002.jpg", "PNG")
@@ -170,11 +176,13 @@ def test_grey_and_cmyk_images_are_converted_and_remarked(places):
 def test_native_sizes_come_from_the_folders_manifest_and_its_hashes_are_checked(places):
     root = write_challenge(places / "data")
     table, _ = read_verified(root, counts=SMALL)
-    known = table[["image_id", "split", "sha256"]].assign(native_width=4000, native_height=3000, native_bytes=10**6)
-    known.sample(frac=1, random_state=0).to_csv(root / outside.MANIFEST, index=False)
+    known = table[["image_id", "split", "sha256"]].assign(
+        native_width=4000, native_height=3000, native_bytes=10**6, native_sha256="ab"
+    )
+    known.sample(frac=1, random_state=0).to_csv(root / isic.MANIFEST, index=False)
     again, _ = read_verified(root, counts=SMALL)
     assert set(again["native_width"]) == {4000} and set(again["width"]) == {96}
-    (root / outside.FOLDERS["train"] / "ISIC_0000001.jpg").write_bytes(encode_jpeg(draw_picture(77)))
+    (root / isic.FOLDERS["train"] / "ISIC_0000001.jpg").write_bytes(encode_jpeg(draw_picture(77)))
     with pytest.raises(DataError, match=r"1 problem in the data:\n.*0001.jpg: not the file that manifest"):
         read_verified(root, counts=SMALL)
 
@@ -185,16 +193,14 @@ def test_a_study_that_was_not_prepared_says_so(places):
     assert "make all STUDY=mine" in str(caught.value)
 
 
-def test_the_drawn_data_set_is_read_split_and_questioned(places):
-    drawn = Synthetic(train_images=60, test_images=40, prevalence=0.3, overlap=0.5, image_width=96)
-    prepared = prepare_study(paths.Study("t"), study_params(source="synthetic", synthetic=drawn))
-    root = outside.source_dir(data_params(source="synthetic", synthetic=drawn))
-    faults = json.loads((root / "synthetic.json").read_text())["faults"]
-    planted = {tuple(sorted(fault["image_ids"])) for fault in faults if len(fault["image_ids"]) == 2}
-    pairs = prepared.duplicates[["image_id_a", "image_id_b"]].itertuples(index=False)
-    assert planted and {tuple(sorted(pair)) for pair in pairs} == planted
-    assert prepared.label_changes.empty and prepared.manifest["source"] == "synthetic"
-    assert prepared.cache.images.shape == (100, 48, 48, 3)
+def test_the_embedded_images_are_the_whole_challenge_with_its_native_sizes_and_duplicates(places):
+    prepared = prepare_study(paths.Study("t"), study_params(source="embedded"))
+    assert prepared.summary == "1,279 images (900 training, 379 test), resized to at most 256 px"
+    assert prepared.manifest["notes"] == [] and len(prepared.label_changes) == 7
+    assert set(prepared.table["image_id"][prepared.table["subset"] == "left_out"]) == LEAKS
+    assert prepared.duplicates.set_index(["image_id_a", "image_id_b"])["kind"].to_dict() == PAIRS
+    native = prepared.table.set_index("image_id").loc["ISIC_0000000"]
+    assert (native["native_width"], native["native_height"], native["native_bytes"]) == (1022, 767, 50993)
 
 
 def test_the_table_of_label_changes_is_well_formed():
@@ -216,14 +222,6 @@ def test_the_challenge_is_prepared(real_data, places, monkeypatch):
     monkeypatch.setenv("DATA_DIR", str(real_data))
     prepared = prepare_study(paths.Study("t"), study_params())
     assert prepared.summary == "1,279 images (900 training, 379 test), resized to at most 640 px"
-    leaks = set(prepared.table["image_id"][prepared.table["subset"] == "left_out"])
-    assert leaks == {"ISIC_0000280", "ISIC_0001184", "ISIC_0001385"}
-    pairs = prepared.duplicates.set_index(["image_id_a", "image_id_b"])["kind"].to_dict()
-    assert pairs == {
-        ("ISIC_0000280", "ISIC_0000279"): "same bytes",
-        ("ISIC_0000519", "ISIC_0011295"): "near",
-        ("ISIC_0001184", "ISIC_0001484"): "same bytes",
-        ("ISIC_0001385", "ISIC_0001685"): "same bytes",
-        ("ISIC_0001442", "ISIC_0001742"): "same bytes",
-    }
+    assert set(prepared.table["image_id"][prepared.table["subset"] == "left_out"]) == LEAKS
+    assert prepared.duplicates.set_index(["image_id_a", "image_id_b"])["kind"].to_dict() == PAIRS
     assert prepared.manifest["notes"] == [] and Path(prepared.cache.path).parent == places / "cache" / "images"

@@ -88,7 +88,7 @@ def test_the_leaderboard_shows_each_networks_best_classifier_and_how_it_was_chos
     picked = pick_classifiers(ranking, read_choices(tmp_path, COMPARISON.models))
     assert picked["resnet50", "features:knn"] == "best of 2 by cross-validation"
     assert ("resnet50", "features:svm_rbf") not in picked
-    board = tabulate_leaderboard(results, read_published(), controls, official=True, classifiers=picked)
+    board = tabulate_leaderboard(results, read_published(), controls, classifiers=picked)
     own = board.loc[board["group"] == "this study", "name"]
     assert len(own) == len(SKILL) + 2
     assert "ResNet50 features, k nearest neighbours [best of 2 by cross-validation]" in set(own)

@@ -110,7 +110,7 @@ def test_controls_end_with_always_benign(controls, predictions):
 
 
 def test_leaderboard_keeps_the_comparable_apart(results, controls):
-    board = tabulate_leaderboard(results, read_published(), controls, official=True)
+    board = tabulate_leaderboard(results, read_published(), controls)
     assert list(dict.fromkeys(board["group"])) == ["this study", "controls", "published", "not comparable"]
     own = board[board["group"] == "this study"]
     assert len(own) == len(SKILL), "classical classifiers have their own table"
@@ -120,12 +120,6 @@ def test_leaderboard_keeps_the_comparable_apart(results, controls):
     assert published["name"].iloc[0].startswith("Tang")
     assert "Yu Z. et al. 2019 [secondary source]" in set(published["name"])
     assert "Lopez et al. 2017 M3 [balanced 75 + 75 subset]" in set(board["name"])
-
-
-def test_nothing_published_is_comparable_with_other_images(results, controls):
-    board = tabulate_leaderboard(results, read_published(), controls, official=False)
-    assert "published" not in set(board["group"])
-    assert (board["group"] == "not comparable").sum() == len(read_published())
 
 
 def test_combinations_are_rows_of_their_own(scored, combined, controls):
@@ -138,5 +132,5 @@ def test_combinations_are_rows_of_their_own(scored, combined, controls):
     assert (calibration["model"] == COMBINATION).sum() == 4
     blocks = tabulate_blocks(scored, COMPARISON)
     assert {"both", "with an SVM"} <= set(blocks["name"])
-    board = tabulate_leaderboard(combined, read_published(), controls, official=True)
+    board = tabulate_leaderboard(combined, read_published(), controls)
     assert {"both", "with an SVM"} <= set(board.loc[board["group"] == "this study", "name"])

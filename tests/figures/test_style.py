@@ -18,12 +18,12 @@ from PIL import Image
 
 from lesion_utils.core.names import COMBINATION, SeriesName, name_series
 from lesion_utils.figures import papers, style
-from lesion_utils.figures.style import save, stamp
+from lesion_utils.figures.style import save
 
 
 @pytest.mark.parametrize("name", ["roc", "learning curves", "predictions", "colour", "heat map", "gradcam"])
 def test_the_same_input_gives_the_same_bytes(name, tmp_path):
-    fig, again = (stamp(FIGURES[name](), "synthetic data") for _ in range(2))
+    fig, again = (FIGURES[name]() for _ in range(2))
     metadata = {"Title": name, "Description": "dé <&>", "Identifier": "run 7"}
     first = [p.read_bytes() for p in save(fig, tmp_path / "a" / "x.y", metadata=metadata)]
     twice = [p.read_bytes() for p in save(fig, tmp_path / "b", metadata=metadata)]
@@ -66,15 +66,10 @@ def test_an_unknown_metadata_name_is_refused(tmp_path):
         save(FIGURES["confusion"](), tmp_path / "x", metadata={"Colour": "red"})
 
 
-def test_the_last_stamp_holds():
-    fig = stamp(stamp(FIGURES["confusion"](), "one"), "two")
-    assert [t.get_text() for t in fig.texts if t.get_gid() == "stamp"] == ["two"]
-
-
-def test_a_plain_matplotlib_figure_can_be_stamped_and_saved(tmp_path):
+def test_a_plain_matplotlib_figure_can_be_saved(tmp_path):
     fig = Figure()
     fig.subplots().plot([1, 2])
-    png, svg = save(stamp(fig, "synthetic data"), tmp_path / "x", metadata={})
+    png, svg = save(fig, tmp_path / "x", metadata={})
     assert png.stat().st_size > 1000
     assert svg.stat().st_size > 1000
 

@@ -54,7 +54,7 @@ def test_a_first_look_agrees_with_scikit_learn():
     assert look.write("auc").startswith(f"AUC {roc_auc_score(targets, probs):.3f} (")
 
 
-@pytest.mark.parametrize("name", ["demo", "isic2016", "isic2016_640px", "isic2016_quick"])
+@pytest.mark.parametrize("name", ["demo", "isic2016", "isic2016_640px", "isic2016_256px"])
 def test_a_first_look_has_the_intervals_that_the_comparison_states(name):
     params = load_study(params_root() / name).comparison
     rng = np.random.default_rng(1)

@@ -50,7 +50,7 @@ def test_another_backbone_is_called_by_its_name_in_every_table_figure_and_senten
     picked = candidates.pick_classifiers(order, candidates.read_choices(tmp_path, settings.models))
     run = predictions.select_run(scores, model=study.models["vgg19"], regime="scratch")
     controls = tables.tabulate_controls(run.assign(control="size"), settings)
-    board = tables.tabulate_leaderboard(results, published, controls, official=False, classifiers=picked)
+    board = tables.tabulate_leaderboard(results, published, controls, classifiers=picked)
     classifiers = replication.tabulate_classifiers(results, metric="ap")
     regimes = replication.tabulate_regimes(scores, results, published, settings)
     blocks, models = shortcuts.tabulate_blocks(scores, settings), ensembles.collect_ensembles(scores)

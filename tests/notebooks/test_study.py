@@ -26,13 +26,12 @@ def draw():
     return plot_confusion({"a model": np.array([[3, 1], [0, 2]])})
 
 
-def test_a_figure_is_saved_with_its_caption_place_and_stamp(study):
+def test_a_figure_is_saved_with_its_caption_and_place(study):
     study.save_figure(draw(), "first", "The first.")
     shown = study.save_figure(draw(), "second", "The second.", shows_images=True)
     record = json.loads((study.paths.figures / "01_eda_second.json").read_text(encoding="utf-8"))
     assert record["caption"] == "The second."
-    assert (record["place"], record["shows_images"], record["synthetic"], record["run_id"]) == (1, True, True, "a-run")
-    assert "synthetic data" in record["alt"]
+    assert (record["place"], record["shows_images"], record["run_id"]) == (1, True, "a-run")
     assert shown.data == (study.paths.figures / "01_eda_second.png").read_bytes()
 
 

@@ -116,7 +116,7 @@ def test_a_step_that_failed_or_never_ran_is_named(study):
 
 
 def test_figures_of_photographs_are_missing_where_nothing_says_that_they_were_left_out(study):
-    write_fake_report(study, synthetic=False)
+    write_fake_report(study)
     write_index(study)
     (study.figures / "01_eda_examples.png").unlink()
     assert list_bad(study) == {"figures/01_eda_examples.png": "missing"}

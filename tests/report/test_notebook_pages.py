@@ -17,10 +17,10 @@ PIXEL = (
 )
 
 
-def convert(tmp_path, cells, *, synthetic=True) -> str:
+def convert(tmp_path, cells) -> str:
     notebook = tmp_path / "01_eda.ipynb"
     nbformat.write(new_notebook(cells=cells), notebook)
-    return write_notebook_page(notebook, tmp_path / "html" / "x.html", study="demo", synthetic=synthetic).read_text()
+    return write_notebook_page(notebook, tmp_path / "html" / "x.html", study="demo").read_text()
 
 
 def show(data: dict, **metadata) -> nbformat.NotebookNode:
@@ -37,12 +37,7 @@ def test_code_is_folded_and_kept(tmp_path):
 
 def test_the_title_is_the_first_heading(tmp_path):
     page = convert(tmp_path, [new_code_cell("# not this"), new_markdown_cell("# The question\n\n# Another")])
-    assert "<title>The question – demo (synthetic data)</title>" in page
-
-
-def test_the_notice_stands_on_drawn_images_only(tmp_path):
-    assert "Synthetic data. The images" in convert(tmp_path, [new_markdown_cell("# T")])
-    assert "ynthetic" not in convert(tmp_path, [new_markdown_cell("# T")], synthetic=False)
+    assert "<title>The question – demo</title>" in page
 
 
 def test_images_are_inside_and_have_the_text_that_was_given_or_the_heading_above(tmp_path):
@@ -90,4 +85,4 @@ def test_a_damaged_notebook_is_named(tmp_path):
     path = tmp_path / "broken.ipynb"
     path.write_text("{")
     with pytest.raises(RunError, match=r"broken\.ipynb: not readable as a notebook"):
-        write_notebook_page(path, tmp_path / "x.html", study="demo", synthetic=True)
+        write_notebook_page(path, tmp_path / "x.html", study="demo")

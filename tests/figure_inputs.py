@@ -30,7 +30,7 @@ from lesion_utils.figures.images import (
 )
 from lesion_utils.figures.papers import plot_classifier_heatmap, plot_regimes
 from lesion_utils.figures.roc import plot_precision_recall, plot_roc
-from lesion_utils.figures.training import plot_learning_curves
+from lesion_utils.figures.training import plot_learning_curves, plot_learning_rates, plot_overfitting
 
 LONG = "ResNet50 features, gradient boosting with a name that somebody made far too long for any legend"
 NETWORKS = tuple(
@@ -160,6 +160,18 @@ def draw_decision(names):
     return add_keys(pd.DataFrame(rows, columns=["name", "threshold", "net_benefit"]))
 
 
+def draw_rates(layers: list[str]) -> pd.DataFrame:
+    """Learning rates that fall from layer to layer and from step to step; in the first epoch the head alone."""
+    time = np.arange(1, 61) / 10
+    parts = [
+        pd.DataFrame(
+            {"time": time, "layers": name, "learning_rate": 1e-3 * 0.6**k * (1 - time / 7) * ((time > 1) | (k == 0))}
+        )
+        for k, name in reversed(list(enumerate(reversed(layers))))
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
 GRID = np.linspace(0, 1, 21)
 BAND = (GRID, GRID**0.9, GRID**0.3)
 TARGETS, PROBS = draw_scores()
@@ -212,6 +224,9 @@ FIGURES = {
     "learning curves, no numbers": lambda: plot_learning_curves(
         draw_history(["features"], 1, 3).assign(val_loss=np.nan, train_loss=np.nan)
     ),
+    "learning rates": lambda: plot_learning_rates(draw_rates(["stem", *(f"layer {k}" for k in range(16)), "head"])),
+    "learning rates, one course": lambda: plot_learning_rates(draw_rates(["conv1 to head.fc"])),
+    "overfitting": lambda: plot_overfitting([0.9, 0.5, 0.2, 0.01], images=8),
     "confusion": lambda: plot_confusion({"ResNet50": MATRIX}),
     "confusion, five": lambda: plot_confusion(dict.fromkeys((*NETWORKS, LONG), MATRIX)),
     "confusion, an empty row": lambda: plot_confusion({"nothing malignant": np.array([[5, 0], [0, 0]])}),

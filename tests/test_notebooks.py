@@ -10,10 +10,14 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from lesion_utils.notebooks.finetune import show_source
 from lesion_utils.provenance.fingerprint import fingerprint_modules, list_notebook_modules
+from lesion_utils.provenance.steps import STEPS
+from lesion_utils.training import loop
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ["01_eda", "02_augmentation_preview", "03_resnet50_finetune", "04_vgg19_finetune", "05_comparison"]
+TRAINING = NAMES[2:4]
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -22,6 +26,10 @@ def read(name: str) -> nbformat.NotebookNode:
 
 def code_cells(name: str) -> list[nbformat.NotebookNode]:
     return [cell for cell in read(name).cells if cell.cell_type == "code"]
+
+
+def is_parameters(cell: nbformat.NotebookNode) -> bool:
+    return "parameters" in cell.metadata.get("tags", [])
 
 
 def test_the_notebooks_are_these_five():
@@ -41,7 +49,8 @@ def test_it_is_a_valid_notebook_without_outputs(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_begins_as_the_house_does(name):
-    """Title and question, then the one-line parameters cell, then one setup cell that shows the card."""
+    """Title and question, then the parameters cell, then one setup cell that shows the card."""
+    network = STEPS[name].network
     title, *rest = read(name).cells
     assert title.cell_type == "markdown"
     assert title.source.startswith("# ")
@@ -49,8 +58,9 @@ def test_it_begins_as_the_house_does(name):
         assert what in title.source, f"{name}: the first cell says what goes in and out, and how long it takes"
     parameters, setup = [cell for cell in rest if cell.cell_type == "code"][:2]
     assert parameters.metadata.tags == ["parameters"]
-    assert parameters.source == 'params = "../params/demo"'
-    assert f'open_study(params, "{name}")' in setup.source
+    assert parameters.source == 'params = "../params/demo"' + (f'\nnetwork = "{network}"' if network else "")
+    step = "find_training_step(network).name" if network else f'"{name}"'
+    assert f"open_study(params, {step})" in setup.source
     assert setup.source.rstrip().endswith("study.card()")
 
 
@@ -58,7 +68,7 @@ def test_it_begins_as_the_house_does(name):
 def test_every_code_cell_is_introduced_in_prose(name):
     cells = read(name).cells
     for before, cell in pairwise(cells):
-        if cell.cell_type == "code" and not cell.metadata.get("tags"):
+        if cell.cell_type == "code" and not is_parameters(cell):
             assert before.cell_type == "markdown", f"{name}: no prose before {cell.source[:60]!r}"
 
 
@@ -76,33 +86,53 @@ def test_cells_are_short_calls(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_imports_nothing_but_the_package(name):
+    """And timm, where a network is made, in sight of the reader."""
     for cell in code_cells(name):
         for node in ast.walk(ast.parse(cell.source)):
             if isinstance(node, ast.ImportFrom):
                 assert node.module.split(".")[0] == "lesion_utils"
-            assert not isinstance(node, ast.Import), f"{name}: {ast.unparse(node)}"
+            elif isinstance(node, ast.Import):
+                assert ast.unparse(node) == "import timm" and name in TRAINING, f"{name}: {ast.unparse(node)}"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_ends_with_a_summary_whose_numbers_come_from_files(name):
-    *_, heading, summary = read(name).cells
+    *_, heading, summary = [cell for cell in read(name).cells if not cell.source.startswith("## References")]
     assert heading.source.startswith("## ")
     assert "study.say" in summary.source
 
 
-def test_resnet50_and_vgg19_are_trained_by_the_same_code():
-    def neutral(name: str) -> list[str]:
-        swaps = [("03_resnet50_finetune", "STEP"), ("04_vgg19_finetune", "STEP")]
-        swaps += [("resnet50", "network"), ("vgg19", "network"), ("ResNet50", "Network"), ("VGG19", "Network")]
-        sources = []
-        for cell in code_cells(name):
-            source = cell.source
-            for old, new in swaps:
-                source = source.replace(old, new)
-            sources.append(source)
-        return sources
+def test_both_networks_are_trained_by_the_same_bytes():
+    first, second = ([cell for cell in code_cells(name) if not is_parameters(cell)] for name in TRAINING)
+    assert [cell.source for cell in first] == [cell.source for cell in second]
+    assert [cell.metadata for cell in first] == [cell.metadata for cell in second]
 
-    assert neutral("03_resnet50_finetune") == neutral("04_vgg19_finetune")
+
+def test_the_first_of_them_shows_how_a_network_is_fine_tuned():
+    """The words that a PyTorch reader looks for, and the loop itself, open on the page and printed from the package."""
+    cells = read(TRAINING[0]).cells
+    prose = " ".join(cell.source for cell in cells if cell.cell_type == "markdown").lower()
+    for term in ("timm", "optimizer", "learning rate", "cross-entropy", "dropout", "weight decay", "logit"):
+        assert term in prose, term
+    shown = [cell.source for cell in cells if "show-code" in cell.metadata.get("tags", [])]
+    assert any("timm.create_model(" in source for source in shown)
+    assert "finetune.show_source(loop.train_epoch)" in shown
+    printed = show_source(loop.train_epoch).data
+    assert printed.strip("`").removeprefix("python\n") in Path(loop.__file__).read_text(encoding="utf-8")
+    assert "def train_epoch(" in printed and "optimizer.step()" in printed and len(printed.splitlines()) < 50
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_every_work_that_it_leans_on_stands_among_its_references(name):
+    *cells, references = read(name).cells
+    assert references.source.startswith("## References")
+    if name == TRAINING[0]:
+        prose = " ".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        named = set(re.findall(r"([A-Z]\w+) (?:et al\.|and [A-Z]\w+)?,? ?\((?:\w+, )?(\d{4})\)", prose))
+        named |= set(re.findall(r"\(([A-Z]\w+)(?: et al\.| and [A-Z]\w+)?, (\d{4})\)", prose))
+        assert len(named) > 8
+        for author, year in named:
+            assert re.search(rf"- {author} .*\({year}\)", references.source), f"{author} {year}"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,7 +140,7 @@ def test_no_result_is_typed_by_hand(name):
     """Prose holds no decimal fractions, other than the decision threshold of the challenge; results come from files."""
     for cell in read(name).cells:
         if cell.cell_type == "markdown":
-            prose = re.sub(r"arXiv:[\d.]+", "", cell.source)
+            prose = re.sub(r"(arXiv|doi):\S+", "", cell.source)
             typed = set(re.findall(r"(?<![\w.])\d+\.\d+", prose)) - {"0.5"}
             assert not typed, f"{name}: typed numbers {typed} in {cell.source[:80]!r}"
 
@@ -118,4 +148,5 @@ def test_no_result_is_typed_by_hand(name):
 def test_the_comparison_loads_no_network():
     """Everything in 05 comes from the saved predictions."""
     reached = fingerprint_modules(list_notebook_modules(ROOT / "notebooks" / "05_comparison.ipynb"))
-    assert not {"train", "models", "augment", "loop", "inference"} & {name.split(".")[-1] for name in reached}
+    rooms = {Path(name).parts[1] for name in reached}
+    assert "evaluation" in rooms and not {"training", "models"} & rooms

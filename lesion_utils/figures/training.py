@@ -1,9 +1,12 @@
-"""Figures of training: how losses and validation scores moved, epoch by epoch."""
+"""Figures of training: learning rates, losses and validation scores, step by step and epoch by epoch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -12,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from lesion_utils.core.names import REGIME_NAMES
 from lesion_utils.figures.style import (
     DOUBLE,
+    GREY,
     INK,
     LIGHT,
     SINGLE,
@@ -24,6 +28,50 @@ from lesion_utils.figures.style import (
 
 LOSSES = {"train_loss": ("training", "#8a8a8a"), "val_loss": ("validation", "#1f4e79")}
 SCORES = {"val_auc": ("AUC, validation", "#1a7f5a"), "val_ap": ("AP, validation", "#7a3b93")}
+
+
+@house_style
+def plot_learning_rates(rates: pd.DataFrame) -> Plate:
+    """The learning rate of each layer over the epochs, on a logarithmic scale; the input's layers darkest.
+
+    Args:
+        rates: one row per step and per course of the learning rate, from the input to the head: `time` (epochs),
+            `layers` and `learning_rate`, as `optim.tabulate_learning_rates` returns them.
+    """
+    courses = list(dict.fromkeys(rates["layers"]))
+    fig, axes = new_figure(width=SINGLE, height=58)
+    ax = axes[0, 0]
+    shades = dict(zip(courses, colormaps["cividis"](np.linspace(0, 0.85, len(courses))), strict=True))
+    for name in courses:
+        part = rates[(rates["layers"] == name) & (rates["learning_rate"] > 0)]
+        ax.plot(part["time"], part["learning_rate"], color=shades[name])
+    ax.set(xlabel="epoch", ylabel="learning rate", yscale="log", xlim=(0, rates["time"].max()))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    named = courses if len(courses) < 5 else [courses[0], courses[len(courses) // 2], courses[-1]]
+    legend_below(fig, [Line2D([], [], color=shades[name], label=name) for name in named], columns=3)
+    peaks = rates.groupby("layers", sort=False)["learning_rate"].max()
+    told = "; ".join(f"{name} at most {peaks[name]:.1e}" for name in named)
+    note = "a line starts where its layers begin to learn" + ("" if named == courses else "; three of them named")
+    return finish_figure(fig, note=note, alt=f"Learning rates over the epochs: {told}.")
+
+
+@house_style
+def plot_overfitting(losses: Sequence[float], *, images: int) -> Plate:
+    """The loss of a few images that a network learns by heart, step by step.
+
+    Args:
+        losses: cross-entropy before each step.
+        images: how many there are.
+    """
+    fig, axes = new_figure(width=SINGLE, height=46)
+    ax = axes[0, 0]
+    ax.axhline(np.log(2), color=GREY, lw=0.8, ls=(0, (3, 2)))
+    ax.text(1, np.log(2), "guessing", transform=ax.get_yaxis_transform(), ha="right", va="bottom", color=GREY)
+    ax.plot(range(1, len(losses) + 1), losses, color=LOSSES["val_loss"][1], marker=".")
+    ax.set(xlabel="step", ylabel="loss (cross-entropy)", ylim=(0, 1.05 * max(*losses, np.log(2))))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+    told = f"Loss of {images} images over {len(losses)} steps, from {losses[0]:.2f} to {losses[-1]:.2f}."
+    return finish_figure(fig, note=f"{images} images, all in every step", alt=told)
 
 
 @house_style

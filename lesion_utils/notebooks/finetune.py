@@ -1,19 +1,24 @@
-"""What the training notebooks show of their runs: settings, curves, and the scores that they look at closely."""
+"""What the training notebooks show: the network and how it is trained, its curves, and the scores of its runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
+from IPython.display import Markdown
+from torch import nn
 
-from lesion_utils.config.schema import Network
+from lesion_utils.config.schema import Network, StudyParams
 from lesion_utils.core.names import name_series
 from lesion_utils.evaluation.first_look import FirstLook
 from lesion_utils.evaluation.predictions import add_ensembles, select_run
 from lesion_utils.training.fit import read_history
+from lesion_utils.training.task import Images, TrainingTask, choose_regimes
 
 #: From the least to the most pretrained.
 REGIME_ORDER = ("scratch", "features", "finetune")
@@ -29,7 +34,88 @@ class Detail(NamedTuple):
     probs: np.ndarray  # (N,) float in [0, 1]
 
 
-def describe_network(params: Network) -> pd.DataFrame:
+@torch.no_grad()
+def describe_parts(model: nn.Module, image_size: int) -> pd.DataFrame:
+    """A network from top to bottom: what each part is, what an image has become behind it, and its weights.
+
+    Args:
+        model: of timm, in any mode; it is left in evaluation mode.
+        image_size: side of the input, px; a network for one size only is shown at that size.
+    """
+    config = model.pretrained_cfg
+    sides = config["input_size"][1:] if config.get("fixed_input_size") else (image_size, image_size)
+    rows: dict[str, dict[str, Any]] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def keep(part: nn.Module, given: object, output: torch.Tensor) -> None:
+            shape = " × ".join(str(size) for size in output.shape[1:])
+            weights = sum(p.numel() for p in part.parameters())
+            rows[name] = {"part": name, "module": type(part).__name__, "output": shape, "weights": f"{weights:,}"}
+
+        return keep
+
+    hooks = [part.register_forward_hook(note(name)) for name, part in model.named_children()]
+    model.eval()(torch.zeros(1, 3, *sides))
+    for hook in hooks:
+        hook.remove()
+    total = f"{sum(p.numel() for p in model.parameters()):,}"
+    size = f"3 × {sides[0]} × {sides[1]}"
+    first = {"part": "(image)", "module": "", "output": size, "weights": ""}
+    last = {"part": "(all)", "module": type(model).__name__, "output": "1", "weights": total}
+    return pd.DataFrame([first, *rows.values(), last])
+
+
+def choose_task(params: StudyParams, network: str, data: Images) -> TrainingTask:
+    """The run that is taken apart: the most pretrained regime that can be trained here, with its first seed."""
+    settings: Network = getattr(params, network)
+    regimes, _source, _skipped = choose_regimes(settings)
+    return TrainingTask(params, network, regimes[-1], settings.seeds[0], data)
+
+
+def describe_recipe(task: TrainingTask) -> pd.DataFrame:
+    """How a run is trained: what is set, to what, and what for."""
+    settings, regime = task.settings, task.regime_params
+    optim, imbalance = settings.optim, settings.imbalance.method
+    sgd = optim.name == "sgd"
+    named = f"SGD, momentum {optim.momentum:g}" if sgd else f"AdamW, first beta {optim.momentum:g}"
+    rise = f"rises over {optim.warmup_epochs:g} epochs, then " if optim.warmup_epochs else ""
+    batch = f"{settings.batch_size * settings.accumulation} images"
+    batch += f", in {settings.accumulation} parts" if settings.accumulation > 1 else ""
+    rows = [
+        ("loss", "cross-entropy", "−[y log p + (1 − y) log(1 − p)]: sure and wrong costs most"),
+        ("optimizer", named, _WHY_SGD if sgd else _WHY_ADAMW),
+        ("learning rate", f"{regime.lr:g}", f"the last layer's at its peak; {rise}falls along half a cosine"),
+        ("layer decay", f"{regime.layer_decay:g}", "factor on the learning rate from each layer to the one before it"),
+        ("weight decay", f"{optim.weight_decay:g}", "draws weights towards zero; norms and biases are left alone"),
+        ("gradient clipping", f"{optim.clip_norm:g}", "longest gradient: no batch may throw the weights off; 0: off"),
+        ("dropout", f"{settings.drop_rate:g}", "share of features hidden at random, so that none is relied on alone"),
+        ("batch", batch, "for each step of the optimizer"),
+        ("epochs", f"{regime.epochs}", f"passes over the training images; the first {regime.head_epochs} for the head"),
+        ("label smoothing", f"{settings.label_smoothing:g}", "share of each label given to the other class"),
+        ("mixup", f"{settings.mixup:g}", "how strongly pairs of images are blended; 0: never"),
+        ("imbalance", imbalance.replace("_", " "), "what is done about benign images outnumbering malignant ones"),
+        ("averaging", settings.averaging.method, "of the weights over steps or epochs, for evaluation"),
+    ]
+    return pd.DataFrame(rows, columns=["setting", "value", "what for"])
+
+
+_WHY_ADAMW = "each weight's step is scaled by its recent gradients, so that unlike layers share one learning rate"
+_WHY_SGD = "each step follows a running mean of the gradients, as ResNet and VGG were first trained"
+
+
+def write_layers(layers: pd.DataFrame) -> pd.DataFrame:
+    """The table of `optim.describe_layers` as it is read: a dash where a layer never learns."""
+    columns = {"parameters": "{:,}", "learning_rate": "{:.1e}", "weight_decay": "{:g}", "learns_from": "epoch {}"}
+    written = {column: layers[column].map(form.format, na_action="ignore") for column, form in columns.items()}
+    return layers.assign(**written).fillna("–").rename(columns=lambda name: name.replace("_", " "))
+
+
+def show_source(function: Callable[..., Any]) -> Markdown:
+    """A function of the package as it stands there."""
+    return Markdown(f"```python\n{inspect.getsource(function)}```")
+
+
+def describe_regimes(params: Network) -> pd.DataFrame:
     """The settings that differ between regimes, one column per regime."""
     regimes = {name: params.regimes[name].model_dump() for name in REGIME_ORDER if name in params.regimes}
     return pd.DataFrame(regimes).rename_axis("setting").reset_index()

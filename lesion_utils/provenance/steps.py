@@ -99,6 +99,11 @@ STEPS: dict[str, Step] = {
 }
 
 
+def find_training_step(network: str) -> Step:
+    """The step that trains a network, named by the file that describes it: "resnet50" or "vgg19"."""
+    return next(step for step in STEPS.values() if step.network == network)
+
+
 def find_step(name: str) -> Step:
     """The step of that name.
 

@@ -1,0 +1,53 @@
+"""What 03 and 04 show of a network and of how it is trained, against the network and its settings."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from tiny_study import REGIME, make_params
+
+from lesion_utils.notebooks.finetune import choose_task, describe_parts, describe_recipe, write_layers
+from lesion_utils.training.optim import describe_layers
+from lesion_utils.training.task import TrainingTask
+
+
+def make_task(**network: object) -> TrainingTask:
+    return TrainingTask(make_params(**network), "resnet50", "scratch", 1, data=None)
+
+
+@pytest.mark.parametrize(("backbone", "size", "shown"), [("resnet18", 64, 64), ("vit_tiny_patch16_224", 64, 224)])
+def test_the_parts_are_what_the_network_is_made_of(backbone, size, shown):
+    model = timm.create_model(backbone, num_classes=1)
+    parts = describe_parts(model, size)
+    assert parts["output"].iloc[0] == f"3 × {shown} × {shown}"
+    weights = parts["weights"].str.replace(",", "").replace("", "0").astype(int)
+    assert weights.iloc[-1] == sum(p.numel() for p in model.parameters())
+    if backbone == "resnet18":
+        assert parts.set_index("part").loc["layer4", "output"] == "512 × 2 × 2"
+        assert weights.iloc[1:-1].sum() == weights.iloc[-1]
+    assert not any(part._forward_hooks for part in model.children())
+
+
+@pytest.mark.parametrize(("name", "written"), [("adamw", "AdamW"), ("sgd", "SGD, momentum 0.9")])
+def test_the_recipe_is_the_runs_own(name, written):
+    task = make_task(optim={"name": name}, drop_rate=0.25, accumulation=2)
+    recipe = describe_recipe(task).set_index("setting")["value"]
+    assert recipe["optimizer"].startswith(written)
+    assert recipe["dropout"] == "0.25" and recipe["batch"] == "16 images, in 2 parts"
+
+
+def test_the_run_taken_apart_is_the_most_pretrained_that_can_be_trained():
+    both = {"scratch": REGIME, "finetune": REGIME}
+    params = make_params(regimes=both, weights="missing.safetensors", without_weights="skip", seeds=[7, 8])
+    task = choose_task(params, "resnet50", data=None)
+    assert (task.regime, task.seed) == ("scratch", 7), "finetune needs weights, which are missing"
+
+
+def test_a_layer_that_never_learns_has_a_dash():
+    task = make_task(backbone="resnet18", regimes={"scratch": REGIME | {"layer_decay": 0.5}})
+    task.regime_params.__dict__["frozen_layers"] = 2
+    with torch.random.fork_rng():
+        layers = write_layers(describe_layers(timm.create_model("resnet18", num_classes=1), task))
+    assert layers["learns from"].tolist() == ["–"] * 2 + ["epoch 1"] * 8
+    assert layers.iloc[-1].tolist() == ["fc", "513", "1.0e-02", "0.01", "epoch 1"]

@@ -12,6 +12,7 @@ from scipy.special import expit
 from lesion_utils.config.schema import NamedComparison
 from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, select_run
 from lesion_utils.evaluation.ranking import compare_networks
+from lesion_utils.evaluation.shortcuts import Shortcuts, examine
 from lesion_utils.evaluation.tables import tabulate_controls, tabulate_results
 
 #: How far each model and regime separates the classes, in standard deviations of its logits.
@@ -105,10 +106,22 @@ def comparisons(predictions) -> pd.DataFrame:
     return compare_networks(predictions, COMPARISON)
 
 
+def draw_metadata(predictions: pd.DataFrame, *, model: str = "vgg19") -> pd.DataFrame:
+    """Scores of the controls, as `control.predict_from_metadata` returns them."""
+    run = select_run(predictions, model=model, regime="scratch", seed=0)
+    by_id = run.assign(control="id", probability=np.where(run["target"] == 1, 0.4, 0.5))  # worse than chance
+    return pd.concat([by_id, run.assign(control="id, size and bytes")])
+
+
 @pytest.fixture(scope="session")
 def controls(predictions) -> pd.DataFrame:
-    run = select_run(predictions, model="vgg19", regime="scratch", seed=0)
-    return tabulate_controls(run.assign(control="id, size and bytes"), COMPARISON)
+    metadata = draw_metadata(predictions)
+    return tabulate_controls(metadata[metadata["control"] != "id"], COMPARISON)
+
+
+@pytest.fixture(scope="session")
+def seen(scored) -> Shortcuts:
+    return examine(scored, draw_metadata(scored), COMPARISON)
 
 
 def get_row(results: pd.DataFrame, model: str, regime: str, metric: str, seed: str = ENSEMBLE) -> pd.Series:

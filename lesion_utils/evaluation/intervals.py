@@ -28,7 +28,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def draw_weights(targets: ArrayLike, *, draws: int, seed: int) -> NDArray[np.uint16]:
+def draw_weights(targets: ArrayLike, *, draws: int, seed: int, strata: ArrayLike | None = None) -> NDArray[np.uint16]:
     """How often a stratified bootstrap draws each image.
 
     The same labels, draws and seed give the same counts, so two models evaluated with them are compared in pairs.
@@ -37,9 +37,10 @@ def draw_weights(targets: ArrayLike, *, draws: int, seed: int) -> NDArray[np.uin
         targets: (N,) labels, 0 or 1, both present.
         draws: number of resamples.
         seed: of the random stream.
+        strata: (N,) labels of groups, each of which is resampled by itself; one group by default.
 
     Returns:
-        (draws, N) counts; in every row those of each class sum to the size of the class.
+        (draws, N) counts; in every row those of each class (and stratum) sum to its size.
 
     Raises:
         MetricError: a class is missing.
@@ -49,7 +50,9 @@ def draw_weights(targets: ArrayLike, *, draws: int, seed: int) -> NDArray[np.uin
         raise MetricError("labels of one class cannot be drawn by class", expected="at least one image of each class")
     rng = np.random.default_rng(seed)
     weights = np.empty((draws, labels.size), dtype=np.uint16)
-    for member in (~labels, labels):
+    strata = np.zeros(labels.size) if strata is None else np.asarray(strata)
+    groups = [(strata == stratum) & member for stratum in np.unique(strata) for member in (~labels, labels)]
+    for member in filter(np.any, groups):
         size = int(member.sum())
         weights[:, member] = rng.multinomial(size, np.full(size, 1 / size), size=draws)
     return weights

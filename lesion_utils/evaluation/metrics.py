@@ -221,6 +221,33 @@ def average_precision(targets: ArrayLike, probs: ArrayLike) -> float:
     return float(rank_scores(targets, probs).average_precision())
 
 
+def auc_within(
+    targets: ArrayLike, probs: ArrayLike, *, strata: ArrayLike, weights: ArrayLike | None = None
+) -> NDArray[np.float64]:
+    """Area under the ROC curve over the pairs of a malignant and a benign image of one and the same stratum.
+
+    What tells the strata apart cannot help here. It is the mean of the strata's areas, weighted by their pairs.
+
+    Args:
+        targets: (N,) labels, 0 or 1.
+        probs: (N,) scores in [0, 1].
+        strata: (N,) labels of groups.
+        weights: (N,) or (draws, N) weight of each image; 1 by default.
+
+    Returns:
+        a number, or (draws,); NaN where no stratum holds both classes.
+    """
+    labels, scores = check_scores(targets, probs)
+    strata = np.asarray(strata)
+    weights = np.ones(labels.size) if weights is None else np.asarray(weights, dtype=np.float64)
+    pairs = (strata[labels][:, None] == strata[~labels]).astype(np.float64)
+    right = pairs * np.heaviside(scores[labels][:, None] - scores[~labels], 0.5)
+    malignant, benign = weights[..., labels], weights[..., ~labels]
+    total = ((malignant @ pairs) * benign).sum(-1)
+    won = ((malignant @ right) * benign).sum(-1)
+    return np.divide(won, total, out=np.full(np.shape(total), np.nan), where=total > 0)[()]
+
+
 def choose_threshold(targets: ArrayLike, probs: ArrayLike, *, sensitivity: float) -> float:
     """The largest threshold at which at least a given share of the malignant images score above it.
 

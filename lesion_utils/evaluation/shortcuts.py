@@ -1,93 +1,231 @@
-"""Is it skin that a network reads? Ranking within blocks of ids, and with doubtful images left out."""
+"""Is it skin that a network reads? Networks beside controls, within blocks of ids, and without doubtful images.
+
+Blocks of ids follow the contributing clinics, and prevalence follows the clinic, so a model that recognises the clinic
+ranks well without reading a lesion. Within a block it can do so still: ids, sizes and the share of melanomas also run
+in step inside the blocks. So the networks are compared with the controls there too, image by image.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from lesion_utils.config.schema import Comparison
 from lesion_utils.core.names import name_series
 from lesion_utils.evaluation.candidates import find_classical
-from lesion_utils.evaluation.control import id_block
-from lesion_utils.evaluation.intervals import (
-    combine_placements,
-    delong_interval,
-    draw_weights,
-    map_draws,
-    percentile_interval,
-    place_scores,
-)
-from lesion_utils.evaluation.metrics import average_precision, rank_scores, roc_auc
+from lesion_utils.evaluation.control import id_block, id_number
+from lesion_utils.evaluation.intervals import Interval, delong_interval, draw_weights, map_draws, percentile_interval
+from lesion_utils.evaluation.metrics import auc_within, average_precision, rank_scores, roc_auc
+from lesion_utils.evaluation.paired_tests import compare_bootstrap, compare_delong
 from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_runs
 
-#: The row that pools all blocks: pairs of a malignant and a benign image of one and the same block.
-WITHIN = "within blocks"
+#: Rows that pool strata: pairs of a malignant and a benign image of one and the same stratum.
+WITHIN, QUARTERS = "within blocks", "within quarters of blocks"
 ALL = "all images"
 
+#: With fewer images of a class there is no interval: resampling five images says little about a sixth.
+FEWEST = 10
 
-def tabulate_blocks(predictions: pd.DataFrame, params: Comparison) -> pd.DataFrame:
-    """AUC and average precision within each block of ids, where the block itself cannot help.
+#: The controls that stand beside the networks; the `model` of their rows is `CONTROL`, the `regime` what they know.
+COMPARED = ("id", "id, size and bytes")
+CONTROL = "control"
 
-    Blocks of ids follow the contributing clinics, and prevalence follows the clinic, so a model that recognises the
-    clinic ranks well without reading the lesion. Within a block it cannot. The row "within blocks" is the share of
-    malignant and benign pairs from one block that are ranked rightly.
+NO_INTERVAL = Interval(np.nan, np.nan)
+
+#: What a paired difference tells.
+FOUND = ("metric", "a", "b", "difference", "low", "high")
+
+
+class Shortcuts(NamedTuple):
+    """What speaks for skin and what for the clinic."""
+
+    blocks: pd.DataFrame  # from `tabulate_blocks`
+    differences: pd.DataFrame  # from `compare_controls`
+
+    @property
+    def harder(self) -> str:
+        """The control that ranks the test images better within blocks: the one that the headline sets networks against.
+
+        Taken by its test score, which favours the control.
+        """
+        rows = self.blocks[self.blocks["model"] == CONTROL]
+        within = rows[(rows["block"] == WITHIN) & rows["value"].notna()]
+        rows = rows[(rows["block"] == ALL) & (rows["metric"] == "auc")] if within.empty else within
+        return rows.loc[rows["value"].idxmax(), "regime"]
+
+
+class _Scores(NamedTuple):
+    """Everything that scored the test images, in one order of images."""
+
+    targets: NDArray[np.int_]  # (N,)
+    strata: dict[str, NDArray]  # block, and quarter of the block, of each image
+    probs: dict[tuple[str, str], NDArray[np.float64]]  # (model, regime) -> (N,); controls come last
+
+
+class _Within(NamedTuple):
+    """An AUC over the pairs of one stratum, and its bootstrap draws; None with too few images of a class."""
+
+    value: float
+    draws: NDArray[np.float64] | None
+
+
+def examine(predictions: pd.DataFrame, metadata: pd.DataFrame, params: Comparison) -> Shortcuts:
+    """Networks, combinations and controls by block of ids, and the paired differences between them.
+
+    Args:
+        predictions: from `add_ensembles`; networks enter by their mean probability over seeds. Classical classifiers
+            are left out.
+        metadata: columns `control`, `image_id`, `probability`, from `control.predict_from_metadata`.
+        params: draws, seed and confidence.
+    """
+    scores = _collect(predictions[~find_classical(predictions)], metadata)
+    within = _rank_within(scores, params)
+    return Shortcuts(tabulate_blocks(scores, within, params), compare_controls(scores, within, params))
+
+
+def _collect(predictions: pd.DataFrame, metadata: pd.DataFrame) -> _Scores:
+    runs = {run[:2]: test for run, _, test in iterate_runs(predictions) if run[2] == ENSEMBLE}
+    test = next(iter(runs.values()))
+    probs = {run: rows["probability"].to_numpy() for run, rows in runs.items()}
+    for control in COMPARED:
+        known = metadata[metadata["control"] == control].set_index("image_id")["probability"]
+        probs[CONTROL, control] = known.loc[test["image_id"]].to_numpy()
+    strata = {WITHIN: test["image_id"].map(id_block).to_numpy(), QUARTERS: quarter_blocks(test["image_id"])}
+    return _Scores(test["target"].to_numpy(), strata, probs)
+
+
+def quarter_blocks(image_ids: pd.Series) -> NDArray:
+    """(N,) quarter of its block that each image belongs to, by the order of ids: nearer neighbours than a block's."""
+    numbers, blocks = image_ids.map(id_number), image_ids.map(id_block)
+    ranks = numbers.groupby(blocks).rank(method="first") - 1
+    quarters = 4 * ranks // numbers.groupby(blocks).transform("size") + 1
+    return (blocks + ", quarter " + quarters.astype(int).astype(str)).to_numpy()
+
+
+def _rank_within(scores: _Scores, params: Comparison) -> dict[tuple[str, str, str], _Within]:
+    """(stratification, model, regime) -> its AUC. Draws keep each block's images of each class; quarters may vary."""
+    targets, weights = scores.targets, None
+    if _has_interval(targets):
+        blocks = scores.strata[WITHIN]
+        weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed, strata=blocks)
+    found = {}
+    for label, strata in scores.strata.items():
+        for run, probs in scores.probs.items():
+            value, draws = float(auc_within(targets, probs, strata=strata)), None
+            if weights is not None and not np.isnan(value):
+                draws = _draw(lambda w, p=probs, s=strata: auc_within(targets, p, strata=s, weights=w), weights)
+            found[label, *run] = _Within(value, draws)
+    return found
+
+
+def _draw(compute: Callable[[NDArray], NDArray], weights: NDArray) -> NDArray[np.float64]:
+    return map_draws(lambda part: {"": compute(part)}, weights)[""]
+
+
+def _count(targets: NDArray[np.int_]) -> dict[str, int]:
+    return {"images": len(targets), "malignant": int(targets.sum())}
+
+
+def _has_interval(targets: NDArray[np.int_]) -> bool:
+    return bool(min(targets.sum(), (1 - targets).sum()) >= FEWEST)
+
+
+def _describe_run(model: str, regime: str) -> dict[str, str]:
+    name = f"Metadata alone: {regime}" if model == CONTROL else name_series(model, regime)
+    return {"model": model, "regime": regime, "name": name}
+
+
+def tabulate_blocks(
+    scores: _Scores, within: Mapping[tuple[str, str, str], _Within], params: Comparison
+) -> pd.DataFrame:
+    """AUC and average precision on all images and within each block; AUC over the pairs of one stratum.
 
     Returns:
-        one row per block, model and metric ("auc", "ap"), and the rows of all images and (AUC only) within blocks:
-        `block`, `model`, `regime`, `name`, `metric`, `images`, `malignant`, `value`, `low`, `high`; NaN where a block
-        has fewer than two images of a class. Models enter by their mean probability over seeds, with the combinations.
+        one row per block, model and metric ("auc", "ap"), and the rows "within blocks" and "within quarters of blocks"
+        (AUC only): `block`, `model`, `regime`, `name`, `metric`, `images`, `malignant`, `value`, `low`, `high`; the
+        interval is NaN where there are fewer than `FEWEST` images of a class, the value where there is none.
     """
-    rows, weights = [], {}
-    for (model, regime, seed), _, test in iterate_runs(predictions):
-        if seed != ENSEMBLE:
-            continue
-        run = {"model": model, "regime": regime, "name": name_series(model, regime)}
-        blocks = dict(iter(test.groupby(test["image_id"].map(id_block), sort=True)))
-        for label, part in ({ALL: test} | blocks).items():
-            if label not in weights and _is_rankable(part):  # every run scores the same images in the same order
-                weights[label] = draw_weights(part["target"], draws=params.bootstrap_draws, seed=params.seed)
-            rows += [run | row for row in _evaluate_block(part, label, weights.get(label), params.confidence)]
-        rows.append(run | _evaluate_within(list(blocks.values()), params.confidence))
+    blocks = scores.strata[WITHIN]
+    members = {ALL: np.ones(len(blocks), bool)} | {label: blocks == label for label in np.unique(blocks)}
+    rows = [row for label, member in members.items() for row in _evaluate_block(scores, label, member, params)]
+    for (label, *run), (value, draws) in within.items():
+        span = NO_INTERVAL if draws is None else percentile_interval(draws, confidence=params.confidence)
+        rows.append(
+            {"block": label} | _describe_run(*run) | {"metric": "auc"} | _count(scores.targets)
+            | {"value": value} | span._asdict()
+        )  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _is_rankable(part: pd.DataFrame) -> bool:
-    return min(part["target"].sum(), (1 - part["target"]).sum()) >= 2
-
-
 def _evaluate_block(
-    part: pd.DataFrame, label: str, weights: NDArray | None, confidence: float
-) -> list[dict[str, object]]:
-    targets, probs = part["target"], part["probability"]
-    counts = {"block": label, "images": len(part), "malignant": int(targets.sum())}
-    if weights is None:
-        return [counts | {"metric": m, "value": np.nan, "low": np.nan, "high": np.nan} for m in ("auc", "ap")]
-    draws = map_draws(lambda w: {"ap": rank_scores(targets, probs, weights=w).average_precision()}, weights)
-    auc = delong_interval(targets, probs, confidence=confidence)
-    ap = percentile_interval(draws["ap"], confidence=confidence)
-    return [
-        counts | {"metric": "auc", "value": roc_auc(targets, probs), "low": auc.low, "high": auc.high},
-        counts | {"metric": "ap", "value": average_precision(targets, probs), "low": ap.low, "high": ap.high},
-    ]
+    scores: _Scores, label: str, member: NDArray[np.bool_], params: Comparison
+) -> Iterator[dict[str, object]]:
+    targets, confidence, weights = scores.targets[member], params.confidence, None
+    if _has_interval(targets):
+        weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed)
+    for run, everywhere in scores.probs.items():
+        probs = everywhere[member]
+        auc = ap = (np.nan, NO_INTERVAL)
+        if 0 < targets.sum() < len(targets):
+            auc, ap = (roc_auc(targets, probs), NO_INTERVAL), (average_precision(targets, probs), NO_INTERVAL)
+        if weights is not None:
+            draws = _draw(lambda w, p=probs: rank_scores(targets, p, weights=w).average_precision(), weights)
+            auc = auc[0], delong_interval(targets, probs, confidence=confidence)
+            ap = ap[0], percentile_interval(draws, confidence=confidence)
+        for metric, (value, span) in (("auc", auc), ("ap", ap)):
+            counted = {"metric": metric} | _count(targets)
+            yield {"block": label} | _describe_run(*run) | counted | {"value": value} | span._asdict()
 
 
-def _evaluate_within(blocks: list[pd.DataFrame], confidence: float) -> dict[str, object]:
-    """The AUC over pairs of one block: the blocks' AUCs weighted by their pairs, DeLong's variances adding up."""
-    usable = [part for part in blocks if _is_rankable(part)]
-    row = {"block": WITHIN, "metric": "auc", "value": np.nan, "low": np.nan, "high": np.nan}
-    row |= {"images": sum(map(len, usable)), "malignant": int(sum(part["target"].sum() for part in usable))}
-    if not usable:
-        return row
-    estimates = [combine_placements(place_scores(part["target"], part["probability"])) for part in usable]
-    pairs = np.array([part["target"].sum() * (1 - part["target"]).sum() for part in usable])
-    shares = pairs / pairs.sum()
-    value = float(shares @ [e.value for e in estimates])
-    reach = norm.ppf((1 + confidence) / 2) * np.hypot.reduce(shares * [e.error for e in estimates])
-    return row | {"value": value, "low": max(0.0, value - reach), "high": min(1.0, value + reach)}
+def compare_controls(
+    scores: _Scores, within: Mapping[tuple[str, str, str], _Within], params: Comparison
+) -> pd.DataFrame:
+    """Each network and combination minus each control, on the same images.
+
+    On all images DeLong's interval of the AUC and a paired bootstrap of the average precision; within blocks and
+    within their quarters a paired bootstrap of the AUC over pairs of one stratum. They describe: none was declared.
+
+    Returns:
+        one row per model, control, `block` ("all images", "within blocks", "within quarters of blocks") and metric:
+        `model`, `regime`, `name`, `control`, `block`, `metric`, `images`, `malignant`, `a` (the model), `b` (the
+        control), `difference`, `low`, `high`. Empty with fewer than `FEWEST` images of a class.
+    """
+    rows = []
+    for run, probs in scores.probs.items():
+        if run[0] == CONTROL or not _has_interval(scores.targets):
+            continue
+        for control in COMPARED:
+            named = _describe_run(*run) | {"control": control} | _count(scores.targets)
+            rows += [named | row for row in _compare_overall(scores, probs, control, params)]
+            rows += [named | row for row in _compare_within(within, run, control, params)]
+    columns = ["model", "regime", "name", "control", "block", "metric", "images", "malignant"]
+    return pd.DataFrame(rows, columns=[*columns, *FOUND[1:]])
+
+
+def _compare_overall(
+    scores: _Scores, probs: NDArray[np.float64], control: str, params: Comparison
+) -> Iterator[dict[str, object]]:
+    images, confidence = (scores.targets, probs, scores.probs[CONTROL, control]), params.confidence
+    weights = draw_weights(scores.targets, draws=params.bootstrap_draws, seed=params.seed)
+    for test in (
+        compare_delong(*images, confidence=confidence),
+        compare_bootstrap(*images, metric="ap", weights=weights, confidence=confidence),
+    ):
+        yield {"block": ALL} | {name: getattr(test, name) for name in FOUND}
+
+
+def _compare_within(
+    within: Mapping[tuple[str, str, str], _Within], run: tuple[str, str], control: str, params: Comparison
+) -> Iterator[dict[str, object]]:
+    for label in (WITHIN, QUARTERS):
+        (a, draws), (b, others) = within[label, *run], within[label, CONTROL, control]
+        if draws is not None:
+            low, high = percentile_interval(draws - others, confidence=params.confidence)
+            yield {"block": label} | dict(zip(FOUND, ("auc", a, b, a - b, low, high), strict=True))
 
 
 def tabulate_exclusions(

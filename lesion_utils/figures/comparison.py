@@ -144,7 +144,7 @@ def plot_paired_differences(rows: pd.DataFrame) -> Plate:
 
 @house_style
 def plot_scores_by_block(rows: pd.DataFrame, *, metric: str = "auc") -> Plate:
-    """A metric within each block of ids, where the block itself cannot help.
+    """A metric on all images, within each block of ids, and over the pairs of one stratum.
 
     Args:
         rows: one row per (block, name), with `block`, `name`, `model`, `regime`, `images`, `malignant` (counts in
@@ -183,11 +183,11 @@ def plot_scores_by_block(rows: pd.DataFrame, *, metric: str = "auc") -> Plate:
     )
     handles = [Line2D([], [], **style | {"linestyle": ""}, label=name) for name, style in styles.items()]
     chance = Line2D([], [], color=GREY, lw=0.8, ls=(0, (1, 2)), label="chance")
-    legend_below(fig, [*handles, chance], columns=min(4, len(handles) + 1))
+    legend_below(fig, [*handles, chance], columns=min(3, len(handles) + 1))
     return finish_figure(
         fig,
         note=f"bars: intervals; dotted: {'chance' if metric == 'auc' else 'the share of malignant images'}"
-        + ("; no mark: too few images of a class" if rows["value"].isna().any() else ""),
+        + ("; no bar: too few images of a class" if rows["low"].isna().any() else ""),
         alt=f"{label_metric(metric)} within blocks of ids: "
         + "; ".join(f"{r.name} in {r.block} {r.value:.2f}" for r in rows.itertuples() if not np.isnan(r.value)),
     )

@@ -173,6 +173,7 @@ def style_series(names: Sequence[str]) -> dict[str, dict[str, object]]:
         name -> keyword arguments of `Axes.plot`: color, linestyle, marker, markerfacecolor.
     """
     own = [name for name in names if isinstance(name, SeriesName) and name.model not in ("", COMBINATION)]
+    own = [name for name in own if name.regime.partition(":")[0] in REGIME_DASHES]  # not the controls
     places, others = _place_models({name.model for name in own}), sorted(set(names) - set(own))
     styles = {}
     for name in names:

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 
 from lesion_utils.config.schema import NamedComparison
-from lesion_utils.core.names import REGIME_NAMES, name_series
-from lesion_utils.evaluation.candidates import describe_left_out, list_spoken, rank_on_validation
+from lesion_utils.core.names import COMBINATION, REGIME_NAMES, name_series
+from lesion_utils.evaluation.candidates import CLASSICAL, describe_left_out, list_spoken, rank_on_validation
 from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.evaluation.ranking import find_power, state_power, state_primary
+from lesion_utils.evaluation.shortcuts import Shortcuts
 from lesion_utils.evaluation.tables import format_spread, format_value
+from lesion_utils.notebooks.headline import list_headline, list_limits, state_controls
 
 
 class Best(NamedTuple):
@@ -46,6 +48,7 @@ def summarise(
     comparisons: pd.DataFrame,
     params: NamedComparison,
     *,
+    seen: Shortcuts,
     standing: str = "",
 ) -> dict[str, object]:
     """What the prose of 05_comparison prints: every number formatted or ready to be, none typed by hand.
@@ -56,18 +59,20 @@ def summarise(
         seeds: from `tables.summarise_seeds`.
         comparisons: from `compare_networks`.
         params: the declared comparison, confidence, power and combinations.
+        seen: from `shortcuts.examine`.
         standing: from `state_standing`, to be said with the rest.
 
     Returns:
         `images`, `malignant`, `prevalence`, `always_benign_accuracy`, `regimes` (trained), `power` (a sentence),
         `primary` (the tested row or None), `detectable_auc_difference` (None where it cannot be had), `best` (the row
-        that validation puts first, with its AP there, or None), `headline` (rows of `label`,
-        `metric`, `value`, `low`, `high`, `n`) and `sentences`. Ready for JSON.
+        that validation puts first, with its AP there, or None), `headline` (rows, see `headline.list_headline`),
+        `limits` (sentences on what the study does not show) and `sentences`. Ready for JSON.
     """
     test = predictions[predictions["split"] == "test"].drop_duplicates("image_id")
     images, malignant = len(test), int(test["target"].sum())
     smallest, best = find_power(comparisons, params), find_best(predictions, results)
-    primary = comparisons[comparisons["primary"]]
+    primary, lead = comparisons[comparisons["primary"]], _find_lead(best, results, params)
+    shown = list_spoken(results, params) + ([] if best is None else [(best.model, best.regime)])
     baseline = (
         f"The test set holds {images} images, {malignant} of them malignant; calling every image benign is right in "
         f"{100 * (images - malignant) / images:.1f} %, so accuracy is no headline."
@@ -82,7 +87,8 @@ def summarise(
         "primary": None if primary.empty else _read_row(primary.iloc[0]),
         "detectable_auc_difference": None if np.isnan(smallest) else smallest,
         "best": None if best is None else {"name": best.name, "validation_ap": best.validation_ap},
-        "headline": _list_headline(results, primary, params, best, images),
+        "headline": list_headline(results, primary, seen, shown, lead),
+        "limits": list_limits(seen, results, comparisons, params, lead),
         "sentences": [
             state_primary(comparisons, params),
             state_power(comparisons, params),
@@ -95,32 +101,24 @@ def summarise(
     }
 
 
+def state_shortcuts(
+    predictions: pd.DataFrame, results: pd.DataFrame, seen: Shortcuts, params: NamedComparison
+) -> list[str]:
+    """How the row that validation puts first stands to the harder control."""
+    return [state_controls(seen, _find_lead(find_best(predictions, results), results, params))]
+
+
 def _read_row(row: pd.Series) -> dict[str, object]:
     """A row for JSON, which knows no NaN."""
     values = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
     return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in values.items()}
 
 
-def _list_headline(
-    results: pd.DataFrame, primary: pd.DataFrame, params: NamedComparison, best: Best | None, images: int
-) -> list[dict[str, object]]:
-    """AP and AUC of the rows that the prose speaks of and of the best one; the tested difference."""
-    shown = list_spoken(results, params) + ([] if best is None else [(best.model, best.regime)])
-    own = pd.MultiIndex.from_frame(results[["model", "regime"]]).isin(shown)
-    models = results[own & (results["seed"] == ENSEMBLE) & results["metric"].isin(("ap", "auc"))]
-    rows = pd.concat([models, primary.rename(columns={"difference": "value"})])
-    return [
-        {
-            "label": r.name_,
-            "metric": label_metric(r.metric),
-            "value": r.value,
-            "low": r.low,
-            "high": r.high,
-            "n": images,
-            "difference": isinstance(r.test, str),
-        }
-        for r in rows.rename(columns={"name": "name_"}).itertuples()
-    ]
+def _find_lead(best: Best | None, results: pd.DataFrame, params: NamedComparison) -> tuple[str, str]:
+    """The row to set against the controls: what validation puts first, unless it is a classical classifier."""
+    if best is not None and (best.model == COMBINATION or not best.regime.startswith(CLASSICAL)):
+        return best.model, best.regime
+    return list_spoken(results, params)[0]
 
 
 def _describe_models(results: pd.DataFrame, seeds: pd.DataFrame, params: NamedComparison) -> list[str]:

@@ -94,6 +94,15 @@ def test_draws_keep_the_size_of_each_class():
     assert (weights != draw_weights(targets, draws=500, seed=2)).any()
 
 
+def test_strata_are_drawn_each_by_itself():
+    targets, strata = np.array([0, 0, 0, 1, 0, 0, 1, 1]), np.repeat(["a", "b"], 4)
+    weights = draw_weights(targets, draws=50, seed=1, strata=strata)
+    for stratum, target in (("a", 0), ("a", 1), ("b", 0), ("b", 1)):
+        member = (strata == stratum) & (targets == target)
+        assert (weights[:, member].sum(1) == member.sum()).all()
+    assert len(np.unique(weights[:, :3], axis=0)) > 5
+
+
 @pytest.mark.parametrize("targets", [[], [0, 0], [1]])
 def test_one_class_cannot_be_drawn_by_class(targets):
     with pytest.raises(MetricError, match="one class"):

@@ -12,7 +12,6 @@ from lesion_utils.core.errors import DataError
 from lesion_utils.core.names import COMBINATION
 from lesion_utils.evaluation.literature import read_published
 from lesion_utils.evaluation.predictions import ENSEMBLE, select_run
-from lesion_utils.evaluation.shortcuts import tabulate_blocks
 from lesion_utils.evaluation.tables import (
     format_value,
     summarise_seeds,
@@ -122,7 +121,7 @@ def test_leaderboard_keeps_the_comparable_apart(results, controls):
     assert "Lopez et al. 2017 M3 [balanced 75 + 75 subset]" in set(board["name"])
 
 
-def test_combinations_are_rows_of_their_own(scored, combined, controls):
+def test_combinations_are_rows_of_their_own(scored, combined, controls, seen):
     rows = combined[combined["model"] == COMBINATION]
     assert set(rows["name"]) == {"both", "with an SVM"} and set(rows["seed"]) == {ENSEMBLE}
     run = select_run(scored, model=COMBINATION, regime="both")
@@ -130,7 +129,6 @@ def test_combinations_are_rows_of_their_own(scored, combined, controls):
     assert get_row(combined, COMBINATION, "both", "ap")["value"] == pytest.approx(expected)
     calibration = tabulate_calibration(scored, COMPARISON)
     assert (calibration["model"] == COMBINATION).sum() == 4
-    blocks = tabulate_blocks(scored, COMPARISON)
-    assert {"both", "with an SVM"} <= set(blocks["name"])
+    assert {"both", "with an SVM"} <= set(seen.blocks["name"]) & set(seen.differences["name"])
     board = tabulate_leaderboard(combined, read_published(), controls)
     assert {"both", "with an SVM"} <= set(board.loc[board["group"] == "this study", "name"])

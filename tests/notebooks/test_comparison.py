@@ -22,7 +22,7 @@ from lesion_utils.notebooks.comparison import find_best, state_standing, summari
 from lesion_utils.notebooks.ensembles import write_submissions
 
 
-def test_what_cannot_be_compared_is_said(predictions, results):
+def test_what_cannot_be_compared_is_said(predictions, results, seen):
     alone = predictions[(predictions["model"] == "resnet50") | (predictions["regime"] == "scratch")]
     rows = compare_networks(alone, COMPARISON)
     assert set(rows["regime"]) == {"scratch"} and not rows["primary"].any()
@@ -30,11 +30,13 @@ def test_what_cannot_be_compared_is_said(predictions, results):
     assert "nothing can be said" in state_power(rows, COMPARISON)
     empty = compare_networks(predictions[predictions["model"] == "vgg19"], COMPARISON)
     assert empty.empty and np.isnan(find_power(empty, COMPARISON))
-    summary = summarise(alone, results, summarise_seeds(results), rows, COMPARISON)
+    summary = summarise(alone, results, summarise_seeds(results), rows, COMPARISON, seen=seen)
     assert summary["primary"] is None and summary["detectable_auc_difference"] is None
-    assert [row["label"] for row in summary["headline"]] == ["ResNet50, fine-tuned"] * 2 + ["VGG19, fine-tuned"] * 2
+    assert not any("ResNet50 − VGG19" in row["label"] for row in summary["headline"])
     below = results[results["regime"] == "scratch"]
-    standing = summarise(alone, results, summarise_seeds(results), rows, COMPARISON, standing="Below the best.")
+    standing = summarise(
+        alone, results, summarise_seeds(results), rows, COMPARISON, seen=seen, standing="Below the best."
+    )
     assert set(standing["sentences"]) - set(summary["sentences"]) == {"Below the best."}
     assert list_spoken(below, COMPARISON) == [("resnet50", "scratch"), ("vgg19", "scratch")]
     unequal = results[(results["regime"] == "scratch") | (results["model"] == "resnet50")]
@@ -44,8 +46,8 @@ def test_what_cannot_be_compared_is_said(predictions, results):
     dump_json(summary)
 
 
-def test_the_summary_is_json_and_its_numbers_are_the_tables(predictions, results, comparisons):
-    summary = summarise(predictions, results, summarise_seeds(results), comparisons, COMPARISON)
+def test_the_summary_is_json_and_its_numbers_are_the_tables(predictions, results, comparisons, seen):
+    summary = summarise(predictions, results, summarise_seeds(results), comparisons, COMPARISON, seen=seen)
     dump_json(summary)
     assert (summary["images"], summary["malignant"]) == (120, 24)
     assert summary["always_benign_accuracy"] == pytest.approx(0.8)
@@ -53,14 +55,35 @@ def test_the_summary_is_json_and_its_numbers_are_the_tables(predictions, results
     assert "80.0 %" in summary["sentences"][-1]
     ap = get_row(results, "vgg19", "finetune", "ap")
     assert any(f"{ap['value']:.3f} ({ap['low']:.3f} to {ap['high']:.3f})" in s for s in summary["sentences"])
-    assert [row["label"] for row in summary["headline"]] == [
-        "ResNet50, fine-tuned", "ResNet50, fine-tuned", "VGG19, fine-tuned", "VGG19, fine-tuned",
-        "ResNet50 − VGG19, fine-tuned",
+    network, control = "ResNet50, fine-tuned", "Metadata alone: id, size and bytes"
+    scores = ["average precision", "AUC"]
+    difference, at = f"{network} − m{control[1:]}", "threshold from validation"
+    assert [(row["label"], row["metric"], row["n"]) for row in summary["headline"]] == [
+        *((name, metric, 120) for name in (network, "VGG19, fine-tuned", control, difference) for metric in scores),
+        *((name, "AUC within blocks", 120) for name in (network, control, difference)),
+        (network, f"sensitivity, {at}", 24), (network, f"specificity, {at}", 96),
+        ("ResNet50 − VGG19, fine-tuned", "AUC", 120),
     ]  # fmt: skip
-    assert all(row["low"] <= row["value"] <= row["high"] and row["n"] == 120 for row in summary["headline"])
+    assert all(row["low"] <= row["value"] <= row["high"] for row in summary["headline"])
+    assert [row["difference"] for row in summary["headline"]] == [" − " in row["label"] for row in summary["headline"]]
 
 
-def test_the_best_row_is_chosen_by_validation_and_not_by_the_test(predictions, scored, combined, comparisons):
+def test_the_limits_say_what_is_missed_and_what_the_control_reaches(predictions, results, comparisons, seen):
+    summary = summarise(predictions, results, summarise_seeds(results), comparisons, COMPARISON, seen=seen)
+    said = "\n".join(summary["limits"])
+    run = select_run(predictions, model="resnet50", regime="finetune")
+    malignant = run.loc[run["target"] == 1, "probability"]
+    threshold = get_row(results, "resnet50", "finetune", "auc")["threshold"]
+    missed, at_half = (malignant <= threshold).sum(), (malignant <= 0.5).sum()
+    assert missed != at_half
+    assert f"{missed} of 24 malignant lesions are missed there, {at_half} at 0.5" in said
+    for row in summary["headline"][6:8]:
+        numbers = f"{row['value']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        assert f"{row['metric']} {numbers.replace('-', '−')}" in said
+    assert all(word in said for word in ("one archive", "patient", "120 images, 24 of them malignant"))
+
+
+def test_the_best_row_is_chosen_by_validation_and_not_by_the_test(predictions, scored, combined, comparisons, seen):
     ranking = rank_on_validation(scored)
     assert len(ranking) == len(SKILL | CLASSICAL) + 2 and ranking["ap"].is_monotonic_decreasing
     run = select_run(predictions, model="vgg19", regime="features", split="val")
@@ -78,6 +101,7 @@ def test_the_best_row_is_chosen_by_validation_and_not_by_the_test(predictions, s
         summarise_seeds(combined),
         comparisons,
         COMPARISON.model_copy(update={"combinations": [list(map("/".join, members)) for members in COMBINED.values()]}),
+        seen=seen,
     )
     assert [row["label"] for row in summary["headline"]].count(poor) == 2
     assert any(f"put first \u201c{poor}\u201d" in sentence for sentence in summary["sentences"])
@@ -102,8 +126,8 @@ def test_the_standing_says_by_how_much(scored, combined):
     assert ("within" in sentence) == (row["low"] <= 0.718 <= row["high"])
 
 
-def test_the_summary_gives_a_single_networks_scores_with_their_spread(predictions, results, comparisons):
-    summary = summarise(predictions, results, summarise_seeds(results), comparisons, COMPARISON)
+def test_the_summary_gives_a_single_networks_scores_with_their_spread(predictions, results, comparisons, seen):
+    summary = summarise(predictions, results, summarise_seeds(results), comparisons, COMPARISON, seen=seen)
     values = [get_row(results, "resnet50", "finetune", "ap", seed)["value"] for seed in ("0", "1")]
     expected = f"a single network (mean of 2 seeds): AP {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
     assert sum(expected in sentence for sentence in summary["sentences"]) == 1
@@ -118,11 +142,11 @@ def test_entries_are_written_for_networks_and_combinations(scored, tmp_path):
     np.testing.assert_allclose(entry["malignant"], run["probability"])
 
 
-def test_one_seed_says_that_spread_is_unknown():
+def test_one_seed_says_that_spread_is_unknown(seen):
     predictions = add_ensembles(draw_predictions(seeds=1))
     results = tabulate_results(predictions, COMPARISON)
     seeds = summarise_seeds(results)
     assert seeds["sd"].isna().all()
-    summary = summarise(predictions, results, seeds, compare_networks(predictions, COMPARISON), COMPARISON)
+    summary = summarise(predictions, results, seeds, compare_networks(predictions, COMPARISON), COMPARISON, seen=seen)
     assert sum("one seed" in sentence for sentence in summary["sentences"]) == 2
     dump_json(summary)

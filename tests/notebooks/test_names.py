@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from drawn_predictions import CLASSICAL, COMPARISON, SKILL, draw_predictions
+from drawn_predictions import CLASSICAL, COMPARISON, SKILL, draw_metadata, draw_predictions
 from tiny_study import make_params
 
 from lesion_utils.config.schema import StudyParams
@@ -53,9 +53,10 @@ def test_another_backbone_is_called_by_its_name_in_every_table_figure_and_senten
     board = tables.tabulate_leaderboard(results, published, controls, classifiers=picked)
     classifiers = replication.tabulate_classifiers(results, metric="ap")
     regimes = replication.tabulate_regimes(scores, results, published, settings)
-    blocks, models = shortcuts.tabulate_blocks(scores, settings), ensembles.collect_ensembles(scores)
+    seen = shortcuts.examine(scores, draw_metadata(scores, model=study.models["vgg19"]), settings)
+    blocks, models = seen.blocks, ensembles.collect_ensembles(scores)
     seeds = tables.summarise_seeds(results)
-    said = comparison.summarise(scores, results, seeds, comparisons, settings)
+    said = comparison.summarise(scores, results, seeds, comparisons, settings, seen=seen)
     exclusions = shortcuts.tabulate_exclusions(scores, settings, exclusions={"one": ["ISIC_0000000"]})
     networks = checklist._describe_networks(study, said | {"regimes": ["scratch"]})
     figures = {
@@ -71,6 +72,7 @@ def test_another_backbone_is_called_by_its_name_in_every_table_figure_and_senten
     frames = {
         "results": results, "seeds": seeds, "order": order, "paired": comparisons, "regimes": regimes,
         "calibration": tables.tabulate_calibration(scores, settings), "exclusions": exclusions, "blocks": blocks,
+        "differences to controls": seen.differences,
         "board": board[board["group"] == "this study"],
     }  # fmt: skip
     texts |= {name: frame.to_csv() for name, frame in frames.items()}

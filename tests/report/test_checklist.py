@@ -29,11 +29,11 @@ DATA = SimpleNamespace(
 
 
 @pytest.fixture(scope="module")
-def outcome():
+def outcome(seen):
     predictions = add_ensembles(draw_predictions())
     results = tabulate_results(predictions, COMPARISON)
     compared = compare_networks(predictions, COMPARISON)
-    return summarise(predictions, results, summarise_seeds(results), compared, COMPARISON)
+    return summarise(predictions, results, summarise_seeds(results), compared, COMPARISON, seen=seen)
 
 
 @pytest.fixture(scope="module", params=["demo", "isic2016"])

@@ -103,7 +103,10 @@ def decode_square(path: File, *, size: int, aspect: Aspect, sha256: str | None =
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height, px, once the image is turned as its EXIF orientation says."""
-    lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    try:  # a PNG is decoded for it: its note may follow the pixels
+        lies_on_its_side = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"does not decode: {error}") from error
     return image.size[::-1] if lies_on_its_side else image.size
 
 

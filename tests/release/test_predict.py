@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,20 @@ def test_an_unusual_image_is_read_rightly_or_refused_with_its_reason(tmp_path, n
         assert expected in square
     else:
         assert np.abs(square.reshape(-1, 3).mean(0) - expected).max() < 6
+
+
+@pytest.mark.parametrize("aspect", ["squash", "crop", "pad"])
+def test_a_photograph_held_upright_is_scored_as_it_is_seen(tmp_path, network, aspect):
+    """A telephone stores it lying on its side, with a note (EXIF orientation 6) to turn it."""
+    upright = Image.fromarray(np.repeat(np.repeat(DATA.images[0], 3, axis=0), 2, axis=1))
+    upright.save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    network = replace(network, aspect=aspect)
+    assert np.array_equal(
+        decode_image(tmp_path / "turned.png", network), decode_image(tmp_path / "upright.png", network)
+    )
 
 
 def test_a_folder_without_readable_images_is_an_error(tmp_path, network):

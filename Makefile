@@ -70,10 +70,10 @@ plan: | $(ENV)  ## time and memory of each step, from earlier runs
 doctor: | $(ENV)  ## what is missing, and what to do about it
 	@$(LESION) doctor $(STUDY)
 
-verify: | $(ENV)  ## every file of the report against its record; runs nothing again
+verify: | $(ENV)  ## every file of the report, and of its copy in docs/, against its record; runs nothing again
 	@$(LESION) verify $(STUDY)
 
-publish: | $(ENV)  ## of a finished report, the part that is committed: no photographs, no large files
+publish: | $(ENV)  ## a finished report copied to docs/<study>/, which is committed and served
 	@$(LESION) publish $(STUDY)
 
 compare: | $(ENV)  ## two reports, number by number: A=reports/x B=reports/y [OUTPUTS=1]
@@ -142,7 +142,7 @@ reference: | $(ENV)  ## params/README.md from the schema
 box: | $(ENV)  ## the archive of embedded images, from the challenge's files in DATA_DIR
 	@$(LESION) box
 
-readme: | $(ENV)  ## the README's results from the reports
+readme: | $(ENV)  ## the README's results from the published copies in docs/
 	@$(LESION) readme
 
 lock: | $(ENV)  ## requirements.lock from pyproject.toml

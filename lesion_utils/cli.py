@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lesion_utils.core.errors import LesionError
-from lesion_utils.core.paths import Study, project_root, reports_root
+from lesion_utils.core.paths import Study, docs_root, project_root, reports_root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,14 +52,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         add("why", tell_why, "say what would run, and why"),
         add("plan", tell_plan, "say how long it takes"),
         add("doctor", examine, "say what is missing"),
-        add("verify", verify, "check every file of the report against its record"),
+        add("verify", verify, "check every file of the report against its record, and of its published copy"),
         add("clean", clean, "remove what was generated"),
         add("select", select, "compare settings on the training images"),
-        add("publish", publish, "make the part of a report that is committed"),
+        add("publish", publish, "copy a finished report to docs/"),
     ):
         verb.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
-    block = add("readme", write_readme, "write the README's results from the reports")
-    block.add_argument("study", nargs="?", help="one study's block (default: each whose report is there)")
+    add("readme", write_readme, "write the README's results from the published copies")
     add("box", write_box, "write the archive of embedded images from the challenge's files in DATA_DIR")
     add("reference", write_reference, "write params/README.md from the schema")
     both = add("compare", compare, "compare two reports, number by number")
@@ -78,10 +77,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def write_readme(options: argparse.Namespace) -> None:
-    from lesion_utils.core.paths import project_root
     from lesion_utils.report.readme import update_readme
 
-    update_readme(project_root() / "README.md", Study(options.study) if options.study else None)
+    update_readme(project_root() / "README.md")
 
 
 def write_reference(options: argparse.Namespace) -> None:
@@ -155,9 +153,13 @@ def select(options: argparse.Namespace) -> None:
 def verify(options: argparse.Namespace) -> int:
     from lesion_utils.provenance import verify
 
-    findings = verify.verify_study(Study(options.study))
-    print(verify.describe_findings(findings, study=options.study))
-    return int(not all(finding.is_clean for finding in findings))
+    study, copy = Study(options.study), docs_root() / options.study
+    checks = {True: verify.verify_copy(copy)} if copy.is_dir() else {}
+    if study.report_dir.is_dir() or not checks:
+        checks[False] = verify.verify_study(study)
+    for is_copy, findings in checks.items():
+        print(verify.describe_findings(findings, study=study.name, copy=is_copy))
+    return int(not all(finding.is_clean for findings in checks.values() for finding in findings))
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -174,7 +176,9 @@ def publish(options: argparse.Namespace) -> None:
     from lesion_utils.report import publish
 
     study = Study(options.study)
-    print(publish.describe_copy(publish.publish_study(study, load_study(study.params_dir))))
+    folder = publish.publish_study(study, load_study(study.params_dir)).relative_to(project_root())
+    write_readme(options)
+    print(f"{folder}/index.html\nnext: git add docs README.md, and commit it")
 
 
 def clean(options: argparse.Namespace) -> None:

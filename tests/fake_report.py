@@ -26,7 +26,6 @@ from lesion_utils.core.paths import Study
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.steps import STEPS
 from lesion_utils.provenance.verify import seal_record
-from lesion_utils.report import readme
 from lesion_utils.report.index import build_site
 from lesion_utils.report.notebook_pages import write_notebook_page
 
@@ -63,7 +62,7 @@ def copy_fake_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def use_project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the package take `folder` for the project."""
-    for module in (paths, steps, readme):
+    for module in (paths, steps):
         monkeypatch.setattr(module, "project_root", lambda: folder)
     monkeypatch.delenv("REPORTS_DIR", raising=False)
 

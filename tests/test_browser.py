@@ -5,19 +5,18 @@ Needs Chromium (Debian's package `chromium`, or CHROMIUM=/path/to/it); skipped, 
 
 from __future__ import annotations
 
+import functools
 import http.server
 import itertools
 import json
 import os
 import shutil
-import tempfile
 import threading
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
-from fake_report import copy_fake_project, write_fake_report, write_index
+from fake_report import copy_fake_project
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from lesion_utils.config.load import load_study
@@ -75,35 +74,38 @@ def chromium():
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory) -> Path:
-    """`reports/` with two studies and the page that compares them."""
+def project(tmp_path_factory) -> Path:
+    """A project with a published study, and the page that compares two reports."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        folder = copy_fake_project(tmp_path_factory.mktemp("browser"), monkeypatch) / "reports"
-        write_comparison(compare_reports(folder / "demo", folder / "other"), folder / "compare.html")
-        write_copy(folder, monkeypatch)
+        folder = copy_fake_project(tmp_path_factory.mktemp("browser"), monkeypatch)
+        reports, study = folder / "reports", Study("demo")
+        write_comparison(compare_reports(reports / "demo", reports / "other"), reports / "compare.html")
+        publish_study(study, load_study(study.params_dir))
         yield folder
 
 
-def write_copy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`copy/`: what a clone has of a report on photographs that was published."""
-    with tempfile.TemporaryDirectory() as elsewhere:
-        copy_fake_project(Path(elsewhere), monkeypatch)
-        study = Study("demo")
-        write_fake_report(study)
-        write_index(study)
-        listed = publish_study(study, load_study(study.params_dir)).published
-        for name in [*(item.path for item in listed), "published.json"]:
-            (folder / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(study.report_dir / name, folder / "copy" / name)
+@pytest.fixture(scope="module")
+def address(project) -> str:
+    """Where the project's parent folder is served: its pages lie under a sub-path, as on a forge."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=project.parent))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/{project.name}/"
+    server.shutdown()
+    server.server_close()
 
 
-PAGES = ("demo/index.html", "demo/html/03_resnet50_finetune.html", "compare.html", "copy/index.html")
+PAGES = ("docs/index.html", "docs/demo/index.html", "docs/demo/html/03_resnet50_finetune.html", "reports/compare.html")
 
 
 class Visit:
     """A page, and what it said and asked for while it opened."""
 
-    def __init__(self, chromium, path: Path, *, anchor: str = "", **settings):
+    def __init__(self, chromium, url: str, **settings):
         self.page = chromium.new_page(**settings)
         self.complaints: list[str] = []
         self.requests: list[str] = []
@@ -111,11 +113,8 @@ class Visit:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri() + anchor)
+        self.page.goto(url)
         self.page.wait_for_load_state("networkidle")
-
-    def outside(self) -> list[str]:
-        return [url for url in self.requests if urlsplit(url).scheme not in ("file", "data")]
 
     def __enter__(self) -> Visit:
         return self
@@ -126,34 +125,35 @@ class Visit:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", PAGES)
-def test_it_opens_without_complaint_or_request_and_fits_the_screen(chromium, reports, name, width):
-    with Visit(chromium, reports / name, viewport={"width": width, "height": 800}) as visit:
+def test_it_opens_without_complaint_or_request_and_fits_the_screen(chromium, address, name, width):
+    with Visit(chromium, address + name, viewport={"width": width, "height": 800}) as visit:
         assert visit.complaints == []
-        assert visit.outside() == []
-        assert visit.requests == [(reports / name).as_uri(), *[u for u in visit.requests if u.startswith("data:")]]
+        assert [url for url in visit.requests if not url.startswith("data:")] == [address + name]
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width, "it scrolls sideways"
         broken = "[...document.images].filter((i) => !i.complete || !i.naturalWidth).map((i) => i.alt)"
         assert visit.page.evaluate(broken) == []
-        assert visit.page.locator("img").count() > 0
+
+
+def test_every_link_of_what_is_published_leads_somewhere_under_a_sub_path(chromium, address):
+    waiting, seen = [address + PAGES[0]], {}
+    while waiting:
+        url = waiting.pop()
+        with Visit(chromium, url) as visit:
+            seen[url] = set(visit.page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)"))
+            found = set(visit.page.evaluate("[...document.querySelectorAll('a[href]')].map((a) => a.href)"))
+            for link in found:
+                target, _, anchor = link.partition("#")
+                assert target.startswith(f"{address}docs/"), f"{link} leaves what is published"
+                assert visit.page.request.get(target).ok, link
+                assert target != url or anchor in seen[url] | {""}, link
+                if target.endswith(".html") and target not in {*seen, *waiting}:
+                    waiting.append(target)
+    assert len(seen) == 7, "the list of studies, a study's page and its five notebooks"
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_link_leads_somewhere(chromium, reports, name):
-    with Visit(chromium, reports / name) as visit:
-        addresses = visit.page.evaluate("[...document.querySelectorAll('a[href]')].map((a) => a.href)")
-        assert addresses
-        for address in addresses:
-            parts = urlsplit(address)
-            target = Path(unquote(parts.path))
-            assert parts.scheme == "file", f"{address} leaves the report"
-            assert target.is_file(), address
-            if parts.fragment and target == reports / name:
-                assert visit.page.locator(f"[id='{parts.fragment}']").count() == 1, address
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_it_can_be_read_by_keyboard_and_screen_reader(chromium, reports, name):
-    with Visit(chromium, reports / name) as visit:
+def test_it_can_be_read_by_keyboard_and_screen_reader(chromium, address, name):
+    with Visit(chromium, address + name) as visit:
         page = visit.page
         assert page.locator("html").get_attribute("lang") == "en"
         assert page.locator("main").count() == page.locator("header").count() == page.locator("h1").count() == 1
@@ -170,23 +170,23 @@ def test_it_can_be_read_by_keyboard_and_screen_reader(chromium, reports, name):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
-def test_text_stands_out_from_its_background(chromium, reports, name, scheme):
+def test_text_stands_out_from_its_background(chromium, address, name, scheme):
     """WCAG 2.2, 1.4.3: a contrast of at least 4.5 to 1."""
-    with Visit(chromium, reports / name, color_scheme=scheme) as visit:
+    with Visit(chromium, address + name, color_scheme=scheme) as visit:
         visit.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
         assert visit.page.evaluate(CONTRAST) == []
 
 
-def test_code_shows_on_request_and_at_the_address_with_code(chromium, reports):
-    path = reports / PAGES[1]
+def test_code_shows_on_request_and_at_the_address_with_code(chromium, address):
+    url = address + PAGES[2]
     shown = "document.querySelectorAll('details.code[open]').length"
-    with Visit(chromium, path) as visit:
+    with Visit(chromium, url) as visit:
         assert visit.page.evaluate(shown) == 0
         visit.page.get_by_role("button", name="Show code").click()
         assert visit.page.evaluate(shown) == 2
         visit.page.get_by_role("button", name="Show code").click()
         assert visit.page.evaluate(shown) == 0
-    with Visit(chromium, path, anchor="#code") as visit:
+    with Visit(chromium, url + "#code") as visit:
         assert visit.page.evaluate(shown) == 2
         assert visit.complaints == []
 
@@ -214,15 +214,15 @@ def test_a_hostile_output_reaches_nobody(chromium, tmp_path):
     cells = [new_markdown_cell("# T <img src=x alt=x onerror=alert(3)>"), new_code_cell("show()", outputs=[output])]
     nbformat.write(new_notebook(cells=cells), tmp_path / "x.ipynb")
     page = write_notebook_page(tmp_path / "x.ipynb", tmp_path / "x.html", study="demo")
-    with Visit(chromium, page) as visit:
+    with Visit(chromium, page.as_uri()) as visit:
         assert not {"1", "2", "3"} & set(visit.complaints), "a script ran"
     server.shutdown()
     server.server_close()
     assert heard == []
 
 
-def test_printed_it_is_paper(chromium, reports):
-    with Visit(chromium, reports / PAGES[0], color_scheme="dark") as visit:
+def test_printed_it_is_paper(chromium, address):
+    with Visit(chromium, address + PAGES[1], color_scheme="dark") as visit:
         visit.page.emulate_media(media="print")
         assert not visit.page.locator("nav").is_visible()
         assert visit.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
@@ -231,10 +231,11 @@ def test_printed_it_is_paper(chromium, reports):
         assert len(visit.page.pdf(format="A4")) > 10_000
 
 
-def test_a_very_long_word_does_not_widen_the_page(chromium, reports):
+def test_a_very_long_word_does_not_widen_the_page(chromium, project):
+    reports = project / "reports"
     study = reports / "other"
     sidecar = study / "figures" / "01_eda_curve.json"
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"caption": "x" * 300}))
     page = write_comparison(compare_reports(reports / "demo", study), reports / "long.html")
-    with Visit(chromium, page, viewport={"width": 360, "height": 800}) as visit:
+    with Visit(chromium, page.as_uri(), viewport={"width": 360, "height": 800}) as visit:
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= 360

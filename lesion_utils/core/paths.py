@@ -44,6 +44,11 @@ def reports_root() -> Path:
     return _from_environment("REPORTS_DIR") or project_root() / "reports"
 
 
+def docs_root() -> Path:
+    """The published copies of reports, one folder per study; under version control."""
+    return project_root() / "docs"
+
+
 def list_studies() -> list[str]:
     """Names of the studies that exist, sorted."""
     return sorted(p.name for p in params_root().iterdir() if (p / "data.yaml").is_file())

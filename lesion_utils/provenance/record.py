@@ -25,7 +25,7 @@ from lesion_utils.core.git import run_git
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.provenance.fingerprint import digest_bytes, digest_file
 from lesion_utils.provenance.machine import name_processor
-from lesion_utils.provenance.steps import Step, load_record
+from lesion_utils.provenance.steps import Step
 from lesion_utils.provenance.verify import seal_record
 
 SCHEMA_VERSION = 1
@@ -202,31 +202,6 @@ def scrub_paths(text: str) -> str:
 def _is_own(name: str, path: Path) -> bool:
     """Folders of the project itself are told by their relative path."""
     return name != "." and path.is_relative_to(project_root())
-
-
-def renew_record(study: Study, step: Step, rendered: Iterable[Path], **changes: Any) -> dict[str, Any]:
-    """Seal a step's record again after some of its files were rendered again; everything else in it stays.
-
-    Args:
-        study: whose record it is.
-        step: a step that succeeded.
-        rendered: the files whose hashes are other now.
-        changes: fields that change.
-
-    Returns:
-        the record as written.
-    """
-    record = load_record(study, step) or {}
-    new = {path.relative_to(study.report_dir).as_posix(): path for path in rendered}
-    outputs = [_describe_new(output["path"], new.get(output["path"])) or output for output in record["outputs"]]
-    moment = _format_time(datetime.now(UTC))
-    sealed = seal_record({**record, **changes, "outputs": outputs, "rendered": moment})
-    write_atomic(study.runs / step.name / "run.json", dump_json(sealed))
-    return sealed
-
-
-def _describe_new(name: str, path: Path | None) -> dict[str, Any] | None:
-    return path and {"path": name, "sha256": digest_file(path), "bytes": path.stat().st_size}
 
 
 def _describe_output(study: Study, path: Path) -> dict[str, Any]:

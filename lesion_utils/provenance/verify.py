@@ -1,7 +1,7 @@
 """Is a report what its records say? Every file against its recorded hash, every step against its present inputs.
 
 Nothing runs again. A record (`run.json`) is sealed with a hash of itself, and lists the hash of every file of its step.
-So is `published.json`, which `make publish` writes: in a copy, what it names as left out may be absent, nothing else.
+A published copy is a part of a report, and is checked against the list that `make publish` wrote beside it.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any
 
 from lesion_utils.config.load import load_study
 from lesion_utils.config.schema import StudyParams
+from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import dump_json
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.fingerprint import digest_bytes, digest_file
 from lesion_utils.provenance.steps import STEPS, Reason, Step
 
-#: What can be said of a file, best first; the first two are clean.
-STATES = ("unchanged", "left out", "stale", "not recorded", "missing", "failed", "changed by hand")
-CLEAN = STATES[:2]
+#: What can be said of a file, best first; only the first is clean.
+STATES = ("unchanged", "stale", "not recorded", "missing", "failed", "changed by hand")
 
 #: Files of a report that steps write and that no one else should.
 _WATCHED = ("data/*", "figures/*", "metrics/*", "predictions/*", "notebooks/*", "html/*", "*.html")
 
-#: What `make publish` says of a report: the files of the published copy, and those left out of it.
-PUBLISHED = "published.json"
+#: The list of a published copy's files, as `sha256sum` writes it.
+SUMS = "SHA256SUMS"
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,15 @@ class Finding:
 
     @property
     def is_clean(self) -> bool:
-        return self.state in CLEAN
+        return self.state == STATES[0]
 
 
-def verify_study(study: Study, *, skip: Collection[str] = (), whole: bool = False) -> list[Finding]:
+def verify_study(study: Study, *, skip: Collection[str] = ()) -> list[Finding]:
     """Check every file of a study's report; takes as long as reading the files.
 
     Args:
         study: whose report is checked.
         skip: names of steps to leave out; the index page leaves itself out while it is made.
-        whole: whether every file has to be here, whatever `published.json` says.
 
     Returns:
         one finding per file, clean ones included, in the order of the steps.
@@ -62,17 +61,43 @@ def verify_study(study: Study, *, skip: Collection[str] = (), whole: bool = Fals
     """
     params = load_study(study.params_dir)
     checked = [step for step in STEPS.values() if step.name not in skip]
-    copy, problem = (None, "") if whole else _read_copy(study)
-    absent = {item["path"]: item for item in copy["left_out"]} if copy else {}
-    findings = [finding for step in checked for finding in _verify_step(study, step, params, absent)]
-    if problem:
-        findings.append(Finding(PUBLISHED, "", "changed by hand", problem))
-    elif copy:
-        findings = _verify_copy(study, copy, {finding.path: finding for finding in findings})
+    findings = [finding for step in checked for finding in _verify_step(study, step, params)]
     strays = _find_strays(study, {finding.path for finding in findings}, skip)
     return findings + [
         Finding(path, _find_owner(path), "not recorded", "no run that ended well made it") for path in strays
     ]
+
+
+def verify_copy(folder: Path) -> list[Finding]:
+    """Check every file of a published copy against the list that lies beside it.
+
+    Args:
+        folder: `docs/<study>`.
+
+    Returns:
+        one finding per file, listed or not.
+
+    Raises:
+        RunError: there is no list, or it is not one.
+    """
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        listed = {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError) as error:
+        do = f"run: make publish STUDY={folder.name}"
+        raise RunError(f"not readable as a list of files ({error})", where=folder / SUMS, do=do) from None
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {SUMS}
+    return [_verify_listed(folder, path, listed.get(path)) for path in sorted(there | set(listed))]
+
+
+def _verify_listed(folder: Path, path: str, digest: str | None) -> Finding:
+    if digest is None:
+        return Finding(path, "", "not recorded", f"{SUMS} does not list it")
+    if not (folder / path).is_file():
+        return Finding(path, "", "missing", f"{SUMS} lists it, but it is not there")
+    if digest_file(folder / path) != digest:
+        return Finding(path, "", "changed by hand", f"its content is not the one that {SUMS} lists")
+    return Finding(path, "", "unchanged")
 
 
 def seal_record(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,25 +111,31 @@ def describe_verdict(findings: Collection[Finding]) -> dict[str, str]:
     tally = Counter(finding.state for finding in findings)
     counts = ", ".join(f"{tally[state]} {state}" for state in STATES if tally[state]) or "nothing to check"
     worst = max((STATES.index(state) for state in tally), default=STATES.index("missing"))
-    if worst < len(CLEAN):
+    if worst == 0:
         headline, tone = "unchanged", "good"
-        here = "Every file that is here" if tally["left out"] else "Every file"
-        sentence = f"{here} is the one its record describes, and every step's inputs are unchanged ({counts})."
+        sentence = f"Every file is the one its record describes, and every step's inputs are unchanged ({counts})."
     else:
         headline, tone = STATES[worst], "warn" if STATES[worst] == "stale" else "bad"
         sentence = f"Not everything here agrees with its record and with its inputs as they are now ({counts})."
-    here = [finding for finding in findings if finding.state != "left out"]
-    files = f"{sum(finding.is_clean for finding in here)} of {len(here)} files"
+    files = f"{sum(finding.is_clean for finding in findings)} of {len(findings)} files"
     return {"headline": headline, "tone": tone, "files": files, "counts": counts, "sentence": sentence}
 
 
-def describe_findings(findings: Collection[Finding], *, study: str) -> str:
-    """What is not clean, one line per file or per step, and the verdict, for a terminal."""
+def describe_findings(findings: Collection[Finding], *, study: str, copy: bool = False) -> str:
+    """What is not clean, one line per file or per step, and the verdict, for a terminal.
+
+    Args:
+        findings: of the study's report, or of its published copy.
+        study: its name.
+        copy: whether it is the copy.
+    """
     lines = [f"  {state:<16} {what:<44} {why}".rstrip() for state, what, why in _group(findings)]
     verdict = describe_verdict(findings)
     if lines:
-        lines.append(f"  do next          make why STUDY={study}, then make all STUDY={study}")
-    return "\n".join([f"reports/{study}: {verdict['headline']} ({verdict['counts']})", *lines])
+        do = f"make publish STUDY={study}" if copy else f"make why STUDY={study}, then make all STUDY={study}"
+        lines.append(f"  do next          {do}")
+    folder = "docs" if copy else "reports"
+    return "\n".join([f"{folder}/{study}: {verdict['headline']} ({verdict['counts']})", *lines])
 
 
 def _group(findings: Collection[Finding]) -> list[tuple[str, str, str]]:
@@ -120,7 +151,7 @@ def _group(findings: Collection[Finding]) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _verify_step(study: Study, step: Step, params: StudyParams, absent: Mapping[str, Any]) -> Iterator[Finding]:
+def _verify_step(study: Study, step: Step, params: StudyParams) -> Iterator[Finding]:
     path = f"runs/{step.name}/run.json"
     record, problem = _read_record(study.report_dir / path)
     if record is None:
@@ -135,7 +166,7 @@ def _verify_step(study: Study, step: Step, params: StudyParams, absent: Mapping[
     if not problem and record["status"] == "ok":
         yield Finding(path, step.name, "stale" if reasons else "unchanged", reasons)
     for output in record["outputs"]:
-        yield _verify_output(study, step, output, reasons, absent)
+        yield _verify_output(study, step, output, reasons)
 
 
 def _read_record(path: Path) -> tuple[dict[str, Any] | None, str]:
@@ -152,48 +183,13 @@ def _read_record(path: Path) -> tuple[dict[str, Any] | None, str]:
     return record, "" if intact else "the record is not as it was written"
 
 
-def _verify_output(
-    study: Study, step: Step, output: Mapping[str, Any], reasons: str, absent: Mapping[str, Any]
-) -> Finding:
+def _verify_output(study: Study, step: Step, output: Mapping[str, Any], reasons: str) -> Finding:
     path = study.report_dir / output["path"]
     if not path.is_file():
-        item = absent.get(output["path"])
-        if item and item["sha256"] == output["sha256"]:
-            return Finding(output["path"], step.name, "left out", item["reason"])
         return Finding(output["path"], step.name, "missing", "recorded, but not there")
     if digest_file(path) != output["sha256"]:
         return Finding(output["path"], step.name, "changed by hand", "its content is not the one recorded")
     return Finding(output["path"], step.name, "stale" if reasons else "unchanged", reasons)
-
-
-def _read_copy(study: Study) -> tuple[dict[str, Any] | None, str]:
-    """What `published.json` says, and what is wrong with it; neither where the report was not published."""
-    path = study.report_dir / PUBLISHED
-    if not path.is_file():
-        return None, ""
-    try:
-        copy, text = json.loads(path.read_bytes()), path.read_bytes()
-        _ = [(i["path"], i["sha256"]) for i in copy["files"]], [i["reason"] for i in copy["left_out"]]
-        intact = dump_json(seal_record(copy)).encode() == text
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None, "it cannot be read"
-    return (copy, "") if intact else (None, "it is not as it was written")
-
-
-def _verify_copy(study: Study, copy: Mapping[str, Any], found: dict[str, Finding]) -> list[Finding]:
-    """Findings with those of the published files that no step recorded: records, histories and the list itself."""
-    for item in copy["files"]:
-        path, name = study.report_dir / item["path"], item["path"]
-        recorded = found.get(name)
-        if not path.is_file():
-            found[name] = recorded or Finding(name, "", "missing", "published, but not there")
-        elif digest_file(path) == item["sha256"]:
-            found[name] = recorded or Finding(name, "", "unchanged")
-        elif recorded is None:
-            found[name] = Finding(name, "", "changed by hand", "its content is not the one published")
-        elif recorded.is_clean:
-            found[name] = Finding(name, recorded.step, "stale", "made again since it was published: make publish")
-    return [*found.values(), Finding(PUBLISHED, "", "unchanged")]
 
 
 def _list_reasons(study: Study, step: Step, params: StudyParams, record: Mapping[str, Any]) -> list[Reason]:

@@ -57,6 +57,11 @@ class Report:
     def study(self) -> str:
         return self.folder.name
 
+    @property
+    def title(self) -> str:
+        """The study's title, from the record of its data."""
+        return self.runs.get("data", {}).get("params", {}).get("data", {}).get("title") or self.study
+
     @cached_property
     def runs(self) -> dict[str, dict[str, Any]]:
         """Each step's `run.json` by the step's name: the data first, the index last."""
@@ -113,6 +118,11 @@ class Report:
     def sentences(self) -> list[str]:
         """The study's conclusions, their numbers formatted by 05_comparison."""
         return self.metrics.get("05_comparison", {}).get("sentences", [])
+
+    @property
+    def limits(self) -> list[str]:
+        """What the study does not show, in sentences of 05_comparison."""
+        return self.metrics.get("05_comparison", {}).get("limits", [])
 
     def _sort(self, paths) -> list[Path]:
         """Files in the order in which their steps ran and wrote them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from lesion_utils.core.files import dump_json, write_if_changed
 from lesion_utils.core.names import find_architecture
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance.steps import STEPS
-from lesion_utils.provenance.verify import PUBLISHED, describe_verdict, verify_study
+from lesion_utils.provenance.verify import describe_verdict, verify_study
 from lesion_utils.report.content import Figure, Report
 from lesion_utils.report.pages import describe_value, format_bytes, format_date, format_duration, render_page
 
@@ -37,36 +37,36 @@ def build_site(
     params: StudyParams,
     *,
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
-    published: Collection[str] | None = None,
+    folder: Path | None = None,
+    photographs: bool = True,
 ) -> Path:
-    """Write `reports/<study>/index.html`. What was published before is another page, so its list goes.
+    """Write a report's `index.html`.
 
     Args:
-        study: whose report folder is read and written.
+        study: whose report folder is read.
         params: the study's parameters.
         on_progress: told what is done, and how much of how much.
-        published: paths of the files that a published copy holds; the page then links to nothing else, and shows no
-            photograph. None for the page that stands beside the whole report.
+        folder: where the page goes; the report's own folder by default.
+        photographs: whether the page may show images of the data set.
 
     Returns:
         the page's path.
     """
     report = Report(study.report_dir)
-    (study.report_dir / PUBLISHED).unlink(missing_ok=True)
     on_progress("checking every file", 0, 0)
     findings = verify_study(study, skip=("index",))
-    page = render_page("report.html.j2", **_collect(report, params, findings, published))
-    path = study.report_dir / "index.html"
+    page = render_page("report.html.j2", **_collect(report, params, findings, photographs))
+    path = (folder or study.report_dir) / "index.html"
     write_if_changed(path, page)
     return path
 
 
-def _collect(report: Report, params: StudyParams, findings: list, published: Collection[str] | None) -> dict[str, Any]:
+def _collect(report: Report, params: StudyParams, findings: list, photographs: bool) -> dict[str, Any]:
     """Everything that the template shows."""
     runs = {step: run for step, run in report.runs.items() if step != "index"}
     verdict = describe_verdict(findings)
     commit, dirty = _name_commit(runs)
-    parts = [_collect_step(report, step, published) for step in STEPS if step != COMPARISON]
+    parts = [_collect_step(report, step, photographs) for step in STEPS if step != COMPARISON]
     title = params.data.title
     cited = {find_architecture(getattr(params, slot).backbone) for slot in params.models}
     cited |= {"timm", "isic2016"}
@@ -78,12 +78,12 @@ def _collect(report: Report, params: StudyParams, findings: list, published: Col
         "remarks": params.data.remarks,
         "headline": report.headline,
         "sentences": report.sentences,
+        "limits": report.limits,
         "facts": _list_facts(report, runs, verdict, date),
-        "comparison": _collect_step(report, COMPARISON, published),
+        "comparison": _collect_step(report, COMPARISON, photographs),
         "parts": [part for part in parts if part["figures"] or part["tables"]],
-        "steps": [_describe_step(report, step, run, published) for step, run in runs.items()],
+        "steps": [_describe_step(report, step, run) for step, run in runs.items()],
         "documents": sorted(path.name for path in report.folder.glob("*.md")),
-        "is_copy": published is not None,
         "again": name_command(report),
         "data": _list_data(report),
         "environment": _list_environment(runs),
@@ -167,7 +167,7 @@ def name_command(report: Report) -> str:
     return f"{data}make all STUDY={report.study}"
 
 
-def _collect_step(report: Report, step: str, published: Collection[str] | None) -> dict[str, Any]:
+def _collect_step(report: Report, step: str, photographs: bool) -> dict[str, Any]:
     """A step's figures and tables."""
     tables = [
         {
@@ -181,49 +181,42 @@ def _collect_step(report: Report, step: str, published: Collection[str] | None) 
         if table.step == step
     ]
     title = report.runs.get(step, {}).get("title") or step
-    figures = [_show_figure(report, figure, published) for figure in report.figures if figure.step == step]
+    figures = [_show_figure(report, figure, photographs) for figure in report.figures if figure.step == step]
     return {"step": step, "title": title, "figures": figures, "tables": tables}
 
 
-def _show_figure(report: Report, figure: Figure, published: Collection[str] | None) -> dict[str, Any]:
-    """A figure's file, words and links; without a file where it is missing, or must not be in a published copy."""
-    files = [path for path in (figure.png, figure.svg) if path]
-    links = {path.suffix[1:].upper(): path.relative_to(report.folder).as_posix() for path in files}
-    if published is not None and not set(links.values()) & set(published):
-        files = []
+def _show_figure(report: Report, figure: Figure, photographs: bool) -> dict[str, Any]:
+    """A figure's file, words and link: a chart as SVG, to be drawn large; a photograph is in the page already."""
+    allowed = photographs or not figure.shows_images
+    link = figure.svg if figure.svg and not figure.shows_images else None
     return {
         "step": figure.step,
         "caption": figure.caption,
         "alt": figure.alt,
         "shows_images": figure.shows_images,
         "absent": "missing" if figure.file is None and not figure.shows_images else "shows photographs",
-        "file": files[0] if files else None,
-        "links": {kind: path for kind, path in links.items() if published is None or path in published},
+        "file": figure.file if allowed else None,
+        "link": link and link.relative_to(report.folder).as_posix(),
     }
 
 
-def _describe_step(report: Report, step: str, run: dict[str, Any], published: Collection[str] | None) -> dict[str, Any]:
-    """One row of the table of notebooks, with links to what is there; what a copy leaves out is named without one."""
-    logs = sorted(p for p in (report.folder / "runs" / step).iterdir() if p.suffix in {".log", ".jsonl", ".txt"})
-    targets = [
-        ("page", f"html/{step}.html", ""),
-        ("with code", f"html/{step}.html", "#code"),
-        ("notebook", f"notebooks/{step}.ipynb", ""),
-        ("metrics", f"metrics/{step}.json", ""),
-        ("params", f"runs/{step}/params.json", ""),
-        ("run.json", f"runs/{step}/run.json", ""),
-        *(("log" if len(logs) == 1 else log.name, f"runs/{step}/{log.name}", "") for log in logs),
-    ]
-    there = [target for target in targets if (report.folder / target[1]).is_file()]
+def _describe_step(report: Report, step: str, run: dict[str, Any]) -> dict[str, Any]:
+    """One row of the table of notebooks, with links to what is there."""
+    logs = sorted(p.name for p in (report.folder / "runs" / step).glob("*.jsonl"))
+    targets = {
+        "page": f"html/{step}.html",
+        "with code": f"html/{step}.html#code",
+        "metrics": f"metrics/{step}.json",
+        "params": f"runs/{step}/params.json",
+        "run.json": f"runs/{step}/run.json",
+        **{"log" if len(logs) == 1 else name: f"runs/{step}/{name}" for name in logs},
+    }
     return {
         "title": run.get("title") or step,
         "status": run.get("status", "unknown"),
         "seconds": report.count_seconds(step),
         "memory": run.get("peak_memory_bytes"),
-        "links": [
-            {"text": text, "address": path + anchor if published is None or path in published else ""}
-            for text, path, anchor in there
-        ],
+        "links": {k: v for k, v in targets.items() if (report.folder / v.partition("#")[0]).is_file()},
     }
 
 

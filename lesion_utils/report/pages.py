@@ -23,7 +23,8 @@ SCREEN_SCALE = 1.4
 #: The one script there is: opens every code cell of a notebook's page, on request or when the address ends in #code.
 SCRIPT = """
 const cells = document.querySelectorAll("details.code"), button = document.getElementById("show-code");
-const show = (open) => { cells.forEach((c) => { c.open = open; }); button.setAttribute("aria-pressed", open); };
+const isShown = (cell) => cell.classList.contains("shown");
+const show = (open) => { cells.forEach((c) => { c.open = open || isShown(c); }); button.setAttribute("aria-pressed", open); };
 button.hidden = cells.length === 0;
 button.addEventListener("click", () => show(button.getAttribute("aria-pressed") !== "true"));
 if (location.hash === "#code") show(true);
@@ -107,29 +108,29 @@ def describe_value(value: Any) -> str:
     return "none" if value is None else f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
 
 
-def embed_image(path: Path, photographs: bool, light: bool = False) -> dict[str, str | int]:
+def embed_image(path: Path, photographs: bool) -> dict[str, str | int]:
     """A figure's file as a data address, so that the page needs no second file, with its size on the page in CSS px.
 
-    WebP makes the page a seventh as large: without loss for charts, with an invisible one for photographs. SVG, which
-    a published copy has, stays as it is.
+    WebP makes the page a seventh as large. SVG, which is all that a published copy has of a chart, stays as it is.
 
     Args:
         path: PNG or SVG.
         photographs: whether it shows images rather than a chart.
-        light: let images lose more, for a page that is to be small.
     """
     if path.suffix == ".svg":
         return _embed_svg(path)
     with Image.open(path) as image:
         dots_per_inch = image.info.get("dpi", (200, 200))[0]
         width, height = (round(side / dots_per_inch * 96 * SCREEN_SCALE) for side in image.size)
-        packed, pixels = io.BytesIO(), image.convert("RGB")
-        if photographs and light:
-            pixels = pixels.resize((max(1, round(0.7 * image.width)), max(1, round(0.7 * image.height))))
-        quality = 60 if light else 85
-        pixels.save(packed, "webp", lossless=not photographs, quality=quality if photographs else 85)
-    source = "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode("ascii")
+        source = embed_pixels(image, photographs)
     return {"source": source, "width": width, "height": height}
+
+
+def embed_pixels(image: Image.Image, photographs: bool) -> str:
+    """A picture as a data address in WebP: without loss for charts, with an invisible one for photographs."""
+    packed = io.BytesIO()
+    image.convert("RGB").save(packed, "webp", lossless=not photographs, quality=85)
+    return "data:image/webp;base64," + base64.b64encode(packed.getvalue()).decode("ascii")
 
 
 def _embed_svg(path: Path) -> dict[str, str | int]:

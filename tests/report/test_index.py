@@ -76,8 +76,8 @@ def test_what_a_reader_must_know_first_stands_before_the_results(study):
     remarked = params.model_copy(update={"data": params.data.model_copy(update={"remarks": ["Not <the> same."]})})
     page = build_site(study, remarked).read_text(encoding="utf-8")
     assert 0 < page.index("Not &lt;the&gt; same.") < page.index('id="results"')
-    unremarked = params.model_copy(update={"data": params.data.model_copy(update={"remarks": []})})
-    assert "Before you read the numbers" not in build_site(study, unremarked).read_text(encoding="utf-8")
+    silent = params.model_copy(update={"data": params.data.model_copy(update={"remarks": []})})
+    assert "Before you read the numbers" not in build_site(study, silent).read_text(encoding="utf-8")
 
 
 def test_captions_titles_and_tables_are_escaped(study):
@@ -110,7 +110,6 @@ def test_every_step_links_to_what_exists(study):
     assert links == {
         f"html/{step}.html": "page",
         f"html/{step}.html#code": "with code",
-        f"notebooks/{step}.ipynb": "notebook",
         f"metrics/{step}.json": "metrics",
         f"runs/{step}/params.json": "params",
         f"runs/{step}/run.json": "run.json",

@@ -1,284 +1,169 @@
-"""What is committed of a report: no photograph, no dead link, nothing unlisted, and every byte of it checked."""
+"""What is published of a report: all that its pages need and no more, no photograph unasked, and every byte checked."""
 
 from __future__ import annotations
 
 import base64
-import io
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
+import nbformat
 import pytest
-from fake_report import copy_fake_project, write_fake_report, write_index, write_record
-from PIL import Image
+from fake_report import copy_fake_project, write_index, write_record
+from nbformat.v4 import new_output
 
+from lesion_utils.cli import main
 from lesion_utils.config.load import load_study
 from lesion_utils.core.errors import RunError
-from lesion_utils.core.files import dump_json
 from lesion_utils.core.paths import Study
-from lesion_utils.provenance.verify import describe_verdict, seal_record, verify_study
-from lesion_utils.report.publish import Copy, describe_copy, explain_absence, publish_study
+from lesion_utils.provenance.verify import verify_copy
+from lesion_utils.report.notebook_pages import HIDDEN
+from lesion_utils.report.publish import publish_study
 
 ROOT = Path(__file__).resolve().parents[2]
-HISTORY = "runs/03_resnet50_finetune/finetune-seed1-0123/history.jsonl"
 
 
 @pytest.fixture
 def study(tmp_path, monkeypatch) -> Study:
-    """A finished report of a real study, with what training leaves beside the recorded files."""
+    """A finished report, with what training leaves beside the recorded files."""
     copy_fake_project(tmp_path, monkeypatch)
-    return finish(Study("demo"))
-
-
-def finish(study: Study) -> Study:
-    write_fake_report(study)
-    write_index(study)
-    folder = (study.report_dir / HISTORY).parent
+    study = Study("demo")
+    folder = study.runs / "03_resnet50_finetune" / "finetune-seed1-0123"
     folder.mkdir(parents=True)
     for name in ("best.pt", "last.pt", "DONE", "history.jsonl"):
         (folder / name).write_text(name)
-    (study.report_dir / "selection.md").write_text("# What was chosen\n")
-    study.keys.mkdir(exist_ok=True)
-    (study.keys / "01_eda.json").write_text("{}")
     return study
 
 
-def publish(study: Study) -> Copy:
-    return publish_study(study, load_study(study.params_dir))
+def publish(study: Study, *, photographs: bool = True) -> Path:
+    params = load_study(study.params_dir)
+    data = params.data.model_copy(update={"publish_photographs": photographs})
+    return publish_study(study, params.model_copy(update={"data": data}))
 
 
-def strip_to_copy(study: Study) -> dict:
-    """Remove what is not published, as a clone would; returns published.json."""
-    listed = read_list(study)
-    kept = {item["path"] for item in listed["files"]} | {"published.json"}
-    for path in [path for path in study.report_dir.rglob("*") if path.is_file()]:
-        if path.relative_to(study.report_dir).as_posix() not in kept:
-            path.unlink()
-    return listed
+def list_bad(folder: Path) -> dict[str, str]:
+    return {finding.path: finding.state for finding in verify_copy(folder) if not finding.is_clean}
 
 
-def read_list(study: Study) -> dict:
-    return json.loads((study.report_dir / "published.json").read_text())
+def list_dead_links(folder: Path) -> list[str]:
+    """Links of all pages below a folder that lead to nothing in it."""
+    links = [
+        (page, link)
+        for page in folder.rglob("*.html")
+        for link in re.findall(r'(?:href|src)="([^"#]+)', page.read_text(encoding="utf-8"))
+        if not link.startswith(("data:", "https:"))
+    ]
+    return [f"{page.name}: {link}" for page, link in links if not (page.parent / link).is_file()]
 
 
-def list_bad(study: Study) -> dict[str, str]:
-    return {finding.path: finding.state for finding in verify_study(study) if not finding.is_clean}
-
-
-def test_photographs_pages_weights_and_keys_stay_out(study):
-    copy = publish(study)
-    names = {item.path for item in copy.published}
-    assert {"index.html", "selection.md", ".gitignore", HISTORY, "data/manifest.json", "predictions/vgg19.csv"} <= names
-    assert {"figures/01_eda_curve.svg", "figures/01_eda_examples.json", "runs/index/run.json"} <= names
-    assert not [name for name in names if name.startswith(("html/", "notebooks/", "keys/")) or name.endswith("png")]
-    assert not [name for name in names if Path(name).name in ("best.pt", "last.pt", "DONE", "train.jsonl")]
-    reasons = {item.path: item.reason for item in copy.left_out}
-    assert reasons["figures/01_eda_examples.svg"] == reasons["figures/01_eda_examples.png"]
-    assert reasons["figures/01_eda_examples.svg"].startswith("shows photographs")
-    assert reasons["html/01_eda.html"].startswith("holds figures that show photographs")
-    assert "photographs" not in reasons["html/05_comparison.html"]
-
-
-def test_a_figure_that_says_nothing_of_itself_counts_as_photographs(study):
-    assert explain_absence(study, "figures/01_eda_unknown.svg", photographs={}).startswith("shows photogr")
-
-
-def test_no_photograph_is_inside_the_page_and_its_place_says_how_to_draw_it(study):
-    whole = embedded_images(study.report_dir / "index.html")
-    publish(study)
-    page = (study.report_dir / "index.html").read_text()
-    assert len(whole) - len(embedded_images(study.report_dir / "index.html")) == 2, "01 and 02 have one each"
-    assert page.count('class="placeholder"') == 2
-    place = page[page.index('class="placeholder"') :][:600]
-    assert "shows photographs of the data set" in place
-    assert "DATA_DIR=/path/to/the/images make all STUDY=demo" in place
-    assert "standing in for a figure of 01_eda" in place, "the caption stays"
-
-
-def embedded_images(page: Path) -> list[str]:
-    return re.findall(r'<img src="data:[^"]+"', page.read_text())
-
-
-def test_a_photograph_in_a_figure_that_does_not_own_up_to_it_is_found(study):
-    """A flag can be forgotten; a chart's few colours cannot be taken for a photograph's."""
-    rng = np.random.default_rng(0)
-    for name, colours in (("01_eda_curve", 16), ("02_augmentation_preview_curve", 1 << 24)):
-        pixels = (rng.integers(0, 256, (40, 40, 3)) // max(1, 256 // round(colours ** (1 / 3)))).astype(np.uint8)
-        packed = io.BytesIO()
-        Image.fromarray(pixels).save(packed, "png")
-        text = base64.b64encode(packed.getvalue()).decode()
-        path = study.figures / f"{name}.svg"
-        path.write_text(path.read_text().replace("</svg>", f'<image xlink:href="data:image/png;base64,{text}"/></svg>'))
-        step = name.removesuffix("_curve")
-        record = json.loads((study.runs / step / "run.json").read_text())
-        write_record(study, step, [study.report_dir / o["path"] for o in record["outputs"]])
+def test_a_copy_holds_what_its_pages_need_and_no_weights_or_photographs_of_their_own(study, tmp_path):
+    (study.report_dir / "selection.md").write_text("# What was chosen\n")
     write_index(study)
-    published = {item.path for item in publish(study).published}
-    assert "figures/01_eda_curve.svg" in published
-    assert "figures/02_augmentation_preview_curve.svg" not in published
-    assert (study.report_dir / "index.html").read_text().count('class="placeholder"') == 3
+    folder = publish(study)
+    assert folder == tmp_path / "docs" / "demo"
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {"index.html", "html/01_eda.html", "selection.md", "data/manifest.json", "predictions/vgg19.csv"} <= names
+    assert {"figures/01_eda_curve.svg", "runs/index/run.json", "metrics/05_comparison.json"} <= names
+    assert "runs/03_resnet50_finetune/finetune-seed1-0123/history.jsonl" in names
+    assert not [name for name in names if Path(name).suffix in (".png", ".ipynb", ".pt") or "DONE" in name]
+    assert "figures/01_eda_examples.svg" not in names
+    assert (folder / "index.html").read_bytes() == (study.report_dir / "index.html").read_bytes()
+    assert list_dead_links(tmp_path / "docs") == []
+    assert 'href="demo/index.html"' in (tmp_path / "docs" / "index.html").read_text()
+    assert not list_bad(folder)
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
 
 
-def test_no_link_leads_to_what_is_not_published(study):
-    copy = publish(study)
-    page = (study.report_dir / "index.html").read_text()
-    links = {link for link in re.findall(r'href="([^"]+)"', page) if not link.startswith(("#", "data:"))}
-    published = {item.path for item in copy.published} | {"published.json"}
-    assert links <= published
-    assert {"figures/05_comparison_curve.svg", "metrics/05_comparison.json", "published.json", "selection.md"} <= links
-    assert "is not part of this copy: <code>DATA_DIR=/path/to/the/images make all STUDY=demo" in page
-    results = page[page.index('id="results"') : page.index('id="figures"')]
-    assert 'href="selection.md"' in results, "what was tried belongs beside what came out"
+def test_no_photograph_is_in_a_copy_where_the_study_forbids_it(study):
+    notebook = study.notebooks / "01_eda.ipynb"
+    node = nbformat.read(notebook, as_version=4)
+    for name in ("curve", "examples"):  # a chart and a figure of photographs, as a notebook shows them
+        png = base64.b64encode((study.figures / f"01_eda_{name}.png").read_bytes()).decode()
+        node.cells[-2].outputs.append(new_output("display_data", {"image/png": png}))
+    nbformat.write(node, notebook)
+    record = json.loads((study.runs / "01_eda" / "run.json").read_text())
+    write_record(study, "01_eda", [study.report_dir / output["path"] for output in record["outputs"]])
+    write_index(study)
+    folder = publish(study, photographs=False)
+    page = (folder / "html" / "01_eda.html").read_text()
+    assert page.count(HIDDEN) == 2, "the examples, and a picture that no figure accounts for"
+    assert page.count('src="data:image/webp') == 1, "the chart stays"
+    index = (folder / "index.html").read_text()
+    assert index.count('class="placeholder"') == 2, "01 and 02 have one each"
+    assert "shows photographs of the data set" in index and "standing in for a figure of 01_eda" in index
+    assert 'class="placeholder"' not in (publish(study) / "index.html").read_text()
 
 
-def test_where_everything_is_everything_is_checked(study):
-    publish(study)
-    assert not list_bad(study)
-    assert describe_verdict(verify_study(study))["headline"] == "unchanged"
-    path = study.figures / "01_eda_examples.png"
-    path.write_bytes(path.read_bytes() + b"x")
-    assert list_bad(study) == {"figures/01_eda_examples.png": "changed by hand"}
+def test_one_changed_absent_or_added_file_of_a_copy_is_found(study, capsys):
+    folder = publish(study)
+    for i, path in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
+        whole, name = path.read_bytes(), path.relative_to(folder).as_posix()
+        if name != "SHA256SUMS" and whole:
+            flipped = bytearray(whole)
+            flipped[(0, len(whole) // 2, len(whole) - 1)[i % 3]] ^= 1
+            path.write_bytes(flipped)
+            assert list_bad(folder) == {name: "changed by hand"}
+            path.unlink()
+            assert list_bad(folder) == {name: "missing"}
+            path.write_bytes(whole)
+    (folder / "extra.txt").write_text("x")
+    assert list_bad(folder) == {"extra.txt": "not recorded"}
+    shutil.rmtree(study.report_dir)
+    assert main(["verify", "demo"]) == 1, "a clone has the copy alone"
+    assert "docs/demo: not recorded" in capsys.readouterr().out
+    (folder / "extra.txt").unlink()
+    assert main(["verify", "demo"]) == 0
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(RunError, match="make publish STUDY=demo"):
+        verify_copy(folder)
 
 
-def test_in_a_copy_what_was_left_out_is_left_out_and_the_rest_is_clean(study):
-    copy = publish(study)
-    strip_to_copy(study)
-    findings = verify_study(study)
-    states = [finding.state for finding in findings]
-    assert set(states) == {"unchanged", "left out"}
-    assert states.count("left out") == len(copy.left_out)
-    assert states.count("unchanged") == len(copy.published) + 1
-    assert describe_verdict(findings)["tone"] == "good"
-
-
-def test_one_flipped_byte_of_any_file_of_a_copy_is_found(study):
-    publish(study)
-    listed = strip_to_copy(study)
-    for i, name in enumerate([*(item["path"] for item in listed["files"]), "published.json"]):
-        path = study.report_dir / name
-        whole = path.read_bytes()
-        flipped = bytearray(whole)
-        flipped[(0, len(whole) // 2, len(whole) - 1)[i % 3]] ^= 1
-        path.write_bytes(flipped)
-        assert list_bad(study).get(name) == "changed by hand", name
-        path.unlink()
-        assert list_bad(study), name
-        path.write_bytes(whole)
-    assert not list_bad(study)
-
-
-def test_the_list_cannot_be_rewritten_to_excuse_a_missing_file(study):
-    publish(study)
-    listed = strip_to_copy(study)
-    name = "metrics/05_comparison.json"
-    (study.report_dir / name).unlink()
-    moved = next(item for item in listed["files"] if item["path"] == name) | {"reason": "no reason"}
-    listed["files"] = [item for item in listed["files"] if item["path"] != name]
-    listed["left_out"].append(moved)
-    (study.report_dir / "published.json").write_text(dump_json(listed))
-    assert list_bad(study)["published.json"] == "changed by hand"
-    assert list_bad(study)[name] == "missing"
-
-
-def test_a_record_that_was_edited_and_sealed_again_is_not_the_published_one(study):
-    publish(study)
-    path = study.runs / "03_resnet50_finetune" / "run.json"
-    path.write_text(dump_json(seal_record(json.loads(path.read_text()) | {"wall_seconds": 1.0})))
-    assert list_bad(study)["runs/03_resnet50_finetune/run.json"] == "stale"
-
-
-def test_a_report_that_is_not_whole_or_was_changed_is_not_published(study):
-    (study.metrics / "01_eda.json").write_text("{}")
+def test_what_no_record_accounts_for_is_not_published_and_the_earlier_copy_stays(study):
+    before = (publish(study) / "SHA256SUMS").read_bytes()
+    path = study.metrics / "01_eda.json"
+    whole = path.read_text()
+    path.write_text("{}")
     with pytest.raises(RunError, match=r"metrics/01_eda\.json \(changed by hand\)"):
         publish(study)
-    (study.metrics / "01_eda.json").unlink()
-    with pytest.raises(RunError, match="missing"):
+    path.write_text(whole)
+    (study.html / "01_eda.html").unlink()
+    with pytest.raises(RunError, match=r"html/01_eda\.html \(missing\)"):
         publish(study)
-    assert not (study.report_dir / "published.json").exists()
+    folder = study.report_dir.parents[1] / "docs" / "demo"
+    assert (folder / "SHA256SUMS").read_bytes() == before
+    assert not list_bad(folder)
 
 
-def test_a_copy_cannot_be_published_again_and_loses_nothing_by_the_attempt(study):
-    publish(study)
-    strip_to_copy(study)
-    with pytest.raises(RunError, match="cannot be published"):
-        publish(study)
-    assert not list_bad(study)
-
-
-def test_publishing_again_follows_the_files_and_is_otherwise_the_same(study):
-    publish(study)
-    before = (study.report_dir / "index.html").read_bytes()
-    (study.report_dir / "selection.md").write_text("# Other words\n")
-    assert list_bad(study) == {"selection.md": "changed by hand"}
-    publish(study)
-    assert not list_bad(study)
-    assert (study.report_dir / "index.html").read_bytes() == before
-
-
-def test_a_page_that_is_made_again_is_no_published_one(study):
-    publish(study)
+def test_a_page_that_was_lost_is_published_as_lost_once_the_index_says_so(study, tmp_path):
+    (study.html / "03_resnet50_finetune.html").unlink()
     write_index(study)
-    assert not (study.report_dir / "published.json").exists()
-    assert not list_bad(study)
+    folder = publish(study)
+    assert not (folder / "html" / "03_resnet50_finetune.html").exists()
+    assert list_dead_links(tmp_path / "docs") == []
+    assert "html/03_resnet50_finetune.html</code>: missing" in (folder / "index.html").read_text()
 
 
-def test_git_takes_what_is_listed_and_nothing_else(study, tmp_path):
-    copy = publish(study)
+def test_publishing_again_leaves_nothing_of_the_earlier_copy(study):
+    (publish(study) / "old.txt").write_text("x")
+    folder = publish(study)
+    assert not (folder / "old.txt").exists()
+    assert [path.name for path in sorted(folder.parent.iterdir())] == [".nojekyll", "demo", "index.html"]
+
+
+def test_of_reports_nothing_goes_under_version_control_and_of_copies_everything(study, tmp_path):
+    folder = publish(study)
     shutil.copy(ROOT / ".gitignore", tmp_path)
+    shutil.copy(ROOT / "reports" / "README.md", tmp_path / "reports")
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    assert check_ignored(tmp_path, study.report_dir) == (set(), {item.path for item in copy.left_out})
-    listed = subprocess.run(
-        ["git", "ls-files", "--others", "--exclude-standard", "."], cwd=study.report_dir, capture_output=True, text=True
-    ).stdout.split()
-    assert set(listed) == {item.path for item in copy.published} | {"published.json"}
-    assert copy.tracked == []
-    assert describe_copy(copy).endswith("next: git add reports/demo")
-    path = study.figures / "05_comparison_curve.png"
-    subprocess.run(["git", "add", "-f", path], cwd=tmp_path, check=True)
-    copy = publish(study)
-    assert copy.tracked == ["figures/05_comparison_curve.png"]
-    assert describe_copy(copy).endswith("next: git rm -rq --cached reports/demo; git add reports/demo")
+    command = ["git", "ls-files", "--others", "--exclude-standard", "reports", "docs/demo"]
+    listed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
+    published = {path.relative_to(tmp_path).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert set(listed) == {"reports/README.md"} | published
 
 
-def test_before_it_is_published_nothing_of_a_report_goes_under_version_control(study, tmp_path):
-    shutil.copy(ROOT / ".gitignore", tmp_path)
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    listed = ["git", "ls-files", "--others", "--exclude-standard", "reports"]
-    assert subprocess.run(listed, cwd=tmp_path, capture_output=True, text=True).stdout == ""
-
-
-def check_ignored(repository: Path, report: Path) -> tuple[set[str], set[str]]:
-    """Which of the published files git ignores, and which of those left out."""
-    listed = json.loads((report / "published.json").read_text())
-    found = []
-    for items in (listed["files"], listed["left_out"]):
-        asked = "".join(f"{report / item['path']}\n" for item in items)
-        command = ["git", "check-ignore", "--no-index", "--stdin"]
-        done = subprocess.run(command, input=asked, cwd=repository, capture_output=True, text=True, check=False)
-        found.append({Path(name).relative_to(report).as_posix() for name in done.stdout.splitlines()})
-    return found[0], found[1]
-
-
-@pytest.mark.parametrize("name", ["demo", "isic2016_640px"])
-def test_the_committed_report_is_what_its_list_says(name):
-    report = ROOT / "reports" / name
-    done = (
-        subprocess.run(["git", "ls-files", "."], cwd=report, capture_output=True, text=True)
-        if report.is_dir()
-        else None
-    )
-    if done is None or "published.json" not in done.stdout.split("\n"):
-        pytest.skip(f"reports/{name} has not been published yet")
-    raw = subprocess.run(["git", "show", ":./published.json"], cwd=report, capture_output=True, check=True).stdout
-    listed = json.loads(raw)
-    assert set(done.stdout.split()) == {item["path"] for item in listed["files"]} | {"published.json"}
-    assert not [item for item in listed["files"] if Path(item["path"]).suffix in (".pt", ".ipynb", ".jpg")]
-    if (report / "published.json").is_file():
-        published, left_out = check_ignored(ROOT, report)
-        assert (published, left_out) == (
-            set(),
-            {i["path"] for i in json.loads((report / "published.json").read_text())["left_out"]},
-        )
+@pytest.mark.parametrize("folder", sorted(path.parent for path in (ROOT / "docs").glob("*/SHA256SUMS")), ids=str)
+def test_a_committed_copy_is_what_its_list_says_and_no_link_leads_nowhere(folder):
+    assert not list_bad(folder)
+    assert list_dead_links(folder) == []

@@ -20,11 +20,16 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 #: Figures are drawn for print with 7 pt type; enlarged by this, it reads as 13 px.
 SCREEN_SCALE = 1.4
 
+#: Stands on every page that may show images of the data set.
+CREDIT = "Photographs: ISIC 2016 (Gutman et al., arXiv:1605.01397), in the public domain (CC-0)."
+
 #: The one script there is: opens every code cell of a notebook's page, on request or when the address ends in #code.
 SCRIPT = """
 const cells = document.querySelectorAll("details.code"), button = document.getElementById("show-code");
 const isShown = (cell) => cell.classList.contains("shown");
-const show = (open) => { cells.forEach((c) => { c.open = open || isShown(c); }); button.setAttribute("aria-pressed", open); };
+const show = (open) => {
+  cells.forEach((c) => { c.open = open || isShown(c); }); button.setAttribute("aria-pressed", open);
+};
 button.hidden = cells.length === 0;
 button.addEventListener("click", () => show(button.getAttribute("aria-pressed") !== "true"));
 if (location.hash === "#code") show(true);
@@ -56,7 +61,7 @@ def _environment() -> jinja2.Environment:
     )
     formats = (format_duration, format_bytes, format_date, format_number, embed_image, describe_value)
     environment.filters |= {f.__name__.split("_")[-1]: f for f in formats}
-    environment.globals["draw_interval"] = draw_interval
+    environment.globals |= {"draw_interval": draw_interval, "credit": CREDIT}
     return environment
 
 

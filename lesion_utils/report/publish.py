@@ -24,7 +24,8 @@ from lesion_utils.report.pages import render_page
 #: What goes along beside the pages and what they link to: records, learning curves, scores, how settings were chosen.
 KEPT = (
     *("index.html", "data/manifest.json", "data/duplicates.csv", "data/split.csv", "figures/*.json", "metrics/*"),
-    *("predictions/*.csv", "*.md", "selection/*.csv", "runs/*/run.json", "runs/*/params.json", "runs/*/*/history.jsonl"),
+    *("predictions/*.csv", "*.md"),
+    *("selection/*.csv", "runs/*/run.json", "runs/*/params.json", "runs/*/*/history.jsonl"),
 )
 
 

@@ -64,6 +64,7 @@ def test_a_newcomer_finds_what_was_run_on_what_with_what_result_how_sure_and_how
         "git checkout 0123456789abcdef0123456789abcdef01234567",
         "unchanged",
         "Research software, not a medical device",
+        "in the public domain (CC-0)",
         "Deep residual learning",
         "torch: 2.14.1",
         "1 h 07 min",  # how long 04 took

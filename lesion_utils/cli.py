@@ -163,12 +163,12 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def compare(options: argparse.Namespace) -> None:
-    from lesion_utils.report import compare, compare_views
+    from lesion_utils.report import compare
 
     comparison = compare.compare_reports(options.a, options.b)
-    print(compare_views.describe_comparison(comparison, outputs=options.outputs))
+    print(compare.describe_comparison(comparison, outputs=options.outputs))
     page = reports_root() / f"compare_{options.a.name}_{options.b.name}.html"
-    print(f"page  {compare_views.write_comparison(comparison, page, outputs=options.outputs)}")
+    print(f"page  {compare.write_comparison(comparison, page, outputs=options.outputs)}")
 
 
 def publish(options: argparse.Namespace) -> None:

@@ -1,13 +1,14 @@
 """Two reports side by side: every number with its interval, predictions, parameters, figures and notebooks.
 
-The verdict is about agreement: a number of the second report is the same as the first's, lies within the interval that
-both state, or differs.
+The verdict is about agreement: a number is the same in both reports, or each report's value lies within the other's
+interval, or, where one states no interval, the two are close by a stated tolerance, or it differs.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +16,37 @@ from pathlib import Path
 from typing import Any
 
 from lesion_utils.core.errors import RunError
+from lesion_utils.core.files import write_if_changed
 from lesion_utils.provenance.fingerprint import digest_file
 from lesion_utils.provenance.steps import list_differences
 from lesion_utils.report.content import Figure, Report
+from lesion_utils.report.pages import format_number, render_page
 
 _PREDICTION_KEY = ("image_id", "split", "model", "regime", "seed")
+
+#: How far apart two values without intervals, such as calibration errors, may lie: the share of the larger, or so much.
+RELATIVE, ABSOLUTE = 0.05, 0.005
+TOLERANCE = f"{100 * RELATIVE:g} % or {ABSOLUTE:g}"
+
+#: Every verdict, the best first: how it is coloured, and what it says of a whole report.
+VERDICTS = {
+    "same": ("good", "Every number is the same in both reports."),
+    "within tolerance": ("good", f"Numbers without an interval differ, by no more than {TOLERANCE}."),
+    "within interval": (
+        "good",
+        "Numbers differ, and each lies within the other report's interval; those without an interval differ by no more "
+        f"than {TOLERANCE}.",
+    ),
+    **dict.fromkeys(
+        ("only in A", "only in B"), ("warn", "The reports do not state the same numbers; those that both state agree.")
+    ),
+    "differs": (
+        "bad",
+        "At least one number lies outside the other report's interval or, without one, differs by more than "
+        f"{TOLERANCE}.",
+    ),
+    "nothing to compare": ("warn", "The reports have no number in common."),
+}
 
 
 @dataclass(frozen=True)
@@ -32,12 +59,19 @@ class Number:
 
     @property
     def verdict(self) -> str:
-        """ "same", "within interval", "differs", or "only in A" or "only in B"."""
+        """One of `VERDICTS`."""
         if self.a is None or self.b is None:
             return "only in B" if self.a is None else "only in A"
         if self.a == self.b:
             return "same"
-        return "within interval" if _contains(self.a, self.b) and _contains(self.b, self.a) else "differs"
+        if None in (self.a["value"], self.b["value"]):
+            return "differs"
+        if None in (*self.a.values(), *self.b.values()):
+            close = math.isclose(self.a["value"], self.b["value"], rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+            return "within tolerance" if close else "differs"
+        both = ((self.a, self.b), (self.b, self.a))
+        inside = all(one["low"] <= other["value"] <= one["high"] for one, other in both)
+        return "within interval" if inside else "differs"
 
 
 @dataclass(frozen=True)
@@ -51,6 +85,15 @@ class Predictions:
     largest: float
     flipped: int
     identical: bool
+
+    def __str__(self) -> str:
+        if self.identical:
+            return f"{self.common:,} scores, identical byte for byte"
+        alone = [f", {n:,} only in {side}" for side, n in (("A", self.only_a), ("B", self.only_b)) if n]
+        return (
+            f"{self.common:,} scores in common, largest difference {self.largest:.3g}, {self.flipped:,} on the other "
+            f"side of 0.5{''.join(alone)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -93,8 +136,8 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """The worst verdict of any number, or "nothing to compare"."""
-        order = ("same", "within interval", "only in A", "only in B", "differs")
-        return max((number.verdict for number in self.numbers), key=order.index, default="nothing to compare")
+        found = (number.verdict for number in self.numbers)
+        return max(found, key=list(VERDICTS).index, default="nothing to compare")
 
     def diff_notebooks(self, *, outputs: bool = False) -> list[tuple[str, str]]:
         """(name, changes as text) of every executed notebook that both have; empty text where nothing differs.
@@ -124,6 +167,71 @@ def compare_reports(a: Path, b: Path) -> Comparison:
     return Comparison(Report(Path(a)), Report(Path(b)))
 
 
+def describe_comparison(comparison: Comparison, *, outputs: bool = False) -> str:
+    """The comparison as text: verdict, numbers, predictions, circumstances, figures and notebooks.
+
+    Args:
+        comparison: of two reports.
+        outputs: show the notebooks' changed outputs as well as their changed sources.
+    """
+    width = max((len(number.name) for number in comparison.numbers), default=0)
+    rows = [(n.name, *map(format_interval, (n.a, n.b)), n.verdict) for n in comparison.numbers]
+    sections = {
+        "numbers": [f"{name:<{width}}  {a:<26} {b:<26} {verdict}" for name, a, b, verdict in rows],
+        "predictions": [f"{p.name}: {p}" for p in comparison.predictions],
+        "what differs": [f"{name}: {a} | {b}" for name, a, b in comparison.circumstances],
+        "figures": [_describe_figure(*figure) for figure in comparison.figures],
+    }
+    for name, changes in comparison.diff_notebooks(outputs=outputs):
+        sections[name] = changes.splitlines() or ["no change"]
+    lines = [f"A  {comparison.a.folder}", f"B  {comparison.b.folder}", f"   {VERDICTS[comparison.verdict][1]}"]
+    for title, section in sections.items():
+        lines += ["", title, *(f"  {line}" for line in section or ["none"])]
+    return "\n".join(lines)
+
+
+def write_comparison(comparison: Comparison, page: Path, *, outputs: bool = False) -> Path:
+    """Write the comparison as one page, with the figures side by side.
+
+    Args:
+        comparison: of two reports.
+        page: where it goes.
+        outputs: as for `describe_comparison`.
+    """
+    tone, sentence = VERDICTS[comparison.verdict]
+    html = render_page(
+        "compare.html.j2",
+        a=comparison.a,
+        b=comparison.b,
+        verdict={"word": comparison.verdict, "tone": tone},
+        sentence=sentence,
+        tolerance=TOLERANCE,
+        numbers=[(n, format_interval(n.a), format_interval(n.b), VERDICTS[n.verdict][0]) for n in comparison.numbers],
+        predictions=[(p.name, str(p)) for p in comparison.predictions],
+        circumstances=comparison.circumstances,
+        figures=comparison.figures,
+        notebooks=comparison.diff_notebooks(outputs=outputs),
+    )
+    write_if_changed(page, html)
+    return page
+
+
+def format_interval(number: dict[str, float | None] | None) -> str:
+    """ "0.812 (0.760 to 0.859)", or a dash."""
+    if number is None:
+        return "–"
+    value, low, high = (format_number(number[key]) for key in ("value", "low", "high"))
+    return value if number["low"] is None else f"{value} ({low} to {high})"
+
+
+def _describe_figure(name: str, a: Any, b: Any, same: bool) -> str:
+    if a is None or b is None:
+        return f"{name}: only in {'B' if a is None else 'A'}"
+    if a.file is None or b.file is None:
+        return f"{name}: not in this copy of {'A' if a.file is None else 'B'}"
+    return f"{name}: {'the same' if same else 'different'}"
+
+
 def _list_intervals(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, float | None]]]:
     """Every mapping with value, low and high, anywhere in the metrics, under a name that a person can find it by."""
     if isinstance(node, dict) and {"value", "low", "high"} <= node.keys():
@@ -139,11 +247,6 @@ def _list_intervals(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, 
 def _name_item(item: Any, position: int) -> str:
     keys = ("label", "model", "regime", "metric") if isinstance(item, dict) else ()
     return ", ".join(str(item[key]) for key in keys if item.get(key)) or str(position)
-
-
-def _contains(interval: dict[str, float | None], other: dict[str, float | None]) -> bool:
-    low, high, value = interval["low"], interval["high"], other["value"]
-    return None not in (low, high, value) and low <= value <= high
 
 
 def _compare_predictions(name: str, a: Path, b: Path) -> Predictions:

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion_utils.core.errors import RunError
-from lesion_utils.report.compare import Number, compare_reports
-from lesion_utils.report.compare_views import describe_comparison, describe_predictions, write_comparison
+from lesion_utils.report.compare import Number, compare_reports, describe_comparison, write_comparison
 
 
 @pytest.fixture
@@ -33,7 +32,11 @@ def interval(value: float, low: float, high: float) -> dict:
         (interval(0.7, 0.6, 0.8), interval(0.75, 0.65, 0.85), "within interval"),
         (interval(0.7, 0.6, 0.8), interval(0.75, 0.74, 0.76), "differs"),  # 0.7 is outside B's narrower interval
         (interval(0.7, 0.6, 0.8), interval(0.9, 0.85, 0.95), "differs"),
-        (interval(0.7, None, None), interval(0.71, 0.6, 0.8), "differs"),
+        (interval(0.7, None, None), interval(0.71, 0.6, 0.8), "within tolerance"),
+        (interval(0.065, None, None), interval(0.065 + 1e-9, None, None), "within tolerance"),  # calibration errors
+        (interval(0.065, None, None), interval(0.072, None, None), "differs"),
+        (interval(0.5, None, None), interval(0.53, None, None), "differs"),
+        (interval(None, None, None), interval(0.5, 0.4, 0.6), "differs"),
         (interval(0.7, 0.6, 0.8), None, "only in A"),
         (None, interval(0.7, 0.6, 0.8), "only in B"),
     ],
@@ -92,7 +95,7 @@ def test_predictions_are_compared_score_by_score(reports):
     vgg19 = next(p for p in compare_reports(*reports).predictions if p.name == "vgg19.csv")
     assert (vgg19.common, vgg19.only_a, vgg19.only_b, vgg19.flipped, vgg19.identical) == (59, 1, 0, 1, False)
     assert vgg19.largest == pytest.approx(abs(float(cells[-1]) - before))
-    assert "59 scores in common" in describe_predictions(vgg19)
+    assert "59 scores in common" in str(vgg19)
 
 
 def test_what_may_explain_a_difference_is_listed_once(reports):

@@ -22,6 +22,8 @@ CONFUSION_SCORES = ("accuracy", "sensitivity", "specificity", "precision")
 AVERAGED = ("Eight dermatologists",)
 
 SECONDARY_MARK = "secondary source"
+#: What is printed beside a figure for its certainty; one that was read in the source needs no mark.
+MARKS = {"read": "", "computed": "recomputed", "secondary": SECONDARY_MARK}
 
 
 class Counts(NamedTuple):
@@ -78,7 +80,7 @@ def check_published(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         the rows' `work` with `scores` (how many could be checked), `matrices` (how many fit), `tp`, `tn` (NaN unless
-        exactly one fits) and `verdict`: "consistent", "contradictory" or "not checkable".
+        exactly one fits), `verdict`: "consistent", "contradictory" or "not checkable", and the row's `note`.
     """
     rows = []
     for _, row in table.iterrows():
@@ -87,5 +89,5 @@ def check_published(table: pd.DataFrame) -> pd.DataFrame:
         found = find_confusions(row, malignant=row["malignant"], benign=row["benign"]) if checkable else []
         only = found[0] if len(found) == 1 else Counts(np.nan, np.nan)
         verdict = "not checkable" if not checkable else "consistent" if found else "contradictory"
-        rows.append((row["work"], given, len(found), only.tp, only.tn, verdict))
-    return pd.DataFrame(rows, columns=["work", "scores", "matrices", "tp", "tn", "verdict"])
+        rows.append((row["work"], given, len(found), only.tp, only.tn, verdict, row["note"]))
+    return pd.DataFrame(rows, columns=["work", "scores", "matrices", "tp", "tn", "verdict", "note"])

@@ -11,7 +11,7 @@ from lesion_utils.core.names import COMBINATION, name_model
 from lesion_utils.evaluation.candidates import CLASSICAL, find_classical
 from lesion_utils.evaluation.evaluate import evaluate
 from lesion_utils.evaluation.intervals import map_draws, percentile_interval
-from lesion_utils.evaluation.literature import SECONDARY_MARK
+from lesion_utils.evaluation.literature import MARKS, SECONDARY_MARK
 from lesion_utils.evaluation.predictions import ENSEMBLE, select_run
 
 #: What Lopez et al. print for each regime, and the specificity that the imbalance of the official test set calls for.
@@ -95,7 +95,7 @@ def _list_lopez(published: pd.DataFrame) -> pd.DataFrame:
         id_vars=["regime", "certainty"], value_vars=list(LOPEZ_METRICS), var_name="metric"
     )
     recalled = (rows["certainty"] == "secondary") | (rows["metric"] == "log_loss")  # a loss follows from no counts
-    marks = recalled.map({True: SECONDARY_MARK, False: ""})
+    marks = rows["certainty"].map(MARKS).mask(recalled, SECONDARY_MARK)
     return (
         rows.dropna(subset="value")
         .assign(model="", source="VGG16, Lopez et al. 2017", balanced=True, mark=marks)

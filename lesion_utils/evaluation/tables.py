@@ -14,7 +14,7 @@ from lesion_utils.evaluation.calibration import average_losses, calibrate_run, e
 from lesion_utils.evaluation.candidates import find_classical
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals, label_metric
 from lesion_utils.evaluation.intervals import draw_weights
-from lesion_utils.evaluation.literature import SECONDARY_MARK
+from lesion_utils.evaluation.literature import MARKS
 from lesion_utils.evaluation.metrics import choose_threshold
 from lesion_utils.evaluation.predictions import ENSEMBLE, RUN, iterate_runs
 
@@ -180,9 +180,9 @@ def tabulate_leaderboard(
 
     Returns:
         `name`, `group` ("this study", "controls", "published", "not comparable"), each of `LEADERBOARD_METRICS` with
-        `_low` and `_high` (NaN in published rows), `citation`, `model` and `regime` ("" in
-        rows of others). Names of published rows say in brackets why a row is not comparable and where a figure comes
-        from a secondary source.
+        `_low` and `_high` (NaN in published rows), `citation`, `note`, `model` and `regime` ("" in
+        rows of others). Names of published rows say in brackets why a row is not comparable and where a figure is
+        recomputed or comes from a secondary source.
     """
     own = results[results["seed"] == ENSEMBLE]
     runs = pd.Series(list(zip(own["model"], own["regime"], strict=True)), own.index)
@@ -199,17 +199,17 @@ def tabulate_leaderboard(
     tables += [part.sort_values("ap", ascending=False) for _, part in rows.groupby("group", sort=False)]
     columns = [f"{metric}{end}" for metric in LEADERBOARD_METRICS for end in ("", "_low", "_high")]
     board = pd.concat(tables, ignore_index=True).reindex(
-        columns=["name", "group", *columns, "citation", "model", "regime"]
+        columns=["name", "group", *columns, "citation", "note", "model", "regime"]
     )
     order = {"this study": 0, "controls": 1, "published": 2, "not comparable": 3}
     board = board.sort_values("group", key=lambda g: g.map(order), kind="stable", ignore_index=True)
-    return board.fillna({"citation": "", "model": "", "regime": ""})
+    return board.fillna({"citation": "", "note": "", "model": "", "regime": ""})
 
 
 def _mark_names(published: pd.DataFrame) -> list[str]:
-    """A work's name with what a reader must know beside it: why it cannot be compared, that the source is secondary."""
-    secondary = published["certainty"].map({"secondary": SECONDARY_MARK}).fillna("")
-    marks = (", ".join(filter(None, pair)) for pair in zip(published["why_not"], secondary, strict=True))
+    """A work's name with what a reader must know beside it: why it cannot be compared, how its figures were had."""
+    certainty = published["certainty"].map(MARKS)
+    marks = (", ".join(filter(None, pair)) for pair in zip(published["why_not"], certainty, strict=True))
     return [f"{work} [{mark}]" if mark else work for work, mark in zip(published["work"], marks, strict=True)]
 
 

@@ -118,7 +118,9 @@ def test_leaderboard_keeps_the_comparable_apart(results, controls):
     assert published["ap"].dropna().is_monotonic_decreasing and published["ap_low"].isna().all()
     assert published["name"].iloc[0].startswith("Tang")
     assert "Yu Z. et al. 2019 [secondary source]" in set(published["name"])
-    assert "Lopez et al. 2017 M3 [balanced 75 + 75 subset]" in set(board["name"])
+    recomputed = board[board["name"].str.startswith("Al-masni")].iloc[0]
+    assert recomputed["name"].endswith("recomputed]") and "un-weighted" in recomputed["note"]
+    assert "Lopez et al. 2017 M3 [balanced 75 + 75 subset, recomputed]" in set(board["name"])
 
 
 def test_combinations_are_rows_of_their_own(scored, combined, controls, seen):

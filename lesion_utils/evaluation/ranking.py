@@ -1,4 +1,4 @@
-"""The two networks against each other: one comparison declared beforehand and tested, the others described."""
+"""The two networks against each other: one comparison tested, the others described."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def plot_paired_differences(rows: pd.DataFrame) -> Plate:
     Args:
         rows: one row per comparison, with `name` (such as "ResNet50 − VGG19, fine-tuned"), `metric`, `difference`,
             `low`, `high` (NaN without an interval), `p` (NaN where untested) and `primary` (bool: the one comparison
-            declared beforehand).
+            that is tested).
     """
     metrics, names = list(dict.fromkeys(rows["metric"])), list(dict.fromkeys(rows["name"]))
     fig, axes = new_figure(1, len(metrics), width=DOUBLE, height=14 + 8 * len(names), sharey=True)
@@ -137,7 +137,7 @@ def plot_paired_differences(rows: pd.DataFrame) -> Plate:
     )
     return finish_figure(
         fig,
-        note="paired on the same images; thick: the comparison declared beforehand, the rest are descriptive",
+        note="paired on the same images; thick: the one comparison that is tested, the rest are descriptive",
         alt=f"Paired differences: {'; '.join(told)}.",
     )
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from small_project import NAMES, ROOT, clean_environment, make, make_project, write_notebook
+from small_project import NAMES, ROOT, clean_environment, make, make_project, run, write_notebook
 
 from lesion_utils.provenance.steps import STEPS, list_upstream
 
@@ -225,6 +225,19 @@ def test_clean_removes_only_what_was_generated(tmp_path, git):
     assert all((folder / name).is_file() for name in kept)
     assert not any((folder / name).exists() for name in generated)
     assert (folder / tracked).is_file() == git
+
+
+def test_clean_leaves_decoded_images_that_another_study_uses(tmp_path):
+    shutil.copytree(ROOT / "lesion_utils", tmp_path / "lesion_utils", ignore=shutil.ignore_patterns("__pycache__"))
+    names = [f"reports/{study}/keys/images.txt" for study in ("demo", "other")]
+    names += [f"data/cache/images/{file}" for file in ("both.u8", "both.json", "third.u8")]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("both\n")
+    assert run(tmp_path, "clean", "demo").stdout == "removed reports/demo\n"
+    assert (tmp_path / "data/cache/images/both.u8").is_file()
+    run(tmp_path, "clean", "other")
+    assert [path.name for path in (tmp_path / "data/cache/images").iterdir()] == ["third.u8"]
 
 
 def test_clean_leaves_a_report_that_came_with_the_project(tmp_path):

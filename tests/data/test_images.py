@@ -78,6 +78,21 @@ def test_a_draft_is_as_good_as_a_full_decoding(tmp_path):
     assert peak_snr(decode_square(write(tmp_path / "a.jpg", raw), size=256, aspect="squash"), full) > 48
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("aspect", ["squash", "crop", "pad"])
+def test_a_photograph_is_turned_as_its_exif_orientation_says(tmp_path, orientation, aspect):
+    stored = draw_picture(2, width=400, height=240)
+    turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # Pillow's numbers of the transpositions that undo it
+    upright = stored.transpose(Image.Transpose(turn[orientation])) if orientation > 1 else stored
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "turned.png", exif=exif)
+    upright.save(tmp_path / "upright.png")
+    turned, plain = (decode_square(tmp_path / f"{name}.png", size=64, aspect=aspect) for name in ("turned", "upright"))
+    np.testing.assert_array_equal(turned, plain)
+    assert inspect_image(tmp_path / "turned.png")[:2] == upright.size
+
+
 GOOD = encode_jpeg(draw_picture(5))
 
 

@@ -24,8 +24,8 @@ from lesion_utils.data.challenge import (
     raise_problems,
     scan_dataset,
 )
+from lesion_utils.data.download import ensure_dataset
 from lesion_utils.data.duplicates import find_duplicates
-from lesion_utils.data.fetch import ensure_dataset
 from lesion_utils.data.images import ImageError, content_box, decode_square, inspect_images, run_parallel
 from lesion_utils.data.pixels import measure_pixels
 from lesion_utils.data.prepared import PreparedData, Progress, load_prepared, open_images, source_folder

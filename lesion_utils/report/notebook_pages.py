@@ -76,7 +76,7 @@ def write_notebook_page(notebook: Path, page: Path, *, study: str, photographs: 
 @cache
 def _exporter() -> HTMLExporter:
     return HTMLExporter(
-        template_name="notebook",
+        template_name="nbconvert_page",
         extra_template_basedirs=[str(TEMPLATES)],
         embed_images=True,
         exclude_anchor_links=True,

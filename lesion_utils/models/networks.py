@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+import torch.nn.functional as F
 from timm.data import resolve_model_data_config
 from timm.models import group_parameters, load_state_dict
 from timm.optim import param_groups_layer_decay
@@ -67,10 +68,35 @@ def build_network(params: Network, *, pretrained: bool, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if source is None:
-            return timm.create_model(params.backbone, num_classes=1, drop_rate=params.drop_rate, **settings)
+            model = timm.create_model(params.backbone, num_classes=1, drop_rate=params.drop_rate, **settings)
+            return multiply_full_windows(model)
         model = _load_weights(params, source, settings)
         torch.manual_seed(seed)
         model.reset_classifier(1)
+    return multiply_full_windows(model)
+
+
+class WindowConv2d(nn.Conv2d):
+    """A convolution that is a matrix product where its window is the whole input, as in VGG's first wide layer.
+
+    There the libraries' convolutions of 7 x 7 windows take most of a training step at small images; the product gives
+    the same numbers but for rounding, and with channels last neither operand is copied.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) float to (N, D, H', W') float, as `nn.Conv2d`."""
+        if tuple(x.shape[-2:]) != self.kernel_size:
+            return super().forward(x)
+        rows, weight = (tensor.permute(0, 2, 3, 1).flatten(1) for tensor in (x, self.weight))
+        return F.linear(rows, weight, self.bias)[:, :, None, None]
+
+
+def multiply_full_windows(model: nn.Module) -> nn.Module:
+    """Let wide convolutions without padding be matrix products where they can; parameters keep their names."""
+    for module in model.modules():
+        wide = type(module) is nn.Conv2d and min(module.kernel_size) > 3
+        if wide and module.padding == (0, 0) and module.groups == 1:
+            module.__class__ = WindowConv2d
     return model
 
 

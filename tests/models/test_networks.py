@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import timm
 import torch
 from pytest import approx, fixture, mark, raises
@@ -11,12 +13,14 @@ from torch import nn
 
 from lesion_utils.core.errors import ParamsError, WeightsError
 from lesion_utils.models.networks import (
+    WindowConv2d,
     build_network,
     data_config,
     features_of,
     freeze_backbone,
     gradcam_layer,
     head_of,
+    multiply_full_windows,
     parameter_groups,
     set_train_mode,
 )
@@ -249,3 +253,23 @@ def test_download_sizes_are_those_of_the_networks():
         with torch.device("meta"):
             state = timm.create_model(tag).state_dict()
         assert round(sum(t.numel() * t.element_size() for t in state.values()) / 1e6) == size
+
+
+def test_a_window_as_large_as_its_input_is_a_matrix_product_of_the_same_numbers():
+    """Outputs and gradients of VGG's first wide layer are those of the convolution."""
+    torch.manual_seed(0)
+    plain = torch.nn.Conv2d(16, 32, 7).to(memory_format=torch.channels_last)
+    product = multiply_full_windows(torch.nn.Sequential(copy.deepcopy(plain)))
+    assert type(product[0]) is WindowConv2d and list(product[0].state_dict()) == list(plain.state_dict())
+    for size in (7, 9):
+        x = torch.randn(4, 16, size, size).contiguous(memory_format=torch.channels_last)
+        plain.zero_grad()
+        product.zero_grad()
+        expected, found = plain(x), product(x)
+        expected.square().sum().backward()
+        found.square().sum().backward()
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(product[0].weight.grad, plain.weight.grad)
+    with torch.device("meta"):
+        vgg = multiply_full_windows(timm.create_model("vgg19"))
+    assert [name for name, module in vgg.named_modules() if type(module) is WindowConv2d] == ["pre_logits.fc1"]

@@ -79,20 +79,8 @@ def draw_history(regimes, seeds, epochs):
     rows = []
     for regime, seed, epoch in itertools.product(regimes, range(seeds), range(1, epochs + 1)):
         loss, score = 0.7 / epoch + 0.01 * seed, 0.8 - 0.3 / epoch
-        rows.append(
-            (
-                regime,
-                seed,
-                epoch,
-                loss,
-                loss + 0.1,
-                score - 0.2,
-                score,
-                epoch == epochs,
-                regime == "finetune" and epoch < 3,
-            )
-        )
-    columns = ["regime", "seed", "epoch", "train_loss", "val_loss", "val_ap", "val_auc", "selected", "head_only"]
+        rows.append((regime, seed, epoch, loss, loss + 0.1, score - 0.2, score, epoch == epochs))
+    columns = ["regime", "seed", "epoch", "train_loss", "val_loss", "val_ap", "val_auc", "selected"]
     return pd.DataFrame(rows, columns=columns)
 
 

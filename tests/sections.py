@@ -5,7 +5,7 @@ from __future__ import annotations
 from lesion_utils.config.schema import Data, Network
 
 REGIME = {
-    "epochs": 1, "lr": 0.1, "image_size": None, "head_epochs": 0, "frozen_layers": 0,
+    "epochs": 1, "lr": 0.1, "image_size": None, "head": "new", "frozen_layers": 0,
     "layer_decay": 0.8, "batchnorm": "train",
 }  # fmt: skip
 

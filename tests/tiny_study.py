@@ -19,7 +19,7 @@ NO_AUGMENTATION = AUGMENTATION | {
     "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0,
 }  # fmt: skip
 REGIME = {
-    "epochs": 3, "lr": 1e-2, "image_size": None, "head_epochs": 0, "frozen_layers": 0,
+    "epochs": 3, "lr": 1e-2, "image_size": None, "head": "new", "frozen_layers": 0,
     "layer_decay": 1.0, "batchnorm": "train",
 }  # fmt: skip
 NETWORK = {

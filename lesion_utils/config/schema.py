@@ -102,18 +102,15 @@ class RegimeParams(Section):
     image_size: int | None = Field(
         ge=32, le=1024, description="side of the network's input in this regime, px; null: the network's own"
     )
-    head_epochs: int = Field(ge=0, le=100, description="of these, the first ones train the new head alone")
+    head: Literal["new", "fitted"] = Field(
+        description="how the last layer starts: with random weights, or fitted to convergence (logistic regression) on "
+        "the frozen network's features"
+    )
     frozen_layers: int = Field(
         ge=0, le=1000, description="layers, counted from the input as timm counts them, that keep the weights they have"
     )
     layer_decay: float = Field(gt=0, le=1, description="factor on the learning rate per layer group towards the input")
     batchnorm: Literal["train", "frozen"] = Field(description="update BatchNorm's running statistics, or keep them")
-
-    @model_validator(mode="after")
-    def _head_epochs_are_some_of_the_epochs(self):
-        if self.head_epochs > self.epochs:
-            raise ValueError("head_epochs: cannot exceed epochs")
-        return self
 
 
 class Imbalance(Section):
@@ -176,6 +173,14 @@ class Network(Section):
             raise ValueError("regimes: features and finetune start from pretrained weights, but weights is none")
         if "scratch" in self.regimes and self.regimes["scratch"].frozen_layers:
             raise ValueError("regimes: from scratch, frozen_layers would keep random weights; set it to 0")
+        if "scratch" in self.regimes and self.regimes["scratch"].head == "fitted":
+            raise ValueError("regimes: from scratch, a head would be fitted to random features; set head to new")
+        for name, regime in self.regimes.items():
+            if self.optim.warmup_epochs >= regime.epochs:
+                raise ValueError(
+                    f"optim: in {regime.epochs} epochs ({name}) no layer would reach its learning rate; "
+                    "lower warmup_epochs"
+                )
         return self
 
     @property

@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from lesion_utils.core.names import REGIME_NAMES
@@ -17,7 +16,6 @@ from lesion_utils.figures.style import (
     DOUBLE,
     GREY,
     INK,
-    LIGHT,
     SINGLE,
     Plate,
     finish_figure,
@@ -80,8 +78,8 @@ def plot_learning_curves(history: pd.DataFrame) -> Plate:
 
     Args:
         history: one row per (regime, seed, epoch), with `regime`, `seed`, `epoch` (from 1), `train_loss`, `val_loss`,
-            `val_ap`, `val_auc`, `selected` (bool: the epoch whose weights were kept) and `head_only` (bool: the
-            backbone was still frozen). NaN where a regime has no such number.
+            `val_ap`, `val_auc` and `selected` (bool: the epoch whose weights were kept). NaN where a regime has no such
+            number.
     """
     regimes = [r for r in REGIME_NAMES if r in set(history["regime"])]
     regimes += [r for r in dict.fromkeys(history["regime"]) if r not in regimes]
@@ -102,8 +100,7 @@ def plot_learning_curves(history: pd.DataFrame) -> Plate:
     named = {f"loss, {label}": c for label, c in LOSSES.values()} | dict(SCORES.values())
     lines = [Line2D([], [], color=colour, label=label) for label, colour in named.items()]
     chosen = Line2D([], [], color=INK, marker="o", mfc="white", ls="", label="selected epoch")
-    head = [Patch(color=LIGHT, label="head alone is trained")] if history["head_only"].any() else []
-    legend_below(fig, [*lines, chosen, *head], columns=3 if wide else 2)
+    legend_below(fig, [*lines, chosen], columns=3 if wide else 2)
     note = "thin lines: seeds; thick lines: their mean" if history["seed"].nunique() > 1 else "one seed"
     return finish_figure(fig, note=note, alt=_describe_curves(history, regimes))
 
@@ -119,9 +116,6 @@ def _draw_curves(ax: Axes, part: pd.DataFrame, series: dict[str, tuple[str, str]
         if key.startswith("val"):
             chosen = part[part["selected"]]
             ax.scatter(chosen["epoch"], chosen[key], s=13, fc="white", ec=colour, lw=0.9, zorder=4)
-    head = part.loc[part["head_only"], "epoch"]
-    if len(head):
-        ax.axvspan(head.min() - 0.5, head.max() + 0.5, color=LIGHT, alpha=0.6, lw=0, zorder=0)
     ax.set_xlim(part["epoch"].min() - 0.5, part["epoch"].max() + 0.5)
 
 

@@ -90,7 +90,8 @@ def describe_recipe(task: TrainingTask) -> pd.DataFrame:
         ("gradient clipping", f"{optim.clip_norm:g}", "longest gradient: no batch may throw the weights off; 0: off"),
         ("dropout", f"{settings.drop_rate:g}", "share of features hidden at random, so that none is relied on alone"),
         ("batch", batch, "for each step of the optimizer"),
-        ("epochs", f"{regime.epochs}", f"passes over the training images; the first {regime.head_epochs} for the head"),
+        ("head", regime.head, "the last layer's start: random, or fitted to the frozen network's features"),
+        ("epochs", f"{regime.epochs}", "passes over the training images"),
         ("label smoothing", f"{settings.label_smoothing:g}", "share of each label given to the other class"),
         ("mixup", f"{settings.mixup:g}", "how strongly pairs of images are blended; 0: never"),
         ("imbalance", imbalance.replace("_", " "), "what is done about benign images outnumbering malignant ones"),
@@ -104,8 +105,8 @@ _WHY_SGD = "each step follows a running mean of the gradients, as ResNet and VGG
 
 
 def write_layers(layers: pd.DataFrame) -> pd.DataFrame:
-    """The table of `optim.describe_layers` as it is read: a dash where a layer never learns."""
-    columns = {"parameters": "{:,}", "learning_rate": "{:.1e}", "weight_decay": "{:g}", "learns_from": "epoch {}"}
+    """The table of `optim.describe_layers` as it is read: a dash where a layer is frozen."""
+    columns = {"parameters": "{:,}", "learning_rate": "{:.1e}", "weight_decay": "{:g}"}
     written = {column: layers[column].map(form.format, na_action="ignore") for column, form in columns.items()}
     return layers.assign(**written).fillna("–").rename(columns=lambda name: name.replace("_", " "))
 
@@ -148,7 +149,7 @@ def describe_outcome(predictions: pd.DataFrame) -> pd.DataFrame:
             "validation AP": round(run["val_ap"], 3),
             "validation AUC": round(run["val_auc"], 3),
             "minutes": round(run["seconds"] / 60, 1),
-            "remark": "stopped early" if run["stopped_early"] else "",
+            "remark": "; ".join(["stopped early"] * run["stopped_early"] + run["inert"]),
         }
         for run in predictions.attrs["runs"]
     ]
@@ -170,12 +171,10 @@ def read_curves(predictions: pd.DataFrame, params: Network, *, folder: Path) -> 
     parts = []
     for run in predictions.attrs["runs"]:
         history = read_history(folder / run["folder"])
-        head_epochs = params.regimes[run["regime"]].head_epochs
         parts.append(
             history.assign(
                 train_loss=history["loss"],
                 selected=history["epoch"] == run["selected_epoch"],
-                head_only=history["epoch"] <= head_epochs,
             )
         )
     return pd.concat(parts, ignore_index=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.special import logit
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -19,17 +20,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
+from torch import nn
 
 from lesion_utils.config.schema import Network
 from lesion_utils.core.errors import WeightsError
 from lesion_utils.core.paths import cache_dir
 from lesion_utils.data.duplicates import group_duplicates
 from lesion_utils.evaluation.predictions import COLUMNS
-from lesion_utils.models.compute import choose_compute, computing
+from lesion_utils.models.compute import Compute, choose_compute, computing
 from lesion_utils.models.inference import OnBatch, frozen_features
-from lesion_utils.models.networks import build_network
+from lesion_utils.models.networks import build_network, head_of
 from lesion_utils.models.weights import find_weights
-from lesion_utils.training.task import Images
+from lesion_utils.training.task import Images, TrainingTask
 
 #: Of every cross-validation.
 FOLDS = 5
@@ -161,6 +163,34 @@ def fit_classifier(
             model = CalibratedClassifierCV(clone(model), cv=folds, ensemble=False).fit(features, targets)
     chosen = {key.removeprefix(f"{prefix}__"): value for key, value in search.best_params_.items()}
     return model, {**chosen, "cv_ap": float(search.best_score_), "learnt_from": len(targets)}
+
+
+@torch.no_grad()
+def fit_head(model: nn.Module, task: TrainingTask, *, compute: Compute, on_batch: OnBatch | None = None) -> None:
+    """Give the last layer the weights of the classifier "logistic", fitted to convergence on the training images.
+
+    Before the rest learns: a random head would send large, aimless gradients through pretrained layers and bend their
+    features (Kumar et al. 2022, "Fine-tuning can distort pretrained features").
+
+    Args:
+        model: a pretrained network of `build_network`, placed by `compute`.
+        task: whose training images are used.
+        compute: where and how.
+        on_batch: called while features are computed.
+    """
+    rows = task.rows("train", "val")  # asked for as the regime `features` asks, so that either finds the other's
+    settings = {"params": task.settings, "compute": compute, "tta": "none", "on_batch": on_batch}
+    source = find_weights(task.settings)
+    folder = cache_dir() / "features"
+    features = frozen_features(model, task.data.images, rows, **settings, weights=source.sha256, folder=folder)[:, 0]
+    learning = np.isin(rows, task.rows("train"))
+    targets, table = task.targets(rows)[learning], task.data.table.iloc[rows[learning]]
+    groups = name_groups(table, task.data.duplicates)
+    scaler, logistic = fit_classifier("logistic", features[learning], targets, groups=groups, seed=task.seed)[0]
+    weight = logistic.coef_ / scaler.scale_
+    bias = logistic.intercept_ - weight @ scaler.mean_
+    for parameter, values in ((head_of(model).weight, weight), (head_of(model).bias, bias)):
+        parameter.copy_(torch.as_tensor(values, dtype=parameter.dtype))
 
 
 def name_groups(table: pd.DataFrame, duplicates: pd.DataFrame) -> np.ndarray:

@@ -184,6 +184,7 @@ def _finish(run: Run, nondeterministic: set[str]) -> None:
         "val_auc": best["val_auc"],
         "val_loss": best["val_loss"],
         "epochs": len(run.history),
+        "inert": task.inert_settings(),
         "stopped_early": len(run.history) < task.regime_params.epochs,
         "learnt_from": len(run.train_rows),
         "parameters": sum(p.numel() for p in run.model.parameters()),

@@ -28,6 +28,7 @@ from lesion_utils.models.compute import Compute
 from lesion_utils.models.inference import prefetch
 from lesion_utils.models.networks import build_network, freeze_backbone, freeze_layers, head_of, set_train_mode
 from lesion_utils.models.weights import WeightsSource
+from lesion_utils.training.classifiers import fit_head
 from lesion_utils.training.inputs import TrainingBatch, load_batches, make_inputs, plan_epoch
 from lesion_utils.training.loss import class_weights, sample_losses
 from lesion_utils.training.optim import averages_epoch, make_average, make_optimizer, make_schedule
@@ -127,6 +128,8 @@ class Run:
 
     def train(self) -> None:
         """Train the epochs that are left; ends with the history and the selected weights on disk."""
+        if not self.history and self.task.regime_params.head == "fitted":
+            fit_head(self.model, self.task, compute=self.compute, on_batch=self._tell("frozen features"))
         for epoch in range(len(self.history), self.task.regime_params.epochs):
             if self._has_stalled():
                 break
@@ -150,7 +153,7 @@ class Run:
         Raises:
             TrainingError: the loss is not finite.
         """
-        self._set_mode(epoch)
+        self._set_mode()
         torch.manual_seed(derive_seed("dropout", self.task.seed, epoch))
         optim, averaging = self.task.settings.optim, self.task.settings.averaging
         batches = load_batches(self.task, self.inputs, epoch=epoch, device=self.compute.device)
@@ -240,12 +243,11 @@ class Run:
         """Of the learner's tensors in the whole network."""
         return next(f"{name}." if name else "" for name, part in self.model.named_modules() if part is self.learner)
 
-    def _set_mode(self, epoch: int) -> None:
-        head_only = self.frozen or epoch < self.task.regime_params.head_epochs
-        freeze_backbone(self.model, frozen=head_only)
-        if not head_only:
+    def _set_mode(self) -> None:
+        freeze_backbone(self.model, frozen=self.frozen)
+        if not self.frozen:
             freeze_layers(self.model, self.task.regime_params.frozen_layers)
-        set_train_mode(self.model, batchnorm="frozen" if head_only else self.task.regime_params.batchnorm)
+        set_train_mode(self.model, batchnorm="frozen" if self.frozen else self.task.regime_params.batchnorm)
 
     def _tell(self, stage: str) -> Callable[[int, int], None]:
         """A clock for what takes its time between epochs: images done, of how many; an event a second at most."""

@@ -18,19 +18,9 @@ from lesion_utils.training.task import TrainingTask
 
 
 def make_optimizer(model: nn.Module, task: TrainingTask) -> torch.optim.Optimizer:
-    """The optimiser of a run, fused: for VGG19's 139.6 million weights a step is seven times faster so.
-
-    Groups have, besides timm's keys, `start`, the epoch in which they begin to learn: 0 for the head, and for the
-    backbone the first one after the head's own epochs.
-    """
+    """The optimiser of a run, fused: for VGG19's 139.6 million weights a step is seven times faster so."""
     params, regime = task.settings.optim, task.regime_params
-    head = {id(p) for p in head_of(model).parameters()}
-    groups = []
-    for group in parameter_groups(model, task.settings, task.regime):
-        for is_head in (True, False):
-            mine = [p for p in group["params"] if (id(p) in head) == is_head]
-            if mine:
-                groups.append({**group, "params": mine, "start": 0 if is_head else regime.head_epochs})
+    groups = parameter_groups(model, task.settings, task.regime)
     if params.name == "sgd":
         return torch.optim.SGD(groups, lr=regime.lr, momentum=params.momentum, fused=True)
     return torch.optim.AdamW(groups, lr=regime.lr, betas=(params.momentum, 0.999), fused=True)
@@ -44,44 +34,37 @@ def make_schedule(optimizer: torch.optim.Optimizer, task: TrainingTask, *, steps
         task: its epochs and schedule are used.
         steps: of the optimiser in an epoch.
     """
-
-    def factor_of(start: int):
-        settings = {"start": start, "epochs": task.regime_params.epochs, "optim": task.settings.optim}
-        return lambda step: learning_rate_factor((step + 1) / steps, **settings)
-
-    return LambdaLR(optimizer, [factor_of(group["start"]) for group in optimizer.param_groups])
+    epochs, optim = task.regime_params.epochs, task.settings.optim
+    return LambdaLR(optimizer, lambda step: learning_rate_factor((step + 1) / steps, epochs=epochs, optim=optim))
 
 
-def learning_rate_factor(time: float, *, start: float, epochs: int, optim: Optim) -> float:
-    """Share of the peak learning rate: linear warm-up, then half a cosine down to `optim.final_lr`.
+def learning_rate_factor(time: float, *, epochs: int, optim: Optim) -> float:
+    """Share of the peak learning rate: linear warm-up to 1, then half a cosine down to `optim.final_lr`.
 
     Args:
         time: epochs since training began, at the end of the step.
-        start: when the parameters began to learn; the backbone starts after the head's own epochs.
         epochs: length of training.
         optim: `warmup_epochs` and `final_lr` are used.
     """
-    rise = min(1.0, (time - start) / optim.warmup_epochs) if optim.warmup_epochs else 1.0
-    fall = optim.final_lr + (1 - optim.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, time / epochs)))
-    return max(0.0, rise) * fall
+    if time < optim.warmup_epochs:
+        return time / optim.warmup_epochs
+    passed = min(1.0, (time - optim.warmup_epochs) / (epochs - optim.warmup_epochs))
+    return optim.final_lr + (1 - optim.final_lr) * 0.5 * (1 + math.cos(math.pi * passed))
 
 
 def make_average(module: nn.Module, params: Averaging) -> AveragedModel | None:
     """The average of a module's weights and BatchNorm statistics; None with method "none".
 
-    "ema" moves towards the weights after each step, at first faster than `decay`, so that the random start is soon
-    forgotten: min(decay, (1 + n) / (10 + n)) after n steps. "swa" is the plain mean over the ends of the epochs after
-    `swa_start` (Izmailov et al. 2018).
+    "ema" begins with the weights after the first step, and moves towards those after each later one by 1 - decay.
+    "swa" is the plain mean over the ends of the epochs after `swa_start` (Izmailov et al. 2018).
     """
     if params.method == "none":
         return None
 
-    def share(count: int) -> float:
-        return 1 - min(params.decay, (1 + count) / (10 + count)) if params.method == "ema" else 1 / (1 + count)
-
     def update(averages: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
         if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, weights, share(int(count)))
+            share = 1 - params.decay if params.method == "ema" else 1 / (1 + int(count))
+            torch._foreach_lerp_(averages, weights, share)
         else:  # BatchNorm's counters, which torch's own function cannot average
             torch._foreach_copy_(averages, weights)
 
@@ -103,8 +86,8 @@ def describe_layers(model: nn.Module, task: TrainingTask) -> pd.DataFrame:
 
     Returns:
         One row per layer as timm counts them: `layer` (the module), `parameters` (how many numbers), `learning_rate`
-        (peak), `weight_decay` (of its weights; norms and biases are never decayed), `learns_from` (epoch, from 1). The
-        last three are missing where the layer never learns.
+        (peak), `weight_decay` (of its weights; norms and biases are never decayed). The last two are missing where the
+        layer is frozen.
     """
     optimizer = make_optimizer(model, task)
     freeze_layers(model, task.regime_params.frozen_layers)
@@ -120,10 +103,9 @@ def describe_layers(model: nn.Module, task: TrainingTask) -> pd.DataFrame:
         row = {"layer": _common_module(names), "parameters": sum(p.numel() for p in parameters)}
         if groups := [group_of[id(p)] for p in parameters if id(p) in group_of and p.requires_grad]:
             row |= {"learning_rate": groups[0]["lr"], "weight_decay": max(g["weight_decay"] for g in groups)}
-            row["learns_from"] = 1 + groups[0]["start"]
         rows.append(row)
     model.requires_grad_(True)
-    return pd.DataFrame(rows).astype({"learns_from": "Int64"})
+    return pd.DataFrame(rows)
 
 
 def tabulate_learning_rates(model: nn.Module, task: TrainingTask, *, steps: int) -> pd.DataFrame:
@@ -138,12 +120,10 @@ def tabulate_learning_rates(model: nn.Module, task: TrainingTask, *, steps: int)
         One row per step and per distinct course of the learning rate: `time` (epochs, at the end of the step),
         `layers` (the modules that learn so), `learning_rate`.
     """
-    layers = describe_layers(model, task).dropna(subset="learns_from")
-    courses = layers.groupby(["learns_from", "learning_rate"], sort=False)["layer"].agg(list)
-    rows = []
-    for (learns_from, peak), names in courses.items():
+    layers = describe_layers(model, task).dropna(subset="learning_rate")
+    rows, settings = [], {"epochs": task.regime_params.epochs, "optim": task.settings.optim}
+    for peak, names in layers.groupby("learning_rate", sort=False)["layer"].agg(list).items():
         label = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
-        settings = {"start": learns_from - 1, "epochs": task.regime_params.epochs, "optim": task.settings.optim}
         for step in range(task.regime_params.epochs * steps):
             time = (step + 1) / steps
             rows.append({"time": time, "layers": label, "learning_rate": peak * learning_rate_factor(time, **settings)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -74,6 +75,20 @@ class TrainingTask:
     def targets(self, rows: np.ndarray) -> np.ndarray:
         """(N,) int64, 0 benign or 1 malignant."""
         return self.data.table["target"].to_numpy(dtype=np.int64)[rows]
+
+    def inert_settings(self) -> list[str]:
+        """Settings that cannot do in this run what they are for, in sentences."""
+        averaging, epochs = self.settings.averaging, self.regime_params.epochs
+        steps = epochs * math.ceil(len(self.rows("train")) / self.settings.batch_size / self.settings.accumulation)
+        left = averaging.decay**steps
+        if averaging.method == "ema" and left > 0.05:
+            return [
+                f"averaging.decay {averaging.decay:g} is slow for {steps} steps: {left:.0%} of the moving average is "
+                f"still the start; {0.05 ** (1 / steps):.2g} would leave 5 %"
+            ]
+        if averaging.method == "swa" and epochs - min(int(averaging.swa_start * epochs), epochs - 1) < 2:
+            return [f"averaging.swa_start {averaging.swa_start:g} leaves one of {epochs} epochs: nothing is averaged"]
+        return []
 
     def check(self) -> None:
         """Raise if there is nothing to train on or to choose by.

@@ -44,10 +44,10 @@ def test_the_run_taken_apart_is_the_most_pretrained_that_can_be_trained():
     assert (task.regime, task.seed) == ("scratch", 7), "finetune needs weights, which are missing"
 
 
-def test_a_layer_that_never_learns_has_a_dash():
+def test_a_frozen_layer_has_a_dash():
     task = make_task(backbone="resnet18", regimes={"scratch": REGIME | {"layer_decay": 0.5}})
     task.regime_params.__dict__["frozen_layers"] = 2
     with torch.random.fork_rng():
         layers = write_layers(describe_layers(timm.create_model("resnet18", num_classes=1), task))
-    assert layers["learns from"].tolist() == ["–"] * 2 + ["epoch 1"] * 8
-    assert layers.iloc[-1].tolist() == ["fc", "513", "1.0e-02", "0.01", "epoch 1"]
+    assert (layers["learning rate"] == "–").tolist() == [True] * 2 + [False] * 8
+    assert layers.iloc[-1].tolist() == ["fc", "513", "1.0e-02", "0.01"]

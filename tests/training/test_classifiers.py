@@ -34,7 +34,7 @@ from lesion_utils.training.classifiers import (
 #: Ensembles of trees take seconds.
 NAMES = [param(n, marks=mark.slow) if n in ("random_forest", "gradient_boosting") else n for n in CANDIDATES]
 REGIME = {
-    "epochs": 1, "lr": 0.1, "image_size": None, "head_epochs": 0, "frozen_layers": 0,
+    "epochs": 1, "lr": 0.1, "image_size": None, "head": "new", "frozen_layers": 0,
     "layer_decay": 1.0, "batchnorm": "frozen",
 }  # fmt: skip
 

@@ -70,8 +70,7 @@ def split_changed(run: Run, before: dict[str, torch.Tensor]) -> tuple[set[str], 
 
 @pytest.mark.parametrize("regime", ["scratch", "features", "finetune"])
 def test_a_regime_trains_what_it_should(tmp_path, regime):
-    head_epochs = {"scratch": 0, "features": 3, "finetune": 1}[regime]
-    run = make_run(tmp_path, regime=regime, regimes=regimes(regime, head_epochs=head_epochs), **PRETRAINED)
+    run = make_run(tmp_path, regime=regime, regimes=regimes(regime), **PRETRAINED)
     before = copy_weights(run)
     run.train()
     changed, kept = split_changed(run, before)
@@ -94,26 +93,44 @@ def _weights_file() -> Path:
     return weights_dir() / "small.safetensors"
 
 
-def test_the_backbone_waits_while_the_head_warms_up(tmp_path):
-    run = make_run(tmp_path, regime="finetune", regimes=regimes("finetune", head_epochs=1), **PRETRAINED)
-    before = copy_weights(run)
-    run.train_epoch(0)
-    assert split_changed(run, before)[0] == {"fc.weight", "fc.bias"}
-    run.train_epoch(1)
-    assert not split_changed(run, before)[1]
+def test_a_fitted_head_knows_the_images_before_the_network_learns(tmp_path):
+    """Its first loss is that of the converged classifier, not of chance, and the backbone is untouched."""
+    scores = {}
+    for head in ("new", "fitted"):
+        finetune = regimes("finetune", head=head, lr=1e-9)
+        run = make_run(tmp_path / head, regime="finetune", regimes=finetune, **PRETRAINED)
+        before = copy_weights(run)
+        run.train()
+        scores[head] = run.history[0]["val_loss"]
+        changed = {name for name in split_changed(run, before)[0] if "running" not in name}
+        if head == "fitted":
+            moved = max((run.model.state_dict()[n] - before[n]).abs().max() for n in changed - {"fc.weight", "fc.bias"})
+            assert moved < 1e-6
+    assert scores["fitted"] < min(0.65, scores["new"] - 0.02)
 
 
-def test_the_backbone_warms_up_when_its_turn_comes(tmp_path):
-    finetune = regimes("finetune", head_epochs=1, epochs=4)
+def test_every_layer_reaches_its_learning_rate(tmp_path):
+    finetune = regimes("finetune", epochs=3, layer_decay=0.5)
     run = make_run(tmp_path, regime="finetune", regimes=finetune, optim={"warmup_epochs": 1.0}, **PRETRAINED)
-    steps, rates = len(plan_epoch(run.task, 0)), []
-    step = run.optimizer.step
-    run.optimizer.step = lambda: (rates.append({g["start"]: g["lr"] for g in run.optimizer.param_groups}), step())
-    for epoch in range(2):
+    rates = []
+    run.optimizer.register_step_pre_hook(lambda opt, *_: rates.append([g["lr"] for g in opt.param_groups]))
+    for epoch in range(3):
         run.train_epoch(epoch)
-    head, backbone = [r[0] for r in rates], [r[1] for r in rates]
-    assert head == pytest.approx([1e-2 * min(1, (n + 1) / steps) for n in range(2 * steps)])
-    assert backbone == pytest.approx([1e-2 * max(0, (n + 1) / steps - 1) for n in range(2 * steps)])
+    peaks = [group["initial_lr"] for group in run.optimizer.param_groups]
+    assert np.max(rates, axis=0) == pytest.approx(peaks)
+    assert max(peaks) == 1e-2
+
+
+def test_settings_that_cannot_act_are_named():
+    def inert(averaging, epochs=3):
+        params = make_params(averaging=averaging, regimes=regimes(epochs=epochs))
+        return TrainingTask(params, "resnet50", "scratch", 1, DATA).inert_settings()
+
+    assert "12 steps: 89% of the moving average is still the start" in inert({"method": "ema", "decay": 0.99})[0]
+    assert not inert({"method": "ema", "decay": 0.7})
+    assert "one of 3 epochs: nothing is averaged" in inert({"method": "swa", "swa_start": 0.8})[0]
+    assert not inert({"method": "swa", "swa_start": 0.8}, epochs=10)
+    assert not inert({"method": "none", "decay": 0.99})
 
 
 def test_batchnorm_statistics_stay_where_frozen(tmp_path):
@@ -209,8 +226,8 @@ def test_the_loop_equals_a_plain_one(tmp_path):
         steps = plan_epoch(run.task, epoch)
         for number, step in enumerate(steps):
             now = epoch + (number + 1) / len(steps)
-            cosine = 0.1 + 0.9 * (1 + math.cos(math.pi * now / 3)) / 2
-            reference.param_groups[0]["lr"] = reference.param_groups[1]["lr"] = 1e-2 * min(1, now) * cosine
+            cosine = 0.1 + 0.9 * (1 + math.cos(math.pi * (now - 1) / 2)) / 2
+            reference.param_groups[0]["lr"] = reference.param_groups[1]["lr"] = 1e-2 * (now if now < 1 else cosine)
             rows = [batch.rows for batch in step]
             for part in rows:
                 x = run.inputs.training_batch(inputs.Batch(part, part), epoch)
@@ -438,7 +455,7 @@ def test_the_same_training_gives_the_same_bytes(tmp_path, precision):
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(tmp_path, regime, optimiser):
     options = {
-        "regimes": regimes(regime, epochs=4, head_epochs=1),
+        "regimes": regimes(regime, epochs=4, head="fitted" if regime == "finetune" else "new"),
         "optim": {"name": optimiser, "warmup_epochs": 1.0, "final_lr": 0.0, "clip_norm": 1.0},
         "averaging": {"method": "swa" if optimiser == "sgd" else "ema"},
         "mixup": 0.3,
@@ -459,7 +476,13 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(tmp_path, regime, op
 @pytest.mark.parametrize("interrupted", ["best.pt", "last.pt", "history.jsonl"])
 def test_learning_curves_are_whole_wherever_a_kill_came(tmp_path, monkeypatch, interrupted):
     """The kill comes before one of the files that the last epoch writes."""
-    whole, broken = make_run(tmp_path / "whole"), make_run(tmp_path / "broken")
+
+    def make_improving_run(name):
+        run = make_run(tmp_path / name)
+        run.validate = lambda: {"val_ap": len(run.history) / 10, "val_loss": 1.0, "val_auc": 0.5}
+        return run
+
+    whole, broken = make_improving_run("whole"), make_improving_run("broken")
     whole.train()
 
     def kill_before(name):
@@ -476,7 +499,7 @@ def test_learning_curves_are_whole_wherever_a_kill_came(tmp_path, monkeypatch, i
         kill_before("save_checkpoint")
         kill_before("write_atomic")
         broken.train()
-    again = make_run(tmp_path / "broken")
+    again = make_improving_run("broken")
     again.resume()
     again.train()
     curves = ["epoch", "loss", "lr", "val_loss", "val_ap", "val_auc"]

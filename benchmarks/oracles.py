@@ -130,7 +130,7 @@ def find_contradiction(scores: dict[str, float], sizes: dict[str, int]) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("reports", nargs="*", type=Path, help="folders of reports; all of them by default")
-    every = sorted(path.parent.parent for path in ROOT.glob("reports/*/metrics/05_comparison_results.csv"))
+    every = sorted(path.parent.parent for path in ROOT.glob("docs/*/metrics/05_comparison_results.csv"))
     failed = False
     for report in parser.parse_args().reports or every:
         for oracle, ask in (("official scorer", ask_official), ("mlscorecheck", ask_mlscorecheck)):

@@ -23,14 +23,13 @@ EDITS = {
     },
     "resnet50.yaml": {
         "backbone: resnet50.tv_in1k": "backbone: small_cnn",
-        "image_size: 64": "image_size: 32",
-        "epochs: 12": "epochs: 2",
+        "image_size: 48": "image_size: 32",
+        "epochs: 5": "epochs: 3",
         "seeds: [1]": "seeds: [1, 2]",
     },
     "vgg19.yaml": {
         "backbone: vgg19.tv_in1k": "backbone: small_cnn",
-        "image_size: 64": "image_size: 32",
-        "epochs: 6": "epochs: 2",
+        "epochs: 5": "epochs: 3",
     },
     "comparison.yaml": {"bootstrap_draws: 10000": "bootstrap_draws: 200", "repeats: 1000": "repeats: 20"},
 }

@@ -19,6 +19,7 @@ import nbformat
 import pytest
 from small_project import clean_environment, make_project, run, write_notebook
 
+from lesion_utils.config.load import load_study
 from lesion_utils.core import console
 from lesion_utils.core.console import describe_event, format_clock, format_duration
 from lesion_utils.core.paths import Study
@@ -131,7 +132,8 @@ def test_when_memory_runs_out_the_message_says_what_to_lower(project, code):
     done = run_code(project, code)
     assert done.returncode == 1
     assert done.stderr.startswith(f'{STEP} failed in cell 4 "Train" after ')
-    assert "try batch_size: 12 with accumulation: 2 in params/demo/vgg19.yaml" in done.stderr
+    size = load_study(project / "params" / "demo").vgg19.batch_size // 2
+    assert f"try batch_size: {size} with accumulation: 2 in params/demo/vgg19.yaml" in done.stderr
 
 
 def start(project: Path, code: str) -> subprocess.Popen[str]:

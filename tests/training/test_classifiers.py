@@ -180,7 +180,7 @@ def test_no_image_is_scored_by_a_classifier_that_knows_its_duplicate(data):
     aps = []
     for duplicates in (data.duplicates, pd.DataFrame({"image_id_a": ids[::2], "image_id_b": ids[1::2]})):
         data.duplicates = duplicates
-        table = score_classifiers(make_params(classifiers=["knn"], tta="none"), network="resnet50", data=data)
+        table = score_classifiers(make_params(classifiers=["knn"], tta="none"), data=data)
         scored = table[table["split"] == "val"]
         aps.append((average_precision_score(scored["target"], scored["probability"]), table.attrs["chosen"]["knn"]))
     (ap, known), (grouped_ap, grouped) = aps

@@ -185,7 +185,7 @@ def test_no_image_is_scored_by_a_classifier_that_knows_its_duplicate(data):
         aps.append((average_precision_score(scored["target"], scored["probability"]), table.attrs["chosen"]["knn"]))
     (ap, known), (grouped_ap, grouped) = aps
     assert ap > 0.9 and known["cv_ap"] > 0.9
-    assert grouped_ap < 0.75 and grouped["cv_ap"] < 0.75
+    assert grouped_ap < 0.8 and grouped["cv_ap"] < 0.8
     assert grouped["learnt_from"] == 80
 
 

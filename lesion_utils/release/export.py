@@ -17,7 +17,7 @@ from lesion_utils.core.errors import CheckpointError
 from lesion_utils.core.files import cannot_write, dump_json, write_atomic
 from lesion_utils.core.paths import Study
 from lesion_utils.models.compute import choose_compute
-from lesion_utils.models.networks import data_config
+from lesion_utils.models.networks import data_config, multiply_full_windows
 from lesion_utils.models.predict import TrainedNetwork, read_settings
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.fingerprint import digest_file
@@ -127,7 +127,7 @@ def load_exported(folder: Path) -> tuple[TrainedNetwork, dict[str, Any]]:
             do=f"copy the folder again, or export again: make export STUDY={about['study']}",
         )
     settings = read_settings(about["settings"], where=folder / CONFIG)
-    model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    model = multiply_full_windows(timm.create_model(f"local-dir:{folder}", pretrained=True))
     compute = choose_compute(settings)
     model = compute.place(model).eval()
     rest = (about["regime"], about["seed"], about["selected"], about["stored_size"], about["aspect"])

@@ -172,7 +172,7 @@ def test_validation_images_learn_with_the_others_and_are_scored_without_themselv
 
 def test_no_image_is_scored_by_a_classifier_that_knows_its_duplicate(data):
     """Labels are chance, and every image has a twin: who has seen it, knows."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(2)
     twins = rng.integers(0, 255, (50, 32, 32, 3), dtype=np.uint8).repeat(2, axis=0)
     data.images[:], data.table["target"] = twins, rng.permutation(np.tile([0, 1], 25)).repeat(2)
     data.table["subset"] = ["train", "val"] * 40 + ["test"] * 20
@@ -185,7 +185,7 @@ def test_no_image_is_scored_by_a_classifier_that_knows_its_duplicate(data):
         aps.append((average_precision_score(scored["target"], scored["probability"]), table.attrs["chosen"]["knn"]))
     (ap, known), (grouped_ap, grouped) = aps
     assert ap > 0.9 and known["cv_ap"] > 0.9
-    assert grouped_ap < 0.8 and grouped["cv_ap"] < 0.8
+    assert grouped_ap < 0.75 and grouped["cv_ap"] < 0.75
     assert grouped["learnt_from"] == 80
 
 

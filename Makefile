@@ -136,7 +136,7 @@ $(ENV):
 	@$(BIN)/python -m ipykernel install --sys-prefix --name lesion-utils --display-name "lesion-utils" >/dev/null
 	@rm -f $(VENV)/.installed-* && touch $@
 
-reference: | $(ENV)  ## params/README.md from the schema
+reference: | $(ENV)  ## params/README.md and the schemas for editors, from the schema
 	@$(LESION) reference
 
 box: | $(ENV)  ## the archive of embedded images, from the challenge's files in DATA_DIR

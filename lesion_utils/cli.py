@@ -60,7 +60,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         verb.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
     add("readme", write_readme, "write the README's results from the published copies")
     add("box", write_box, "write the archive of embedded images from the challenge's files in DATA_DIR")
-    add("reference", write_reference, "write params/README.md from the schema")
+    add("reference", write_reference, "write params/README.md and params/schema/ from the schema")
     both = add("compare", compare, "compare two reports, number by number")
     both.add_argument("a", type=Path, help="folder of a report")
     both.add_argument("b", type=Path, help="folder of another")

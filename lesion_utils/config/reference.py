@@ -1,6 +1,6 @@
-"""`params/README.md`: every parameter with its range and meaning, written from the schema.
+"""The schema for people, `params/README.md`, and for editors, `params/schema/*.json`: what each key means and may be.
 
-`make reference` writes it after a change of `lesion_utils/config/schema.py`; a test holds the two together.
+`make reference` writes both after a change of `lesion_utils/config/schema.py`; a test holds them together.
 """
 
 from __future__ import annotations
@@ -9,18 +9,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lesion_utils.config.load import FILES
+from lesion_utils.config.selection import Selection
 from lesion_utils.config.words import describe_range, find_schema
-from lesion_utils.core.files import write_if_changed
+from lesion_utils.core.files import dump_json, write_if_changed
 from lesion_utils.core.paths import params_root
 
 INTRODUCTION = """# Parameters of a study
 
 A study is a folder here, with five files. Copy one, edit it, and run `make all STUDY=<folder>`: only what depends on a
 change runs again, and a change of a comment runs nothing. In the files, every key carries its reason; here, its range.
-Unknown keys, wrong types and values out of range stop a run before it starts, with the file and the line.
+Unknown keys, wrong types and values out of range stop a run before it starts, with the file and the line. An editor
+with a YAML language server says so while you type: each file's first line names its schema in `schema/`.
 
 This page is written by `make reference` from `lesion_utils/config/schema.py`.
 """
+
+_MODELS = {**FILES, "selection": Selection}
 
 
 def render_readme() -> str:
@@ -37,9 +41,21 @@ def render_readme() -> str:
     return "\n".join(parts)
 
 
+def name_schema(file: str) -> str:
+    """The file in `params/schema/` that describes a YAML file, named without its ending; all networks share one."""
+    return f"{_MODELS[file].__name__.lower()}.json"
+
+
+def render_schemas() -> dict[str, str]:
+    """The files of `params/schema/` and their content, as pydantic gives it."""
+    return {name_schema(file): dump_json(model.model_json_schema()) for file, model in _MODELS.items()}
+
+
 def write_reference() -> None:
-    """Write `params/README.md`."""
+    """Write `params/README.md` and `params/schema/`."""
     write_if_changed(params_root() / "README.md", render_readme())
+    for name, text in render_schemas().items():
+        write_if_changed(params_root() / "schema" / name, text)
 
 
 def _render_section(schema: Mapping[str, Any], location: tuple[str, ...]) -> Iterator[str]:

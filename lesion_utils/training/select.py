@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from lesion_utils.config.load import load_file
-from lesion_utils.config.schema import Classifier, Comparison, Regime, Section, StudyParams
+from lesion_utils.config.schema import Comparison, StudyParams
+from lesion_utils.config.selection import Question, Selection
 from lesion_utils.core.errors import ParamsError
 from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.names import CLASSIFIER_NAMES, REGIME_NAMES, name_model
@@ -41,37 +42,6 @@ from lesion_utils.training.fit import OnEvent, fit, read_history
 from lesion_utils.training.task import TrainingTask, choose_regimes
 
 FILE = "selection.yaml"
-
-
-class Question(Section):
-    """One question of `selection.yaml`."""
-
-    question: str = Field(min_length=1, description="what is to be decided")
-    network: str = Field(pattern="^(resnet50|vgg19)$", description="whose settings the candidates change")
-    judge: Classifier | Regime = Field(description="a classifier on frozen features, or the regime that is trained")
-    seeds: list[int] = Field(min_length=1, description="of the folds, or of the trainings")
-    candidates: dict[str, dict[str, Any]] = Field(
-        min_length=2, description="name to changed values, such as resnet50.image_size: 288"
-    )
-    choice: str = Field(description="the candidate that the study takes")
-    because: str = Field(min_length=1, description="why, in a sentence")
-
-    @model_validator(mode="after")
-    def _choice_is_a_candidate(self):
-        if self.choice not in self.candidates:
-            raise ValueError("choice: name one of the candidates")
-        return self
-
-    @property
-    def trains(self) -> bool:
-        """Whether candidates are judged by training."""
-        return self.judge in get_args(Regime)
-
-
-class Selection(Section):
-    """selection.yaml: what was tried on the training images."""
-
-    questions: list[Question] = Field(min_length=1)
 
 
 @dataclass(frozen=True)

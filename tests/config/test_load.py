@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from lesion_utils.config.load import load_study, resolve, to_mapping
-from lesion_utils.config.reference import render_readme
+from lesion_utils.config.reference import name_schema, render_readme, render_schemas
 from lesion_utils.core.errors import ParamsError
 from lesion_utils.core.paths import Study, list_studies, params_root
 
@@ -175,9 +177,24 @@ def test_the_injected_mapping_is_the_same_study():
     assert resolve(to_mapping(name, params)) == (name, params)
 
 
-def test_the_reference_page_is_the_schema():
+def test_the_reference_and_the_editors_schemas_are_the_schema():
     page = (params_root() / "README.md").read_text(encoding="utf-8")
     assert page == render_readme(), "run: make reference"
+    committed = {path.name: path.read_text(encoding="utf-8") for path in (params_root() / "schema").iterdir()}
+    assert committed == render_schemas(), "run: make reference"
+
+
+@pytest.mark.parametrize("path", sorted(params_root().glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_an_editor_finds_the_schema_and_no_fault(path):
+    """The file's first line names its schema, relative to the file, and another validator accepts what is in it."""
+    jsonschema = pytest.importorskip("jsonschema")
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    schema = path.parent / first.removeprefix("# yaml-language-server: $schema=")
+    assert schema.resolve() == params_root() / "schema" / name_schema(path.stem)
+    validator = jsonschema.Draft202012Validator(json.loads(schema.read_text(encoding="utf-8")))
+    document = YAML(typ="safe").load(path)
+    assert [error.message for error in validator.iter_errors(document)] == []
+    assert list(validator.iter_errors({**document, "no_such_key": 1})), "an unknown key is a fault"
 
 
 def test_reading_parameters_loads_no_heavy_library():

@@ -15,11 +15,12 @@ from sklearn.metrics import average_precision_score
 from tiny_study import make_images, make_params, regimes
 
 from lesion_utils.config.load import load_file, load_study
+from lesion_utils.config.selection import Question, Selection
 from lesion_utils.core.errors import ParamsError
 from lesion_utils.core.paths import params_root
 from lesion_utils.training import select
 from lesion_utils.training.classifiers import split_folds
-from lesion_utils.training.select import Question, Selection, TrialScores, change_params, run_trials
+from lesion_utils.training.select import TrialScores, change_params, run_trials
 
 WEIGHTS = {"weights": "small.safetensors", "regimes": regimes() | regimes("features") | regimes("finetune")}
 

@@ -1,0 +1,40 @@
+"""The schema of `selection.yaml`, which a study may have beside its five files: what was tried, and what was chosen."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import Field, model_validator
+
+from lesion_utils.config.schema import Classifier, Regime, Section
+
+
+class Question(Section):
+    """One question of `selection.yaml`."""
+
+    question: str = Field(min_length=1, description="what is to be decided")
+    network: str = Field(pattern="^(resnet50|vgg19)$", description="whose settings the candidates change")
+    judge: Classifier | Regime = Field(description="a classifier on frozen features, or the regime that is trained")
+    seeds: list[int] = Field(min_length=1, description="of the folds, or of the trainings")
+    candidates: dict[str, dict[str, Any]] = Field(
+        min_length=2, description="name to changed values, such as resnet50.image_size: 288"
+    )
+    choice: str = Field(description="the candidate that the study takes")
+    because: str = Field(min_length=1, description="why, in a sentence")
+
+    @model_validator(mode="after")
+    def _choice_is_a_candidate(self):
+        if self.choice not in self.candidates:
+            raise ValueError("choice: name one of the candidates")
+        return self
+
+    @property
+    def trains(self) -> bool:
+        """Whether candidates are judged by training."""
+        return self.judge in get_args(Regime)
+
+
+class Selection(Section):
+    """selection.yaml: what was tried on the training images."""
+
+    questions: list[Question] = Field(min_length=1)

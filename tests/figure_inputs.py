@@ -227,7 +227,7 @@ FIGURES = {
     "scores": lambda: plot_score_distributions(TARGETS, draw_scores(names=NETWORKS)[1]),
     "scores, constant": lambda: plot_score_distributions(TARGETS, CONSTANT),
     "reliability": lambda: plot_reliability(
-        TARGETS, {"before": PROBS[NETWORKS[0]], "after temperature scaling": PROBS[NETWORKS[1]]}, confidence=0.95
+        TARGETS, {"before": PROBS[NETWORKS[0]], "recalibrated": PROBS[NETWORKS[1]]}, confidence=0.95
     ),
     "reliability, four panels": lambda: plot_reliability(TARGETS, draw_scores(names=NETWORKS)[1], confidence=0.95),
     "reliability, six panels": lambda: plot_reliability(
@@ -235,7 +235,7 @@ FIGURES = {
         {
             f"{network}, {stage}": PROBS[NETWORKS[0]]
             for network in ("ResNet50, fine-tuned", "ResNet50, from scratch", "VGG19, from scratch")
-            for stage in ("as trained", "scaled")
+            for stage in ("as trained", "recalibrated")
         },
         confidence=0.95,
     ),

@@ -1,25 +1,31 @@
-"""Do the probabilities mean what they say? Brier score, calibration error, temperature scaling, decision curves."""
+"""Do the probabilities mean what they say? Brier score, calibration error, intercept and slope, recalibration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.special import expit
+from scipy.special import expit, logit
+from scipy.stats import norm
+from sklearn.linear_model import LogisticRegression
 
 from lesion_utils.core.errors import MetricError
-from lesion_utils.evaluation.intervals import wilson_interval
-from lesion_utils.evaluation.metrics import check_scores, rank_scores
+from lesion_utils.evaluation.intervals import Estimate, wilson_interval
+from lesion_utils.evaluation.metrics import check_scores
 
 #: Bins of the calibration error and of the reliability curve, each with (nearly) the same number of images.
 BINS = 10
 
-#: Temperatures between which the best is sought; the ends are reached when validation images are separated perfectly.
-TEMPERATURES = (1e-2, 1e2)
+#: The least slope of a recalibration.
+FLATTEST = 0.01
+
+MINUS = "\u2212"
+
+#: A value, and both ends of its interval, in the names of columns.
+ENDS = ("", "_low", "_high")
 
 
 def average_losses(targets: ArrayLike, probs: ArrayLike, *, weights: ArrayLike | None = None) -> dict[str, NDArray]:
@@ -104,87 +110,137 @@ def expect_ece(probs: ArrayLike, *, draws: int, confidence: float, seed: int) ->
     return ExpectedError(float(errors.mean()), *np.quantile(errors, [tail, 1 - tail]).tolist())
 
 
-def fit_temperature(targets: ArrayLike, logits: ArrayLike) -> float:
-    """The temperature whose division of the logits gives the least log loss (Guo et al. 2017); fit it on validation.
+class Recalibration(NamedTuple):
+    """A line through the log odds: `intercept + slope * logit` (Cox 1958, Platt 1999)."""
 
-    The log loss is convex in the inverse temperature, so the zero of its derivative is the one minimum.
+    intercept: float
+    slope: float
+
+    def apply(self, logits: ArrayLike) -> NDArray[np.float64]:
+        """The logits (N,) of the recalibrated probabilities; their order stays."""
+        return self.intercept + self.slope * np.asarray(logits, dtype=np.float64)
+
+
+def fit_recalibration(targets: ArrayLike, logits: ArrayLike) -> Recalibration:
+    """Logistic recalibration: intercept and slope of the labels' regression on the logits; fit it on validation.
+
+    Platt's labels, (m + 1) / (m + 2) of m malignant and 1 / (n + 2) of n benign images instead of 1 and 0, leave a
+    line to be found where the logits separate the classes. Where they rank worse than chance, the slope stops at
+    `FLATTEST`: recalibration must not turn a ranking round.
 
     Args:
         targets: (N,) labels, 0 or 1, both present.
         logits: (N,) finite log odds.
-
-    Returns:
-        a temperature within `TEMPERATURES`; above 1 the model was too sure of itself.
     """
+    labels, logits = _check_logits(targets, logits)
+    softened = np.where(labels, (labels.sum() + 1) / (labels.sum() + 2), 1 / ((~labels).sum() + 2))
+    if np.ptp(logits) > 0 and (line := _fit_line(softened, logits)).slope >= FLATTEST:
+        return line
+    return Recalibration(_find_shift(softened.sum(), FLATTEST * logits), FLATTEST)
+
+
+def _check_logits(targets: ArrayLike, logits: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     logits = np.asarray(logits, dtype=np.float64)
     if not np.isfinite(logits).all():
         raise MetricError("a logit is NaN or infinite", expected="finite log odds")
-    labels, _ = check_scores(targets, expit(logits))
-
-    def slope(inverse: float) -> float:
-        return float(((expit(inverse * logits) - labels) * logits).sum())
-
-    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
-    if slope(low) >= 0:
-        return TEMPERATURES[1]
-    return TEMPERATURES[0] if slope(high) <= 0 else 1 / brentq(slope, low, high, xtol=1e-14)
+    return check_scores(targets, expit(logits))[0], logits
 
 
-class Calibration(NamedTuple):
-    """Temperature scaling of one run: the temperature, and the test images' probabilities before and after."""
+def _fit_line(shares: NDArray[np.float64], logits: NDArray[np.float64]) -> Recalibration:
+    """Maximum likelihood of labels that are (N,) shares in [0, 1]: each image counts for both classes in part."""
+    regression = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10)
+    classes, both = np.repeat([1, 0], logits.size), np.tile(logits, 2)[:, None]
+    regression.fit(both, classes, sample_weight=np.concatenate([shares, 1 - shares]))
+    return Recalibration(regression.intercept_.item(), regression.coef_.item())
 
-    temperature: float
-    before: NDArray[np.float64]
-    after: NDArray[np.float64]
+
+def _find_shift(malignant: float, logits: NDArray[np.float64]) -> float:
+    """What to add to all logits so that their probabilities sum to `malignant`."""
+    ends = logit(malignant / logits.size) - np.array([logits.max(), logits.min()])
+    return ends[0] if ends[0] == ends[1] else brentq(lambda a: expit(a + logits).sum() - malignant, *ends, xtol=1e-12)
 
 
-def calibrate_run(validation: pd.DataFrame, test: pd.DataFrame) -> Calibration:
-    """Fit the temperature on validation rows of predictions and apply it to the test rows."""
-    temperature = fit_temperature(validation["target"], validation["logit"])
-    return Calibration(
-        temperature=temperature,
-        before=test["probability"].to_numpy(),
-        after=expit(test["logit"].to_numpy() / temperature),
+def measure_calibration(targets: ArrayLike, logits: ArrayLike, *, confidence: float) -> dict[str, float]:
+    """How far probabilities lie from what was observed, in three numbers with their intervals.
+
+    - `in_the_large`: what is missing from all log odds; 0 is perfect, above it the probabilities are too low.
+    - `slope` of the labels' regression on the logits (Cox 1958); 1 is perfect, below it they are too extreme.
+    - `observed_expected`: malignant images over the sum of probabilities; 1 is perfect.
+
+    Intervals are Wald's, and for the ratio Debray's on the log scale (BMJ 2017, 356:i6460); the test images are taken
+    for a random sample of their pool.
+
+    Args:
+        targets: (N,) labels, 0 or 1, both present.
+        logits: (N,) finite log odds.
+        confidence: coverage of the intervals.
+
+    Returns:
+        each name, and with `_low` and `_high` its interval. Where the logits separate the classes there is no slope:
+        NaN.
+    """
+    labels, logits = _check_logits(targets, logits)
+    reach, malignant = norm.ppf((1 + confidence) / 2), labels.sum()
+    shift = _find_shift(malignant, logits)
+    slope, ratio = _measure_slope(labels, logits), malignant / expit(logits).sum()
+    of_shift = reach / np.sqrt(_spread(expit(logits + shift)).sum())
+    factor = np.exp(reach * np.sqrt((1 - labels.mean()) / malignant))
+    spans = {
+        "in_the_large": (shift, shift - of_shift, shift + of_shift),
+        "slope": (slope.value, slope.value - reach * slope.error, slope.value + reach * slope.error),
+        "observed_expected": (ratio, ratio / factor, ratio * factor),
+    }
+    return {name + end: float(v) for name, span in spans.items() for end, v in zip(ENDS, span, strict=True)}
+
+
+def _measure_slope(labels: NDArray[np.bool_], logits: NDArray[np.float64]) -> Estimate:
+    one, other = logits[labels], logits[~labels]
+    if one.min() >= other.max() or other.min() >= one.max():
+        return Estimate(np.nan, np.nan)
+    line = _fit_line(labels.astype(float), logits)
+    design = np.column_stack([np.ones(logits.size), logits])
+    information = design.T @ (_spread(expit(line.apply(logits)))[:, None] * design)
+    return Estimate(line.slope, float(np.sqrt(np.linalg.inv(information)[1, 1])))
+
+
+def _spread(probs: NDArray[np.float64]) -> NDArray[np.float64]:
+    return probs * (1 - probs)
+
+
+def state_calibration(rows: pd.DataFrame) -> list[str]:
+    """What was measured, a sentence for each model: as trained, and recalibrated on the validation images.
+
+    Args:
+        rows: from `tables.tabulate_calibration`, of one or several models.
+    """
+    return [_state_model(part.set_index("stage")) for _, part in rows.groupby("name", sort=False)]
+
+
+def _state_model(stages: pd.DataFrame) -> str:
+    before, after = stages.loc["before"], stages.loc["after"]
+    line = f"intercept {before['intercept']:+.2f}, slope {before['recalibration_slope']:.2f}".replace("-", MINUS)
+    return (
+        f"{before['name']}, as trained: {_state_stage(before)}. Recalibrated on {before['validation_images']} "
+        f"validation images ({line}): {_state_stage(after)}."
     )
 
 
-def compute_net_benefit(targets: ArrayLike, probs: ArrayLike, *, thresholds: ArrayLike) -> NDArray[np.float64]:
-    """Net benefit per image of acting on every score of **at least** a threshold (Vickers and Elkin 2006).
+def _state_stage(row: pd.Series) -> str:
+    def write(name: str, form: str) -> str:
+        return "{} ({} to {})".format(*(format(row[name + end], form) for end in ENDS)).replace("-", MINUS)
 
-    It is TP / N - FP / N x t / (1 - t): what malignant images acted on gain, less what benign ones cost, when t is the
-    probability from which one would act.
-
-    Args:
-        targets: (N,) labels, 0 or 1.
-        probs: (N,) scores in [0, 1].
-        thresholds: (T,) in (0, 1).
-
-    Returns:
-        (T,) net benefits, in malignant images per image.
-    """
-    at = np.asarray(thresholds, dtype=np.float64)
-    if not ((at > 0) & (at < 1)).all():
-        raise MetricError("a decision threshold is not between 0 and 1", expected="finite odds t / (1 - t)")
-    ranking = rank_scores(targets, probs)
-    acted = np.searchsorted(-ranking.thresholds, -at, side="right")
-    tp, fp = np.append(0, ranking.tp)[acted], np.append(0, ranking.fp)[acted]
-    return (tp - fp * at / (1 - at)) / (ranking.tp[-1] + ranking.fp[-1])
-
-
-def trace_decision_curves(targets: ArrayLike, probs: Mapping[str, ArrayLike], *, thresholds: ArrayLike) -> pd.DataFrame:
-    """Decision curves of several models on the same images, between treating all and treating none.
-
-    Args:
-        targets: (N,) labels, 0 or 1.
-        probs: name -> (N,) scores in [0, 1].
-        thresholds: (T,) in (0, 1).
-
-    Returns:
-        one row per name and threshold: `name`, `threshold`, `net_benefit`; "treat all" and "treat none" come last.
-    """
-    everyone = dict(probs) | {"treat all": np.ones(len(targets)), "treat none": np.zeros(len(targets))}
-    curves = {name: compute_net_benefit(targets, scores, thresholds=thresholds) for name, scores in everyone.items()}
-    return pd.concat(
-        [pd.DataFrame({"name": name, "threshold": thresholds, "net_benefit": curve}) for name, curve in curves.items()],
-        ignore_index=True,
+    level = _read_interval(row, "in_the_large", 0, "too high", "too low", "neither shown too high nor too low")
+    reach = _read_interval(row, "slope", 1, "too extreme", "too cautious", "neither shown too extreme nor too cautious")
+    return (
+        f"observed over expected {write('observed_expected', '.2f')}, in the large {write('in_the_large', '+.2f')}, "
+        f"slope {write('slope', '.2f')}: on the whole its probabilities are {level}, and {reach}"
     )
+
+
+def _read_interval(row: pd.Series, name: str, perfect: float, under: str, over: str, within: str) -> str:
+    """What an interval says of a perfect value: that the measured one lies under or over it, or nothing."""
+    if np.isnan(row[name]):
+        return "in a spread that cannot be told"
+    if row[f"{name}_low"] <= perfect <= row[f"{name}_high"]:
+        return within
+    return under if row[name] < perfect else over

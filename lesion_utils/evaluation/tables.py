@@ -6,11 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from lesion_utils.config.schema import Comparison
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.names import name_series
-from lesion_utils.evaluation.calibration import average_losses, calibrate_run, expect_ece
+from lesion_utils.evaluation.calibration import (
+    average_losses,
+    expect_ece,
+    fit_recalibration,
+    measure_calibration,
+)
 from lesion_utils.evaluation.candidates import find_classical
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals, label_metric
 from lesion_utils.evaluation.intervals import draw_weights
@@ -117,24 +123,29 @@ def widen_results(results: pd.DataFrame, metrics: Sequence[str], *, ensembles_on
 
 
 def tabulate_calibration(predictions: pd.DataFrame, params: Comparison) -> pd.DataFrame:
-    """Calibration on the test images before and after temperature scaling on the validation images.
+    """Calibration on the test images, as trained and with the line of log odds that is fitted on validation.
 
     Returns:
         two rows per model and regime (mean probability over seeds) and per combination: `stage` ("before", "after"),
-        `temperature`, `brier`, `brier_reference`, `log_loss`, `ece`, and `ece_expected`, `ece_low`, `ece_high`: what
-        perfect calibration would show.
+        `validation_images`, `intercept` and `recalibration_slope` of the line, `brier`, `brier_reference`, `log_loss`,
+        `ece`, and `ece_expected`, `ece_low`, `ece_high`: what perfect calibration would show; `in_the_large`, `slope`
+        and `observed_expected`, each with `_low` and `_high`, see `calibration.measure_calibration`.
     """
     rows = []
     for (model, regime, seed), validation, test in iterate_runs(predictions):
         if seed != ENSEMBLE or validation.empty:
             continue
-        calibrated = calibrate_run(validation, test)
-        for stage, probs in (("before", calibrated.before), ("after", calibrated.after)):
-            expected = expect_ece(probs, draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed)
-            losses = {name: float(value) for name, value in average_losses(test["target"], probs).items()}
+        line = fit_recalibration(validation["target"], validation["logit"])
+        run = {"model": model, "regime": regime, "name": name_series(model, regime)}
+        fitted = {"validation_images": len(validation), "intercept": line.intercept, "recalibration_slope": line.slope}
+        for stage, logits in (("before", test["logit"].to_numpy()), ("after", line.apply(test["logit"]))):
+            measured = measure_calibration(test["target"], logits, confidence=params.confidence)
+            losses = {name: float(value) for name, value in average_losses(test["target"], expit(logits)).items()}
+            expected = expect_ece(
+                expit(logits), draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed
+            )
             bias = {"ece_expected": expected.mean, "ece_low": expected.low, "ece_high": expected.high}
-            run = {"model": model, "regime": regime, "name": name_series(model, regime), "stage": stage}
-            rows.append(run | {"temperature": calibrated.temperature} | losses | bias)
+            rows.append(run | {"stage": stage} | fitted | losses | bias | measured)
     return pd.DataFrame(rows)
 
 

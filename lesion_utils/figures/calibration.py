@@ -119,7 +119,7 @@ def plot_reliability(targets: np.ndarray, probs: Mapping[str, np.ndarray], *, co
 
     Args:
         targets: (N,) int, 0 benign, 1 malignant.
-        probs: panel title -> (N,) float in [0, 1], such as {"before": ..., "after temperature scaling": ...}; at most
+        probs: panel title -> (N,) float in [0, 1], such as {"before": ..., "recalibrated": ...}; at most
             six.
         confidence: coverage of the intervals of the observed shares.
     """

@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 
 from lesion_utils.config.schema import Comparison
 from lesion_utils.core.names import COMBINATION, SeriesName, name_series
-from lesion_utils.evaluation.calibration import calibrate_run, trace_decision_curves
+from lesion_utils.evaluation.calibration import fit_recalibration
 from lesion_utils.evaluation.candidates import CLASSICAL
+from lesion_utils.evaluation.decisions import trace_decision_curves
 from lesion_utils.evaluation.evaluate import Curve, band_precision_recall, band_roc
 from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_runs, write_submission
@@ -29,7 +31,7 @@ class Ensembles(NamedTuple):
     image_ids: list[str]
     targets: np.ndarray  # (N,) int, 0 benign, 1 malignant
     probs: dict[SeriesName, np.ndarray]  # name -> (N,) float in [0, 1]
-    calibrated: dict[SeriesName, np.ndarray]  # the same after temperature scaling on the validation images
+    calibrated: dict[SeriesName, np.ndarray]  # the same, recalibrated on the validation images
 
 
 def collect_ensembles(predictions: pd.DataFrame, *, runs: Collection[tuple[str, str]] | None = None) -> Ensembles:
@@ -45,7 +47,8 @@ def collect_ensembles(predictions: pd.DataFrame, *, runs: Collection[tuple[str, 
         if seed == ENSEMBLE and network and (runs is None or (model, trained) in runs):
             name, test = name_series(model, trained), rows
             probs[name] = rows["probability"].to_numpy()
-            calibrated[name] = calibrate_run(validation, rows).after
+            line = fit_recalibration(validation["target"], validation["logit"])
+            calibrated[name] = expit(line.apply(rows["logit"]))
     return Ensembles(test["image_id"].tolist(), test["target"].to_numpy(), probs, calibrated)
 
 
@@ -67,10 +70,10 @@ def write_summaries(results: pd.DataFrame, metric: str) -> dict[str, str]:
 
 
 def pair_calibration(models: Ensembles) -> dict[str, np.ndarray]:
-    """Probabilities before and after temperature scaling, by panel."""
+    """Probabilities as trained and recalibrated, by panel."""
     panels = {}
     for name, before in models.probs.items():
-        panels |= {f"{name}, as trained": before, f"{name}, scaled": models.calibrated[name]}
+        panels |= {f"{name}, as trained": before, f"{name}, recalibrated": models.calibrated[name]}
     return panels
 
 

@@ -1,29 +1,29 @@
-"""Calibration against scikit-learn and dcurves."""
+"""Calibration against scikit-learn and statsmodels."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
-from dcurves import dca
-from hypothesis import given, settings
-from scipy.special import expit
-from scored_labels import scored_labels
+import statsmodels.api as sm
+from drawn_predictions import COMPARISON
+from scipy.special import expit, logit
+from scipy.stats import binom
 from sklearn.calibration import calibration_curve
-from sklearn.linear_model import LogisticRegression
 from statsmodels.stats.proportion import proportion_confint
 
 from lesion_utils.core.errors import MetricError
 from lesion_utils.evaluation.calibration import (
-    TEMPERATURES,
+    ENDS,
+    FLATTEST,
     average_losses,
-    calibrate_run,
-    compute_net_benefit,
     expect_ece,
-    fit_temperature,
+    fit_recalibration,
+    measure_calibration,
     measure_reliability,
-    trace_decision_curves,
+    state_calibration,
 )
+from lesion_utils.evaluation.tables import tabulate_calibration
 
 
 def draw_scores(*, images: int, temperature: float = 1.0, seed: int = 0):
@@ -72,57 +72,97 @@ def test_expected_error_is_what_calibrated_models_show():
     assert expected.mean > 0.02, "zero is never expected on 379 images"
 
 
-@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_temperature_is_the_slope_of_a_logistic_regression(temperature):
-    targets, logits = draw_scores(images=2000, temperature=temperature)
-    oracle = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-10).fit(logits[:, None], targets)
-    assert 1 / fit_temperature(targets, logits) == pytest.approx(oracle.coef_.item(), rel=1e-6)
+def as_statsmodels(targets, logits, offset=None):
+    design = np.ones((len(targets), 1)) if offset is not None else sm.add_constant(logits)
+    return sm.GLM(targets, design, family=sm.families.Binomial(), offset=offset).fit(tol=1e-12)
 
 
-def test_temperature_undoes_overconfidence():
-    validation, test = (
-        draw_scores(images=4000, temperature=0.4, seed=1),
-        draw_scores(images=4000, temperature=0.4, seed=2),
+@pytest.mark.parametrize(("intercept", "slope"), [(0.0, 1.0), (0.8, 0.4), (-0.5, 2.5)])
+def test_calibration_agrees_with_statsmodels(intercept, slope):
+    targets, logits = draw_scores(images=379, seed=3)
+    logits = intercept + slope * logits
+    found = measure_calibration(targets, logits, confidence=0.9)
+    cox, large = as_statsmodels(targets, logits), as_statsmodels(targets, logits, offset=logits)
+    for name, value, span in (
+        ("slope", cox.params[1], cox.conf_int(0.1)[1]),
+        ("in_the_large", large.params[0], large.conf_int(0.1)[0]),
+    ):
+        assert found[name] == pytest.approx(value, abs=1e-6)
+        assert [found[f"{name}_low"], found[f"{name}_high"]] == pytest.approx(span, abs=1e-6)
+    assert found["observed_expected"] == pytest.approx(targets.sum() / expit(logits).sum())
+
+
+def test_the_interval_of_observed_over_expected_is_debrays():
+    """By hand: 20 malignant of 100, each given 0.1; ln 2 more or less 1.96 times the root of 0.8 / 20."""
+    found = measure_calibration(np.repeat([1, 0], [20, 80]), np.full(100, logit(0.1)), confidence=0.95)
+    ends = [found[f"observed_expected{end}"] for end in ("", "_low", "_high")]
+    assert ends == pytest.approx([2, 2 * np.exp(-1.96 * 0.2), 2 * np.exp(1.96 * 0.2)], rel=1e-4)
+    assert found["in_the_large"] == pytest.approx(logit(0.2) - logit(0.1))
+    assert np.isnan(found["slope"]), "one probability for all has no slope"
+
+
+def test_intervals_of_calibration_hold_the_truth():
+    """Labels drawn from the probabilities: perfect is 0, 1 and 1. Of 300 test sets, so many by the binomial."""
+    least, most = binom.ppf([1e-4, 1 - 1e-4], 300, 0.95)
+    found = pd.DataFrame(
+        [measure_calibration(*draw_scores(images=379, seed=seed), confidence=0.95) for seed in range(300)]
     )
-    rows = [pd.DataFrame({"target": y, "logit": z, "probability": expit(z)}) for y, z in (validation, test)]
-    calibrated = calibrate_run(*rows)
-    assert calibrated.temperature == pytest.approx(2.5, rel=0.1)
-    before, after = (average_losses(test[0], p) for p in (calibrated.before, calibrated.after))
-    assert after["log_loss"] < before["log_loss"]
-    assert after["ece"] < before["ece"] / 2
-    np.testing.assert_array_equal(np.argsort(calibrated.before), np.argsort(calibrated.after))
+    for name, perfect in (("in_the_large", 0), ("slope", 1), ("observed_expected", 1)):
+        held = ((found[f"{name}_low"] <= perfect) & (perfect <= found[f"{name}_high"])).sum()
+        assert least <= held <= most, f"{name}: {held} of 300"
 
 
-def test_temperature_stays_within_its_bounds():
-    assert fit_temperature([0, 0, 1, 1], [-2, -1, 1, 2]) == TEMPERATURES[0], "separated: as sure as allowed"
-    assert fit_temperature([0, 0, 1, 1], [2, 1, -1, -2]) == TEMPERATURES[1], "reversed: as unsure as allowed"
+def test_recalibration_is_platts_regression():
+    """Platt (1999): a logistic regression on labels that are softened a little."""
+    targets, logits = draw_scores(images=179, seed=4)
+    malignant = targets.sum()
+    softened = np.where(targets == 1, (malignant + 1) / (malignant + 2), 1 / (targets.size - malignant + 2))
+    assert fit_recalibration(targets, logits) == pytest.approx(as_statsmodels(softened, logits).params, abs=1e-6)
+
+
+def test_recalibration_undoes_what_is_too_sure_and_too_low():
+    """On labels of its own: intercept, slope and ratio come back to perfect, and no image changes its place."""
+    validation, test = (draw_scores(images=4000, temperature=0.4, seed=seed) for seed in (1, 2))
+    line = fit_recalibration(validation[0], validation[1] - 1.5)
+    before, after = test[1] - 1.5, line.apply(test[1] - 1.5)
+    wrong, right = (measure_calibration(test[0], logits, confidence=0.95) for logits in (before, after))
+    assert wrong["slope_high"] < 1 and wrong["in_the_large_low"] > 0 and wrong["observed_expected_low"] > 1
+    assert right["slope_low"] < 1 < right["slope_high"] and right["in_the_large_low"] < 0 < right["in_the_large_high"]
+    losses = [average_losses(test[0], expit(logits)) for logits in (before, after)]
+    assert losses[1]["log_loss"] < losses[0]["log_loss"] and losses[1]["ece"] < losses[0]["ece"] / 2
+    np.testing.assert_array_equal(np.argsort(before), np.argsort(after))
+
+
+def test_recalibration_is_finite_wherever_there_are_two_classes():
+    separated = fit_recalibration([0, 0, 1, 1], [-2, -1, 1, 2])
+    assert 0 < separated.slope < 10, "four images are no proof"
+    reversed_ = fit_recalibration([0, 0, 1, 1], [2, 1, -1, -2])
+    assert reversed_.slope == FLATTEST, "a ranking is not turned round"
+    assert expit(reversed_.apply([2, 1, -1, -2])).mean() == pytest.approx(0.5)
+    constant = fit_recalibration([0, 0, 0, 1], np.full(4, -0.3))
+    assert expit(constant.apply([-0.3])) == pytest.approx((2 / 3 + 3 / 5) / 4), "the share of softened labels"
+    apart = measure_calibration([0, 0, 1, 1], [-2, -1, 1, 2], confidence=0.95)
+    assert np.isnan(apart["slope"]) and np.isfinite(apart["in_the_large"])
 
 
 @pytest.mark.parametrize("logits", [[0.1, np.nan], [0.1, np.inf]])
-def test_temperature_refuses_undefined_logits(logits):
+def test_undefined_logits_are_refused(logits):
     with pytest.raises(MetricError, match="NaN or infinite"):
-        fit_temperature([0, 1], logits)
+        fit_recalibration([0, 1], logits)
 
 
-@settings(max_examples=25)  # dcurves takes its time
-@given(scored_labels())
-def test_net_benefit_agrees_with_dcurves(case):
-    targets, probs = case
-    thresholds = np.array([0.01, 0.1, 0.25, 0.3, 0.5, 0.75, 0.9])
-    theirs = dca(
-        data=pd.DataFrame({"y": targets, "score": probs}),
-        outcome="y",
-        modelnames=["score"],
-        thresholds=thresholds,
-        models_to_prob=None,
-    )
-    ours = trace_decision_curves(targets, {"score": probs}, thresholds=thresholds)
-    for mine, name in (("score", "score"), ("treat all", "all"), ("treat none", "none")):
-        expected = theirs[theirs["model"] == name].sort_values("threshold")["net_benefit"].to_numpy(float)
-        np.testing.assert_allclose(ours[ours["name"] == mine]["net_benefit"], expected, atol=1e-9)
-
-
-@pytest.mark.parametrize("threshold", [0.0, 1.0, np.nan])
-def test_net_benefit_needs_finite_odds(threshold):
-    with pytest.raises(MetricError, match="between 0 and 1"):
-        compute_net_benefit([0, 1], [0.2, 0.8], thresholds=[threshold])
+def test_what_is_said_of_calibration_is_what_was_measured(predictions):
+    rows = tabulate_calibration(predictions, COMPARISON)
+    said = dict(zip(rows["name"].unique(), state_calibration(rows), strict=True))
+    name = "VGG19, fine-tuned"
+    own, before = rows[rows["name"] == name], rows.set_index(["name", "stage"]).loc[(name, "before")]
+    span = f"{before['slope']:.2f} ({before['slope_low']:.2f} to {before['slope_high']:.2f})"
+    assert said[name].startswith(f"{name}, as trained") and f"slope {span}" in said[name]
+    for slope, words in (((0.5, 0.4, 0.6), "and too extreme"), ((2, 1.5, 3), "and too cautious")):
+        for shift, more in (((-1, -2, -0.5), "are too high,"), ((0.1, -0.2, 0.4), "are neither shown too high nor")):
+            values = {f"slope{end}": value for end, value in zip(ENDS, slope, strict=True)}
+            values |= {f"in_the_large{end}": value for end, value in zip(ENDS, shift, strict=True)}
+            (sentence,) = state_calibration(own.assign(**values))
+            assert words in sentence and more in sentence
+    (sentence,) = state_calibration(own.assign(slope=np.nan))
+    assert "cannot be told" in sentence

@@ -149,8 +149,8 @@ def plot_augmentation_strips(strips: Mapping[str, tuple[Sequence[str], np.ndarra
     """One row per operation: the same image over the operation's range, each tile with its value.
 
     Args:
-        strips: name of the operation -> (K value labels such as "-30°", (K, H, W, 3) uint8 tiles), from the smallest
-            value to the largest, as `augment.preview` returns them. Rows may differ in K.
+        strips: name of the operation -> (K value labels such as "−30°", (K, H, W, 3) tiles, uint8 or float in [0, 1]),
+            from the smallest value to the largest. Rows may differ in K.
     """
     columns = max(len(labels) for labels, _ in strips.values())
     fig, axes = new_tiles(len(strips), columns, lines=1, left=22)
@@ -173,8 +173,8 @@ def plot_augmented_samples(
     """All operations together: each row an image as it is, then independent draws of its augmentation.
 
     Args:
-        originals: (N, H, W, 3) uint8.
-        augmented: (N, K, H, W, 3) uint8, or float in [0, 1].
+        originals: (N, H, W, 3) uint8, or float in [0, 1].
+        augmented: (N, K, H, W, 3), likewise.
         image_ids: N ids.
         targets: (N,) int, 0 benign, 1 malignant.
     """

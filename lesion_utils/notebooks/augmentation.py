@@ -1,4 +1,7 @@
-"""What 02_augmentation_preview shows: each change alone, all together, and what they do to the pixels."""
+"""What 02_augmentation_preview shows: each change alone, all together, and what they do to the pixels.
+
+Everything is drawn by training's own `Augmenter`, at the size and with the interpolation that a network is fed with.
+"""
 
 from __future__ import annotations
 
@@ -9,58 +12,155 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lesion_utils.config.schema import Augmentation
+from lesion_utils.config.schema import Augmentation, Regime, StudyParams
+from lesion_utils.core.names import REGIME_NAMES, name_model
 from lesion_utils.data.prepared import PreparedData
+from lesion_utils.models.networks import build_network, data_config
 from lesion_utils.models.preprocess import resize_batch
-from lesion_utils.training.augment import OPERATIONS, Augmenter, describe, preview
+from lesion_utils.training.augment import FACTORS, OPERATIONS, Augmenter, apply_changes, operation_range
 
 
 class Shown(NamedTuple):
     """Images before and after augmentation."""
 
-    originals: np.ndarray  # (N, S, S, 3) uint8
+    originals: np.ndarray  # (N, S, S, 3) float32 in [0, 1]
     augmented: np.ndarray  # (N, epochs, S, S, 3) float32 in [0, 1]
+
+
+def make_augmenter(params: StudyParams, network: str, regime: Regime) -> Augmenter:
+    """The augmenter of a network's first run in a regime.
+
+    Args:
+        params: of the study.
+        network: "resnet50" or "vgg19".
+        regime: one of the network's.
+    """
+    settings = getattr(params, network).in_regime(regime)
+    with torch.device("meta"):  # the input's description is wanted, and no weights
+        interpolation = data_config(build_network(settings, pretrained=False, seed=0)).interpolation
+    size, seed = settings.image_size, settings.seeds[0]
+    return Augmenter(params.augmentation, image_size=size, seed=seed, interpolation=interpolation)
+
+
+def list_inputs(params: StudyParams) -> pd.DataFrame:
+    """What each network is fed with in each regime: `network`, `regime`, `side` (px), `interpolation`, `augmented`.
+
+    Frozen features are computed once, of images that nothing has changed.
+    """
+    rows = [
+        (name_model(params.models[network]), REGIME_NAMES[regime], made.image_size, made.interpolation)
+        for network, regime, made in _list_augmenters(params)
+    ]
+    table = pd.DataFrame(rows, columns=["network", "regime", "side", "interpolation"])
+    return table.assign(augmented=np.where(table["regime"] == REGIME_NAMES["features"], "no", "yes"))
+
+
+def choose_augmenter(params: StudyParams) -> Augmenter:
+    """The augmenter whose views show most: of the largest input whose images are changed, the first."""
+    made = _list_augmenters(params)
+    changed = [augmenter for _, regime, augmenter in made if regime != "features"]
+    return max(changed or [augmenter for *_, augmenter in made], key=lambda augmenter: augmenter.image_size)
+
+
+def _list_augmenters(params: StudyParams) -> list[tuple[str, Regime, Augmenter]]:
+    named = [(n, r) for n in params.models for r in REGIME_NAMES if r in getattr(params, n).regimes]
+    return [(network, regime, make_augmenter(params, network, regime)) for network, regime in named]
 
 
 def describe_changes(params: Augmentation) -> pd.DataFrame:
     """One row per change with its range in words."""
-    pairs = (line.split(": ", 1) for line in describe(params))
-    return pd.DataFrame(pairs, columns=["change", "range"])
+    return pd.DataFrame(
+        [(name.replace("_", " "), _describe_range(params, name)) for name in OPERATIONS], columns=["change", "range"]
+    )
 
 
-def draw_strips(image: np.ndarray, params: Augmentation, *, steps: int = 7) -> dict[str, tuple[list[str], np.ndarray]]:
-    """One image under each change that is switched on, over its range.
+def _describe_range(params: Augmentation, name: str) -> str:
+    low, high = operation_range(params, name)
+    if low == high:
+        return "off" if name != "scale" or low == 1 else OPERATIONS[name].format(low)
+    if name.endswith("_flip"):
+        return f"with probability {getattr(params, name):g}"
+    return f"{OPERATIONS[name].format(low)} to {OPERATIONS[name].format(high)}".replace("-", "−")
+
+
+def draw_strips(image: np.ndarray, augmenter: Augmenter, *, steps: int = 7) -> dict[str, tuple[list[str], np.ndarray]]:
+    """One image under each change that is switched on, from one end of its range to the other.
 
     Args:
-        image: (S, S, 3) uint8.
-        params: the ranges.
-        steps: tiles from one end of a range to the other.
+        image: (H, H, 3) uint8.
+        augmenter: of a network; its views have side S.
+        steps: tiles of a range; a flip has two.
 
     Returns:
-        name of the change -> (labels, (K, S, S, 3) uint8 tiles), as `plots.plot_augmentation_strips` takes it.
+        name of the change -> (labels, (K, S, S, 3) float32 tiles in [0, 1]), as `plot_augmentation_strips` takes it.
+        Translation is shown to the sides.
     """
-    strips = {name.replace("_", " "): preview(image, params, name=name, steps=steps) for name in OPERATIONS}
-    return {name: strip for name, strip in strips.items() if len(strip[0]) > 1}
+    strips = {}
+    for name in OPERATIONS:
+        low, high = operation_range(augmenter.params, name)
+        if low < high:
+            flip = name.endswith("_flip")
+            values = (np.geomspace if name == "scale" else np.linspace)(low, high, 2 if flip else steps)
+            labels = [OPERATIONS[name].format(value).replace("-", "−") for value in values]
+            labels = ["as it is", "flipped"] if flip else labels
+            strips[name.replace("_", " ")] = labels, _change(image, augmenter, name, values)
+    return strips
 
 
-def draw_epochs(data: PreparedData, image_ids: Sequence[str], params: Augmentation, *, seed: int, epochs: int) -> Shown:
-    """Images as they are, and as the first epochs of a run with this seed show them.
+def _change(image: np.ndarray, augmenter: Augmenter, name: str, values: np.ndarray) -> np.ndarray:
+    """The image under given strengths of one change, (K, S, S, 3) float32 in [0, 1]."""
+    draws = {other: np.full(len(values), float(other in FACTORS)) for other in OPERATIONS} | {name: values}
+    draws["translation"] = np.stack([draws["translation"], np.zeros(len(values))], axis=1)
+    batch = torch.from_numpy(np.array(image))[None].expand(len(values), -1, -1, -1)
+    settings = {"image_size": augmenter.image_size, "interpolation": augmenter.interpolation}
+    return _as_shown(apply_changes(batch, draws, params=augmenter.params, **settings))
+
+
+def draw_epochs(data: PreparedData, image_ids: Sequence[str], augmenter: Augmenter, *, epochs: int) -> Shown:
+    """Images as the network is shown them in validation, and in its first epochs of training.
 
     Args:
         data: the prepared images.
         image_ids: N of them.
-        params: the ranges.
-        seed: seed of the run.
+        augmenter: of the network.
         epochs: how many.
     """
     rows = data.rows_of(image_ids)
-    images = torch.from_numpy(np.array(data.cache.images[rows]))
-    augmenter = Augmenter(params, image_size=images.shape[1], seed=seed)
-    views = [augmenter(images, torch.as_tensor(rows), epoch) for epoch in range(epochs)]
-    return Shown(images.numpy(), torch.stack(views, 1).permute(0, 1, 3, 4, 2).numpy())
+    images = torch.from_numpy(data.images[rows])
+    plain = resize_batch(images, augmenter.image_size, interpolation=augmenter.interpolation)
+    views = [augmenter(images, torch.from_numpy(rows), epoch) for epoch in range(epochs)]
+    return Shown(_as_shown(plain), np.stack([_as_shown(view) for view in views], axis=1))
 
 
-def measure_changes(data: PreparedData, params: Augmentation, *, seed: int) -> dict:
+def _as_shown(x: torch.Tensor) -> np.ndarray:
+    return x.permute(0, 2, 3, 1).numpy()
+
+
+def describe_views(data: PreparedData, params: StudyParams, augmenter: Augmenter) -> str:
+    """What the tiles show that is true of these settings and images alone, in sentences."""
+    said = [
+        f"Each tile has the {augmenter.image_size} px and the interpolation ({augmenter.interpolation}) of the input.",
+        _FILLS[params.augmentation.fill],
+    ]
+    sides = data.table[["native_width", "native_height"]]
+    longer = (sides.max(axis=1) / sides.min(axis=1)).median()
+    if params.data.aspect == "squash" and params.augmentation.rotation and longer > 1:
+        said.append(
+            f"Half of the photographs are at least {longer:.2f} times as long as they are wide, and are squashed to "
+            "squares before they are turned. So a turn also shears: what is round on the skin is oval in the square, "
+            "in a direction that turns with the image. `aspect: crop` in data.yaml keeps the shape and loses margins."
+        )
+    return " ".join(said)
+
+
+_FILLS = {
+    "reflect": "What lies beyond an image's edge is its mirror image; look at the corners for it.",
+    "border": "What lies beyond an image's edge is its last pixel, drawn out; look at the corners for it.",
+    "zeros": "What lies beyond an image's edge is black; look at the corners for it.",
+}
+
+
+def measure_changes(data: PreparedData, augmenter: Augmenter) -> dict:
     """How far one epoch of augmentation moves the training images, in grey levels (0 to 255).
 
     Returns:
@@ -69,13 +169,12 @@ def measure_changes(data: PreparedData, params: Augmentation, *, seed: int) -> d
         absolute difference of a pixel; and `text`.
     """
     rows = np.flatnonzero(data.table["subset"] == "train")
-    size = data.cache.images.shape[1]
-    augmenter = Augmenter(params, image_size=size, seed=seed)
     before, after, moved = [], [], []
     for start in range(0, len(rows), 64):
         part = rows[start : start + 64]
-        images = torch.from_numpy(np.array(data.cache.images[part]))
-        plain, changed = resize_batch(images, size), augmenter(images, torch.as_tensor(part), 0)
+        images = torch.from_numpy(data.images[part])
+        plain = resize_batch(images, augmenter.image_size, interpolation=augmenter.interpolation)
+        changed = augmenter(images, torch.from_numpy(part), 0)
         before.append(255 * plain.mean(dim=(1, 2, 3)))
         after.append(255 * changed.mean(dim=(1, 2, 3)))
         moved.append(255 * (changed - plain).abs().mean(dim=(1, 2, 3)))
@@ -92,8 +191,8 @@ def measure_changes(data: PreparedData, params: Augmentation, *, seed: int) -> d
 
 
 _TEXT = (
-    "Over one epoch of the {images} training images, the average pixel moves by {pixel_change:.1f} of 255 grey levels, "
-    "almost all of it because lesions turn and shift. The images' mean brightness goes from {brightness_before:.1f} to "
-    "{brightness_after:.1f}, and its spread between images from {spread_before:.1f} to {spread_after:.1f} grey levels: "
-    "augmentation should widen the spread a little, and leave the mean where the cameras put it."
+    "Over one epoch of the {images:,} training images, the average pixel moves by {pixel_change:.1f} of 255 grey "
+    "levels. The images' mean brightness goes from {brightness_before:.1f} to {brightness_after:.1f}, and its spread "
+    "between images from {spread_before:.1f} to {spread_after:.1f} grey levels: augmentation should widen the spread a "
+    "little, and leave the mean where the cameras put it."
 )

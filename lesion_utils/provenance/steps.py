@@ -90,7 +90,7 @@ STEPS: dict[str, Step] = {
     for step in (
         Step("data", ("data",), (), ("data/*",), "data.prepare:prepare_study", "data/manifest.json"),
         _notebook("01_eda", ("data",), _DATA),
-        _notebook("02_augmentation_preview", ("data", "augmentation"), _DATA),
+        _notebook("02_augmentation_preview", ("data", "augmentation", *NETWORKS), _DATA),
         _notebook("03_resnet50_finetune", ("data", "augmentation", "resnet50"), _DATA, _predictions("resnet50")),
         _notebook("04_vgg19_finetune", ("data", "augmentation", "vgg19"), _DATA, _predictions("vgg19")),
         _notebook("05_comparison", ("data", "comparison"), (*_DATA, *_PREDICTIONS, *_CHOICES, _CONTROL)),

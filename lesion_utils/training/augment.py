@@ -110,48 +110,6 @@ def apply_changes(
     return _recolour(x.float().div_(255), draws)
 
 
-def describe(params: Augmentation) -> list[str]:
-    """One line per operation, with its range; operations that are off say so."""
-    lines = []
-    for name, label in OPERATIONS.items():
-        low, high = operation_range(params, name)
-        if low == high:
-            strength = "off" if name != "scale" or low == 1 else label.format(low)
-        elif name.endswith("_flip"):
-            strength = f"with probability {getattr(params, name):g}"
-        else:
-            strength = f"{label.format(low)} to {label.format(high)}".replace("-", "−")
-        lines.append(f"{name.replace('_', ' ')}: {strength}")
-    return lines
-
-
-def preview(image: np.ndarray, params: Augmentation, *, name: str, steps: int = 7) -> tuple[list[str], np.ndarray]:
-    """One image under one operation alone, over the range that it is drawn from.
-
-    Args:
-        image: (S, S, 3) uint8, RGB.
-        params: the ranges.
-        name: one of `OPERATIONS`; translation is shown to the sides.
-        steps: values, from the smallest to the largest; a flip has two, an operation that is off has one.
-
-    Returns:
-        labels: K values as text.
-        tiles: (K, S, S, 3) uint8.
-    """
-    low, high = operation_range(params, name)
-    steps = 1 if low == high else 2 if name.endswith("_flip") else steps
-    values = np.geomspace(low, high, steps) if name == "scale" else np.linspace(low, high, steps)
-    draws = {other: np.full(steps, float(other in FACTORS)) for other in OPERATIONS}
-    draws[name] = values
-    draws["translation"] = np.stack([draws["translation"], np.zeros(steps)], axis=1)
-    batch = torch.as_tensor(np.array(image))[None].expand(steps, -1, -1, -1)
-    tiles = apply_changes(batch, draws, image_size=len(image), params=params).mul(255).round().byte()
-    labels = [OPERATIONS[name].format(value).replace("-", "−") for value in values]
-    if name.endswith("_flip"):
-        labels = ["as it is", "flipped"][:steps]
-    return labels, tiles.permute(0, 2, 3, 1).numpy()
-
-
 def draw_changes(params: Augmentation, indices: np.ndarray, *, seed: int, epoch: int) -> Draws:
     """Draw every operation's strength for every sample.
 

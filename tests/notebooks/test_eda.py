@@ -1,4 +1,4 @@
-"""What the notebooks compute between the package's parts: samples, first looks, previews, ensembles."""
+"""What the notebooks compute between the package's parts: samples, first looks, ensembles."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from scipy.special import expit
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from lesion_utils.config.load import load_study
-from lesion_utils.config.schema import Augmentation
-from lesion_utils.core.paths import Study, params_root
+from lesion_utils.core.paths import params_root
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals
 from lesion_utils.evaluation.first_look import look_at
 from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.evaluation.predictions import add_ensembles
-from lesion_utils.notebooks import augmentation, eda, ensembles, finetune
+from lesion_utils.notebooks import eda, ensembles, finetune
 
 
 @pytest.fixture(scope="module")
@@ -108,15 +107,3 @@ def test_doubtful_images_are_listed_by_what_is_wrong():
     assert sorted(found["duplicates across the split"]) == ["a", "b"]
     assert sorted(found["all duplicates"]) == ["a", "b", "c", "d"]
     assert found["changed labels"] == ["e"]
-
-
-def test_the_preview_shows_the_operations_that_are_on():
-    settings = load_study(Study("demo").params_dir).augmentation
-    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    strips = augmentation.draw_strips(image, settings)
-    assert "shear" not in strips, "its range is 0 in the demo"
-    labels, tiles = strips["rotation"]
-    assert len(labels) == len(tiles) == 7
-    off = Augmentation.model_validate({**settings.model_dump(), "rotation": 0.0})
-    assert "rotation" not in augmentation.draw_strips(image, off)
-    assert augmentation.describe_changes(off).set_index("change")["range"]["rotation"] == "off"

@@ -69,8 +69,8 @@ def test_an_unknown_step_is_named():
     [
         ("data", list(STEPS)),
         ("augmentation", ["02_augmentation_preview", "03_resnet50_finetune", "04_vgg19_finetune", "index"]),
-        ("resnet50", ["03_resnet50_finetune", "index"]),
-        ("vgg19", ["04_vgg19_finetune", "index"]),
+        ("resnet50", ["02_augmentation_preview", "03_resnet50_finetune", "index"]),
+        ("vgg19", ["02_augmentation_preview", "04_vgg19_finetune", "index"]),
         ("comparison", ["05_comparison", "index"]),
     ],
 )

@@ -21,10 +21,8 @@ from lesion_utils.training.augment import (
     OPERATIONS,
     Augmenter,
     apply_changes,
-    describe,
     draw_changes,
     operation_range,
-    preview,
 )
 
 OFF = {
@@ -252,25 +250,3 @@ def test_eight_views_are_the_symmetries_of_the_square():
     assert len({v.numpy().tobytes() for v in views}) == 8
     again = {w.numpy().tobytes() for v in views for w in flip_views(v)}
     assert again == {v.numpy().tobytes() for v in views}  # closed under itself: a group
-
-
-def test_preview_runs_over_the_range():
-    params = Augmentation(**{**ON, "vertical_flip": 0.0}, fill="reflect")
-    image = make_images(1, 24)[0].numpy()
-    for name in OPERATIONS:
-        labels, tiles = preview(image, params, name=name, steps=5)
-        expected = {"vertical_flip": 1, "horizontal_flip": 2}.get(name, 5)
-        assert tiles.shape == (expected, 24, 24, 3) and tiles.dtype == np.uint8 and len(labels) == expected
-        if expected > 1:
-            assert (tiles[0] != tiles[1]).any()
-    labels, tiles = preview(image, params, name="rotation", steps=5)
-    assert labels == ["−180°", "−90°", "+0°", "+90°", "+180°"]
-    assert (tiles[2] == image).all()
-    assert np.abs(tiles[3].astype(int) - np.rot90(image)).max() <= 1
-
-
-def test_description_names_every_operation():
-    lines = describe(Augmentation(**{**ON, "shear": 0.0}, fill="reflect"))
-    assert len(lines) == len(OPERATIONS)
-    assert "rotation: −180° to +180°" in lines and "shear: off" in lines
-    assert "horizontal flip: with probability 0.5" in lines and "scale: ×0.70 to ×1.40" in lines

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from lesion_utils.core.errors import DataError
+from lesion_utils.data.images import ImageError, content_box, decode_square
 from lesion_utils.data.prepared import PreparedData
 from lesion_utils.evaluation import control
 from lesion_utils.evaluation.first_look import look_at
+
+#: Side of a photograph on a page, px; the embedded ones have no more.
+SHOWN = 256
 
 #: Columns of the images' table that the colour figure shows, with their axes' labels.
 COLOUR_STATISTICS = {
@@ -44,6 +50,24 @@ def choose_examples(table: pd.DataFrame, *, seed: int) -> tuple[str, str]:
     """The ids of one benign and one malignant training image."""
     benign, malignant = choose_samples(table, subset="train", per_class=1, seed=seed)["image_id"]
     return benign, malignant
+
+
+def read_photographs(data: PreparedData, image_ids: Iterable[str]) -> np.ndarray:
+    """Photographs in their own shape, each on a white square: (N, SHOWN, SHOWN, 3) uint8, decoded from their files.
+
+    Raises:
+        DataError: a file has gone since the data were prepared.
+    """
+    rows = data.table.iloc[data.rows_of(image_ids)]
+    squares = np.full((len(rows), SHOWN, SHOWN, 3), 255, np.uint8)
+    for square, row in zip(squares, rows.itertuples(), strict=True):
+        place = content_box(row.width, row.height, size=SHOWN, aspect="pad")
+        try:
+            square[place] = decode_square(row.path, size=SHOWN, aspect="pad")[place]
+        except ImageError as error:
+            do = "put it back, or name the folder that has it: DATA_DIR=..."
+            raise DataError(str(error), where=row.path, expected="the file that was prepared", do=do) from error
+    return squares
 
 
 def use_native_sizes(table: pd.DataFrame) -> pd.DataFrame:
@@ -90,22 +114,37 @@ def summarise_data(data: PreparedData, blind: BlindScores) -> dict:
         "control": blind.scores.to_dict("records"),
         "best_control": best.to_dict(),
     }
-    return {**numbers, "text": "\n\n".join(_TEXT).format(**numbers)}
+    return {**numbers, "text": _write_text(numbers)}
 
 
-_TEXT = (
-    "- **Accuracy says little.** Calling all {counts[test][benign]} + {counts[test][malignant]} test images benign is "
-    "right in {always_benign_accuracy:.1%} of them.",
-    "- **Some images stand twice.** {duplicate_pairs} pairs show the same photograph, {duplicate_pairs_across} of them "
-    "across training and test, and in {contradicting_pairs} the labels disagree. Training images left out for it: "
-    "{left_out}.",
-    "- **Labels move.** {label_changes} images are known to carry another label today.",
-    "- **The clinic shows.** Knowing only {best_control[knows]}, a classifier reaches an AUC of "
-    "{best_control[auc]:.3f} "
-    "({best_control[auc_low]:.3f} to {best_control[auc_high]:.3f}) and an average precision of "
-    "{best_control[ap]:.3f} ({best_control[ap_low]:.3f} to {best_control[ap_high]:.3f}) on the test images. Any "
-    "network's score has to be read against that, and notebook 05 asks how good the networks are within each block of "
-    "image numbers.",
-    "- **The test is small.** With {counts[test][malignant]} malignant images, intervals are wide, and the test says "
-    "nothing about other clinics, cameras or skins than those that the images came from.",
-)
+def _write_text(numbers: dict) -> str:
+    """What the numbers mean, a paragraph each; a finding is stated only where there is one."""
+    test, best = numbers["counts"]["test"], numbers["best_control"]
+    twice = (
+        "**Some images stand twice.** {duplicate_pairs} pairs show the same photograph, {duplicate_pairs_across} of "
+        "them across training and test, and in {contradicting_pairs} the labels disagree. Training images left out for "
+        "it: {left_out}."
+        if numbers["duplicate_pairs"]
+        else "**No image was found twice.**"
+    )
+    clinic = (
+        "**The clinic shows.** Any network's score has to be read against that"
+        if best["auc_low"] > 0.5
+        else "**What metadata give away cannot be told from luck.** A network's score is read against it all the same"
+    )
+    said = (
+        f"**What accuracy is worth.** Calling all {test['benign']} + {test['malignant']} test images benign is right "
+        f"in {numbers['always_benign_accuracy']:.1%} of them.",
+        twice.format_map(numbers),
+        f"**Labels move.** {numbers['label_changes']} images are known to carry another label today.",
+        f"{clinic}: knowing only {best['knows']}, a classifier reaches an AUC of {_write_interval(best, 'auc')} and an "
+        f"average precision of {_write_interval(best, 'ap')} on the test images. Notebook 05 asks how good the "
+        "networks are within each block of image numbers.",
+        f"**What the test cannot say.** Its {test['malignant']} malignant images set how wide every interval is, and "
+        "it says nothing about other clinics, cameras or skins than those that the images came from.",
+    )
+    return "\n\n".join(f"- {sentence}" for sentence in said)
+
+
+def _write_interval(row: dict, metric: str) -> str:
+    return f"{row[metric]:.3f} ({row[f'{metric}_low']:.3f} to {row[f'{metric}_high']:.3f})"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import zipfile
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy.special import expit
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from lesion_utils.config.load import load_study
+from lesion_utils.core.errors import DataError
 from lesion_utils.core.paths import params_root
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals
 from lesion_utils.evaluation.first_look import look_at
@@ -40,6 +45,40 @@ def test_samples_are_of_one_subset_and_as_many_of_each_class():
     chosen = eda.choose_samples(table, subset="train", per_class=4, seed=1)
     assert set(chosen["subset"]) == {"train"}
     assert chosen["target"].tolist() == [0, 0, 0, 0, 1, 1, 1], "three malignant ones are all there are"
+
+
+@pytest.mark.parametrize("kind", ["disk", "archive"])
+def test_photographs_are_shown_as_they_were_taken_and_not_as_they_are_stored(tmp_path, kind):
+    for name, size in (("wide", (512, 256)), ("high", (60, 120))):
+        Image.new("RGB", size, (10, 20, 30)).save(tmp_path / f"{name}.png")
+    folder = tmp_path
+    if kind == "archive":
+        with zipfile.ZipFile(tmp_path / "box.zip", "w") as archive:
+            for file in tmp_path.glob("*.png"):
+                archive.write(file, file.name)
+        folder = zipfile.Path(tmp_path / "box.zip")
+    paths = [folder / "wide.png", folder / "high.png", folder / "gone.png"]
+    table = pd.DataFrame({"path": paths, "width": [512, 60, 9], "height": [256, 120, 9]})
+    data = SimpleNamespace(table=table, rows_of=lambda rows: np.array(rows, dtype=int))
+    wide, high = eda.read_photographs(data, [0, 1])
+    assert wide.shape == high.shape == (256, 256, 3)
+    assert (wide[64:192] == (10, 20, 30)).all() and (wide[:64] == 255).all() and (wide[192:] == 255).all()
+    assert (high[:, 64:192] == (10, 20, 30)).all() and (high[:, :64] == 255).all()
+    assert len(eda.read_photographs(data, [])) == 0, "a study without duplicates has none to show"
+    with pytest.raises(DataError, match=r"gone\.png: .*\n.*\n.*DATA_DIR"):
+        eda.read_photographs(data, [2])
+
+
+def test_the_summary_states_only_what_was_found():
+    counts = {"train": {"benign": 8, "malignant": 2}, "test": {"benign": 4, "malignant": 1}}
+    best = {"knows": "id", "auc": 0.6, "auc_low": 0.4, "auc_high": 0.8, "ap": 0.3, "ap_low": 0.2, "ap_high": 0.5}
+    none = dict.fromkeys(("duplicate_pairs", "duplicate_pairs_across", "contradicting_pairs", "left_out"), 0)
+    numbers = {"counts": counts, "best_control": best, "always_benign_accuracy": 0.8, "label_changes": 0, **none}
+    text = eda._write_text(numbers)
+    assert "No image was found twice" in text and "cannot be told from luck" in text
+    assert "Calling all 4 + 1 test images benign is right in 80.0% of them" in text
+    text = eda._write_text({**numbers, "duplicate_pairs": 3, "best_control": {**best, "auc_low": 0.55}})
+    assert "3 pairs show the same photograph" in text and "The clinic shows" in text and "(0.550 to 0.800)" in text
 
 
 def test_a_first_look_agrees_with_scikit_learn():

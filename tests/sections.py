@@ -13,7 +13,8 @@ REGIME = {
 def data_params(**changes) -> Data:
     values = {
         "title": "t", "remarks": [], "source": "isic2016", "publish_photographs": True, "seed": 1,
-        "stored_size": 64, "aspect": "squash", "validation_fraction": 0.2, "split": "grouped", "drop_leaks": True,
+        "stored_size": 64, "aspect": "squash", "folds": 1, "validation_fraction": 0.2,
+        "split": "grouped", "drop_leaks": True,
     }  # fmt: skip
     return Data(**(values | changes))
 
@@ -22,7 +23,8 @@ def network_params(backbone: str, **changes) -> Network:
     values = {
         "backbone": backbone, "weights": "any.pth", "without_weights": "stop", "image_size": 64, "drop_rate": 0.0,
         "regimes": dict.fromkeys(("scratch", "features", "finetune"), REGIME), "seeds": [0], "batch_size": 4,
-        "accumulation": 1, "label_smoothing": 0.0, "mixup": 0.0, "early_stopping": 0, "tta": "none", "classifiers": [],
+        "accumulation": 1, "label_smoothing": 0.0, "mixup": 0.0, "keep": "best", "early_stopping": 0,
+        "tta": "none", "classifiers": [],
         "optim": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.01, "clip_norm": 0.0, "warmup_epochs": 0.0,
                   "final_lr": 0.0},
         "imbalance": {"method": "none", "focal_gamma": 2.0}, "determinism": "exact", "precision": "float32",

@@ -28,12 +28,14 @@ NETWORK = {
     "optim": {"name": "adamw", "momentum": 0.9, "weight_decay": 0.01, "clip_norm": 0.0, "warmup_epochs": 0.0,
               "final_lr": 1.0},
     "label_smoothing": 0.0, "mixup": 0.0, "imbalance": {"method": "none", "focal_gamma": 2.0},
-    "averaging": {"method": "none", "decay": 0.9, "swa_start": 0.5}, "early_stopping": 0, "tta": "none",
+    "averaging": {"method": "none", "decay": 0.9, "swa_start": 0.5}, "keep": "best",
+    "early_stopping": 0, "tta": "none",
     "classifiers": [], "determinism": "exact", "precision": "float32", "compile": False,
 }  # fmt: skip
 DATA = {
     "title": "tiny", "remarks": [], "source": "isic2016", "publish_photographs": True, "seed": 1,
-    "stored_size": 40, "aspect": "squash", "validation_fraction": 0.25, "split": "grouped", "drop_leaks": False,
+    "stored_size": 40, "aspect": "squash", "folds": 1, "validation_fraction": 0.25,
+    "split": "grouped", "drop_leaks": False,
 }  # fmt: skip
 COMPARISON = {
     "primary": {"metric": "auc", "regime": "scratch", "alpha": 0.05}, "bootstrap_draws": 100, "seed": 1,

@@ -35,11 +35,11 @@ def write_trained_report(
     params, tables = params or make_params(), []
     for step in STEPS.values():
         if step.network in networks:
-            table = train_network(params, step.network, data=DATA, folder=study.runs / step.name)
-            runs = [{k: v for k, v in run.items() if k not in ("identity", "seconds")} for run in table.attrs["runs"]]
+            result = train_network(params, step.network, data=DATA, folder=study.runs / step.name)
+            runs = [{k: v for k, v in run.items() if k not in ("identity", "seconds")} for run in result.runs]
             write_atomic(study.metrics / f"{step.name}.json", dump_json({"runs": runs}))
             write_record(study, step.name, DATA)
-            tables.append(table)
+            tables.append(result.predictions)
     everything = check_predictions(
         pd.concat([t.assign(model=params.models[n]) for n, t in zip(networks, tables, strict=True)], ignore_index=True)
     )

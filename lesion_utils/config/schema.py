@@ -46,11 +46,22 @@ class Data(Section):
     seed: Seed = Field(description="seed of the split")
     stored_size: int = Field(ge=32, le=1024, description="side of the decoded images in the cache, px")
     aspect: Literal["squash", "crop", "pad"] = Field(description="how a rectangular photograph becomes a square")
-    validation_fraction: float = Field(
-        ge=0.05, le=0.5, description="share of the training images held out to choose on"
+    folds: int = Field(ge=1, le=20, description="parts that are held out in turn; 1: one part, the validation images")
+    validation_fraction: float | None = Field(
+        ge=0.05, le=0.5, description="share of the training images held out to choose on; null with several folds"
     )
     split: Literal["grouped", "starting_project"] = Field(description="how validation images are chosen")
     drop_leaks: bool = Field(description="leave training images out that duplicate a test image")
+
+    @model_validator(mode="after")
+    def _each_image_is_held_out_once(self):
+        if self.folds == 1 and self.validation_fraction is None:
+            raise ValueError("validation_fraction: with folds: 1 it says how many images are held out, such as 0.2")
+        if self.folds > 1 and self.validation_fraction is not None:
+            raise ValueError(f"validation_fraction: {self.folds} folds hold out every image once; set it to null")
+        if self.folds > 1 and self.split == "starting_project":
+            raise ValueError("folds: the starting project's split has one; set split to grouped")
+        return self
 
     @model_validator(mode="after")
     def _starting_project_has_its_share(self):
@@ -150,6 +161,9 @@ class Network(Section):
     mixup: float = Field(ge=0, le=2, description="alpha of mixup's beta distribution; 0 turns it off")
     imbalance: Imbalance
     averaging: Averaging
+    keep: Literal["best", "last"] = Field(
+        description="the epoch whose weights are kept: that of the highest validation AP, or the last"
+    )
     early_stopping: int = Field(
         ge=0, le=1000, description="epochs without a better validation AP before a stop; 0: never"
     )
@@ -171,6 +185,8 @@ class Network(Section):
             raise ValueError("seeds: each seed once")
         if self.weights == "none" and any(r in self.regimes for r in PRETRAINED_REGIMES):
             raise ValueError("regimes: features and finetune start from pretrained weights, but weights is none")
+        if self.keep == "last" and self.early_stopping:
+            raise ValueError("early_stopping: with keep: last every run goes to its last epoch; set it to 0")
         if "scratch" in self.regimes and self.regimes["scratch"].frozen_layers:
             raise ValueError("regimes: from scratch, frozen_layers would keep random weights; set it to 0")
         if "scratch" in self.regimes and self.regimes["scratch"].head == "fitted":
@@ -266,10 +282,14 @@ class StudyParams(Section):
     vgg19: Network
     comparison: Comparison
 
+    def network(self, name: str) -> Network:
+        """The network of one of the files `NETWORKS`."""
+        return getattr(self, name)
+
     @property
     def models(self) -> dict[str, str]:
         """The `model` of each network's rows, by its file; two of one architecture with their tags."""
-        return tell_models_apart({name: getattr(self, name).backbone for name in NETWORKS})
+        return tell_models_apart({name: self.network(name).backbone for name in NETWORKS})
 
     @property
     def named_comparison(self) -> NamedComparison:
@@ -279,7 +299,7 @@ class StudyParams(Section):
     @model_validator(mode="after")
     def _input_is_not_larger_than_what_is_stored(self):
         for name in NETWORKS:
-            network: Network = getattr(self, name)
+            network = self.network(name)
             keys = {f"{name}.image_size": network.image_size}
             keys |= {f"{name}.regimes.{regime}.image_size": own.image_size for regime, own in network.regimes.items()}
             for key, size in keys.items():

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
+from lesion_utils.core.names import describe_run
 from lesion_utils.core.paths import Study
 
 #: Seconds between two looks on a terminal, and between two lines in a log file.
@@ -77,9 +78,9 @@ def follow_log(study: Study, step: str) -> Callable[[], str]:
 def describe_event(event: dict) -> str:
     """One line of the training log in words.
 
-    "scratch, seed 1: epoch 3 of 16, loss 0.531, validation AP 0.412, AUC 0.701, 41 images/s, 40 s left"
+    "from scratch, seed 1: epoch 3 of 16, loss 0.531, validation AP 0.412, AUC 0.701, 41 images/s, 40 s left"
     """
-    run = f"{event['regime']}, seed {event['seed']}" if "seed" in event else event["regime"]
+    run = describe_run(event)
     if "stage" in event:
         return f"{run}: {event['stage']}, {event['done']:,} of {event['total']:,}"
     return (

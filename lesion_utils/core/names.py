@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 #: The regimes in their order, from the least to the most pretrained, and how they are written.
 REGIME_NAMES = {"scratch": "from scratch", "features": "frozen features", "finetune": "fine-tuned"}
@@ -124,6 +125,16 @@ def name_series(model: str, regime: str) -> SeriesName:
     else:
         text = f"{name_model(model)}, {REGIME_NAMES.get(stage, stage)}"
     return SeriesName(text, model, regime)
+
+
+def describe_run(key: Mapping[str, Any]) -> str:
+    """How one of a network's runs is written.
+
+    >>> describe_run({"regime": "scratch", "seed": 1}), describe_run({"regime": "finetune", "seed": 1, "fold": 5})
+    ('from scratch, seed 1', 'fine-tuned, seed 1, fold 5')
+    """
+    regime = REGIME_NAMES.get(key["regime"], key["regime"])
+    return ", ".join([regime, *(f"{name} {key[name]}" for name in ("seed", "fold") if name in key)])
 
 
 def name_combination(members: Sequence[tuple[str, str]]) -> str:

@@ -53,9 +53,7 @@ class RemoteFile:
 FILES = (
     RemoteFile(LABEL_FILES["train"], "19 kB", "0ffadd63b7cec650cddfbe5df54d1d3167453fe6004c2bbf05824184b0c4d405"),
     RemoteFile(LABEL_FILES["test"], "7 kB", "8f7718bfe5ed110e0235b0d9afc40fe89e52610c5687cc9cd7dd0c23352b82ce"),
-    RemoteFile(
-        f"{FOLDERS['train']}.zip", "602 MB", "d78bd1de08511b514e58784c91fd2d8dab24e407cafd023a7debbceb9155ffb2"
-    ),
+    RemoteFile(f"{FOLDERS['train']}.zip", "602 MB", "d78bd1de08511b514e58784c91fd2d8dab24e407cafd023a7debbceb9155ffb2"),
     RemoteFile(f"{FOLDERS['test']}.zip", "232 MB", None),
 )
 

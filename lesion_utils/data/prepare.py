@@ -31,6 +31,8 @@ from lesion_utils.data.pixels import measure_pixels
 from lesion_utils.data.prepared import PreparedData, Progress, load_prepared, open_images, source_folder
 from lesion_utils.data.split import SUBSETS, make_split
 
+SPLIT_COLUMNS = ["image_id", "split", "target", "subset", "fold"]
+
 
 def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progress | None = None) -> PreparedData:
     """Fetch the images unless they are embedded, check all of them, find duplicates, split, and decode.
@@ -59,7 +61,7 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
     write_if_changed(study.cache_note, f"{cache.path.stem}\n")
     write_if_changed(study.data / "images.csv", _to_csv(table.drop(columns="path")))
     write_if_changed(study.data / "duplicates.csv", _to_csv(duplicates))
-    write_if_changed(study.data / "split.csv", _to_csv(split[["image_id", "split", "target", "subset"]]))
+    write_if_changed(study.data / "split.csv", _to_csv(split[split.columns.intersection(SPLIT_COLUMNS)]))
     write_if_changed(study.data / "manifest.json", dump_json(manifest))
     return load_prepared(study)
 
@@ -98,14 +100,17 @@ def describe_data(split: pd.DataFrame, data: Data, *, notes: list[str]) -> dict:
     resized = bool((split["width"] != split["native_width"]).any())
     sides = f"resized to at most {long_side} px" if resized else f"long side up to {long_side} px"
     per_split = split["split"].value_counts()
-    rows = split[["image_id", "split", "target", "subset", "sha256"]].to_csv(index=False, lineterminator="\n")
+    rows = split[split.columns.intersection([*SPLIT_COLUMNS, "sha256"])].to_csv(index=False, lineterminator="\n")
     return {
         "source": data.source,
         "summary": f"{len(split):,} images ({per_split['train']} training, {per_split['test']} test), {sides}",
         "resized": resized,
         "stored_size": data.stored_size,
         "aspect": data.aspect,
-        "subsets": {n: {"benign": int((t == 0).sum()), "malignant": int((t == 1).sum())} for n, t in counts.items()},
+        "folds": data.folds,
+        "subsets": {
+            n: {"benign": int((t == 0).sum()), "malignant": int((t == 1).sum())} for n, t in counts.items() if len(t)
+        },
         "notes": notes,
         "content": hashlib.sha256(rows.encode()).hexdigest(),
         "images": dict(zip(split["image_id"], split["sha256"], strict=True)),

@@ -26,8 +26,8 @@ class PreparedData:
     """What the step "data" left for the others.
 
     Attributes:
-        table: one row per image: `image_id`, `split`, `target`, `subset` (train, val, test, left_out), `path`, and the
-            facts of `images.csv`.
+        table: one row per image: `image_id`, `split`, `target`, `subset` (train, val, test, left_out), `path`, the
+            facts of `images.csv`, and in a study with several folds `fold` (see `split.make_split`).
         duplicates: pairs, see `duplicates.find_duplicates`.
         label_changes: images whose label is another today: `image_id`, `split`, `label_2016`, `label_today`, `seen_in`.
         manifest: counts, source and hashes.
@@ -82,7 +82,7 @@ def load_prepared(study: paths.Study) -> PreparedData:
         ) from error
     folder, suffix = source_folder(manifest["source"]), ".webp" if manifest["source"] == "embedded" else ".jpg"
     files_of = [folder / FOLDERS[s] / f"{i}{suffix}" for s, i in zip(images["split"], images["image_id"], strict=True)]
-    table = images.assign(path=files_of, subset=split["subset"])
+    table = images.assign(path=files_of, **split[split.columns.intersection(["subset", "fold"])])
     return PreparedData(table, duplicates, read_label_changes(), manifest)
 
 

@@ -1,10 +1,10 @@
-"""Which training images are held out for validation, and which are left out because the test set shows them too."""
+"""Which training images are held out, once or in turns, and which are left out because the test set shows them too."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from lesion_utils.config.schema import Data
 from lesion_utils.core.errors import DataError
@@ -21,11 +21,13 @@ def make_split(table: pd.DataFrame, params: Data, *, duplicates: pd.DataFrame) -
 
     Args:
         table: columns `image_id`, `split`, `target`.
-        params: `split`, `validation_fraction`, `seed` and `drop_leaks` are used.
+        params: `folds`, `split`, `validation_fraction`, `seed` and `drop_leaks` are used.
         duplicates: pairs as `duplicates.find_duplicates` returns them.
 
     Returns:
         the table with a column `subset`: train, val, test, or left_out (a training image that duplicates a test image).
+        With several folds there is no val, and a column `fold` says which part an image of train is held out with,
+        from 1; 0 for the others.
 
     Raises:
         DataError: the split breaks its own promises, see `check_split`.
@@ -37,7 +39,10 @@ def make_split(table: pd.DataFrame, params: Data, *, duplicates: pd.DataFrame) -
         subset[table["image_id"].isin(leaks)] = "left_out"
         rest = table[subset == "train"]
         groups = group_duplicates(table["image_id"], duplicates)[rest.index]
-        subset[_choose_grouped(rest, groups, fraction=params.validation_fraction, seed=params.seed)] = "val"
+        if params.folds > 1:
+            table = table.assign(fold=_number_folds(rest, groups, params).reindex(table.index, fill_value=0))
+        else:
+            subset[_choose_grouped(rest, groups, fraction=params.validation_fraction, seed=params.seed)] = "val"
     else:
         rest = table[subset == "train"]
         subset[_choose_like_starting_project(rest)] = "val"
@@ -58,30 +63,54 @@ def check_split(split: pd.DataFrame, params: Data, *, duplicates: pd.DataFrame) 
     """Hold a split to its promises.
 
     Raises:
-        DataError: a test image outside the test set; a subset without one of the classes; with `drop_leaks`, a leak in
-            training or validation; with the grouped split, duplicates on both sides, or a validation share that is
-            off by more than the largest group.
+        DataError: a test image outside the test set; a subset or fold without one of the classes; with `drop_leaks`, a
+            leak in training or validation; with the grouped split, duplicates in two parts, or a part whose share of a
+            class is off by more than the largest group.
     """
     broken = []
     if not ((split["subset"] == "test") == (split["split"] == "test")).all():
         broken.append("the test set is not the challenge's")
-    for name in ("train", "val"):
-        if split["target"][split["subset"] == name].nunique() < 2:
-            broken.append(f"{name} lacks one of the classes")
     learnt = split["subset"].isin(["train", "val"])
+    parts = split["fold"].map("fold {}".format) if params.folds > 1 else split["subset"]
+    wanted = {f"fold {fold}": 1 / params.folds for fold in range(1, params.folds + 1)}
+    wanted = (
+        wanted if params.folds > 1 else {"train": 1 - params.validation_fraction, "val": params.validation_fraction}
+    )
+    for name in wanted:
+        if split["target"][learnt & (parts == name)].nunique() < 2:
+            broken.append(f"{name} lacks one of the classes")
     if params.drop_leaks and (leaks := set(split["image_id"][learnt]) & find_leaks(split, duplicates)):
         broken.append(f"training or validation holds duplicates of test images: {', '.join(sorted(leaks))}")
     if params.split == "grouped":
         groups = group_duplicates(split["image_id"], duplicates)[learnt]
-        if (split["subset"][learnt].groupby(groups).nunique() > 1).any():
-            broken.append("duplicates lie on both sides of training and validation")
-        for target, chosen in split[learnt].groupby("target"):
-            wanted = params.validation_fraction * len(chosen)
-            held_out = (chosen["subset"] == "val").sum()
-            if abs(held_out - wanted) > groups.value_counts().max():
-                broken.append(f"{held_out} validation images of class {target} instead of {wanted:.0f}")
+        if (parts[learnt].groupby(groups).nunique() > 1).any():
+            broken.append("duplicates lie in two of " + ", ".join(wanted))
+        for target, chosen in parts[learnt].groupby(split["target"]):
+            for name, share in wanted.items():
+                count, due = (chosen == name).sum(), share * len(chosen)
+                if abs(count - due) > max(1, groups.value_counts().max()):
+                    broken.append(f"{count} images of class {target} in {name} instead of {due:.0f}")
     if broken:
-        raise DataError("the split is wrong: " + "; ".join(broken), do="change seed, validation_fraction or split")
+        do = "change seed, folds, validation_fraction or split in data.yaml"
+        raise DataError("the split is wrong: " + "; ".join(broken), do=do)
+
+
+def _number_folds(rest: pd.DataFrame, groups: pd.Series, params: Data) -> pd.Series:
+    """The fold of each row: both classes in proportion, groups together.
+
+    Raises:
+        DataError: there are fewer images of a class than folds.
+    """
+    fewest = int(rest["target"].value_counts().min())
+    if fewest < params.folds:
+        raise DataError(
+            f"{fewest} images of one class cannot lie in {params.folds} folds", where="data.yaml: folds", do="lower it"
+        )
+    splitter = StratifiedGroupKFold(params.folds, shuffle=True, random_state=params.seed)
+    fold = pd.Series(0, index=rest.index)
+    for number, (_, held_out) in enumerate(splitter.split(rest, rest["target"], groups), start=1):
+        fold.iloc[held_out] = number
+    return fold
 
 
 def _choose_grouped(rest: pd.DataFrame, groups: pd.Series, *, fraction: float, seed: int) -> pd.Index:

@@ -112,6 +112,22 @@ def read_predictions(paths: Path | Iterable[Path], *, models: Mapping[str, str] 
     return check_predictions(pd.concat(tables, ignore_index=True), where=", ".join(p.name for p in paths))
 
 
+def join_folds(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """One score per image, model, regime and seed, from the runs of all folds.
+
+    An image that a fold held out has one score. A test image has one of each fold: their mean probability stands for
+    them, as logit its own.
+
+    Args:
+        tables: predictions of single runs.
+    """
+    scores = pd.concat(tables, ignore_index=True).groupby([*RUN, "split", "image_id", "target"], sort=False)
+    mean = scores[["logit", "probability"]].mean().reset_index()
+    several = scores.size().to_numpy() > 1
+    mean.loc[several, "logit"] = logit(_keep_finite(mean["probability"][several]))
+    return mean[COLUMNS]
+
+
 def add_ensembles(
     table: pd.DataFrame, combinations: Mapping[str, Sequence[tuple[str, str]]] | None = None
 ) -> pd.DataFrame:
@@ -148,8 +164,12 @@ def _average(table: pd.DataFrame) -> pd.DataFrame:
     """The mean probability of each model and regime per image, as rows of seed "ensemble"."""
     keys = ["model", "regime", "split", "image_id", "target"]
     mean = table.groupby(keys, sort=False, as_index=False)["probability"].mean()
-    bounded = mean["probability"].clip(np.finfo(float).tiny, 1 - np.finfo(float).epsneg)
-    return mean.assign(seed=ENSEMBLE, logit=logit(bounded))[COLUMNS]
+    return mean.assign(seed=ENSEMBLE, logit=logit(_keep_finite(mean["probability"])))[COLUMNS]
+
+
+def _keep_finite(probability: pd.Series) -> pd.Series:
+    """Probabilities whose logits are finite."""
+    return probability.clip(np.finfo(float).tiny, 1 - np.finfo(float).epsneg)
 
 
 def iterate_runs(table: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame, pd.DataFrame]]:

@@ -74,12 +74,12 @@ def plot_overfitting(losses: Sequence[float], *, images: int) -> Plate:
 
 @house_style
 def plot_learning_curves(history: pd.DataFrame) -> Plate:
-    """Loss above, validation AP and AUC below, a column per regime; every seed is a thin line.
+    """Loss above, validation AP and AUC below, a column per regime; every run is a thin line.
 
     Args:
-        history: one row per (regime, seed, epoch), with `regime`, `seed`, `epoch` (from 1), `train_loss`, `val_loss`,
-            `val_ap`, `val_auc` and `selected` (bool: the epoch whose weights were kept). NaN where a regime has no such
-            number.
+        history: one row per run and epoch, with `regime`, `seed`, `fold` (where there are several), `epoch` (from 1),
+            `train_loss`, `val_loss`, `val_ap`, `val_auc` and `selected` (bool: the epoch whose weights were kept). NaN
+            where a regime has no such number.
     """
     regimes = [r for r in REGIME_NAMES if r in set(history["regime"])]
     regimes += [r for r in dict.fromkeys(history["regime"]) if r not in regimes]
@@ -89,8 +89,7 @@ def plot_learning_curves(history: pd.DataFrame) -> Plate:
         part = history[history["regime"] == regime]
         _draw_curves(top, part, LOSSES)
         _draw_curves(bottom, part, SCORES)
-        seeds = part["seed"].nunique()
-        top.set_title(f"{REGIME_NAMES.get(regime, regime)} ({seeds} seed{'s' if seeds > 1 else ''})")
+        top.set_title(f"{REGIME_NAMES.get(regime, regime)} ({_count_runs(part)})")
         bottom.set_xlabel("epoch")
         bottom.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     axes[0, 0].set_ylabel("loss (cross-entropy)")
@@ -101,14 +100,24 @@ def plot_learning_curves(history: pd.DataFrame) -> Plate:
     lines = [Line2D([], [], color=colour, label=label) for label, colour in named.items()]
     chosen = Line2D([], [], color=INK, marker="o", mfc="white", ls="", label="selected epoch")
     legend_below(fig, [*lines, chosen], columns=3 if wide else 2)
-    note = "thin lines: seeds; thick lines: their mean" if history["seed"].nunique() > 1 else "one seed"
+    note = "one run" if len(history.groupby(_run_columns(history))) == 1 else "thin: single runs; thick: their mean"
     return finish_figure(fig, note=note, alt=_describe_curves(history, regimes))
 
 
+def _run_columns(history: pd.DataFrame) -> list[str]:
+    """What tells the runs of one regime apart."""
+    return list(history.columns.intersection(["seed", "fold"]))
+
+
+def _count_runs(part: pd.DataFrame) -> str:
+    counts = ((part[name].nunique(), name) for name in _run_columns(part))
+    return " × ".join(f"{count} {name}{'s' if count > 1 else ''}" for count, name in counts)
+
+
 def _draw_curves(ax: Axes, part: pd.DataFrame, series: dict[str, tuple[str, str]]) -> None:
-    """Every seed thin, the mean of the seeds that reached an epoch thick, the selected epochs as rings."""
+    """Every run thin, the mean of the runs that reached an epoch thick, the selected epochs as rings."""
     for key, (_, colour) in series.items():
-        for _, run in part.groupby("seed"):
+        for _, run in part.groupby(_run_columns(part)):
             ax.plot(run["epoch"], run[key], color=colour, lw=0.5, alpha=0.6)
         mean = part.groupby("epoch")[key].mean()
         lone = {"marker": "."} if len(mean) == 1 else {}

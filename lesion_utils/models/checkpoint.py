@@ -64,9 +64,7 @@ def load_checkpoint(path: Path, *, identity: Mapping[str, Any] | None = None, de
     except Exception as error:  # a damaged archive raises a dozen kinds; the remedy is the same
         raise CheckpointError("the checkpoint is damaged", where=path, do="delete it and train again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(
-            "this is not a checkpoint of this version", where=path, do="delete it and train again"
-        )
+        raise CheckpointError("this is not a checkpoint of this version", where=path, do="delete it and train again")
     if identity is not None:
         _check_identity(content["identity"], identity, path)
     return content

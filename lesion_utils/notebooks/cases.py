@@ -13,6 +13,7 @@ from lesion_utils.figures.cases import select_outcomes
 from lesion_utils.models.gradcam import STAGES, explain_images
 from lesion_utils.models.predict import load_network
 from lesion_utils.notebooks.finetune import Detail
+from lesion_utils.training.fit import NetworkResult
 
 
 class Cases(NamedTuple):
@@ -26,18 +27,18 @@ class Cases(NamedTuple):
 
 
 def explain_cases(
-    predictions: pd.DataFrame, detail: Detail, data: PreparedData, *, folder: Path, per_outcome: int = 2
+    result: NetworkResult, detail: Detail, data: PreparedData, *, folder: Path, per_outcome: int = 2
 ) -> Cases:
-    """Grad-CAM of a few right and wrong answers, drawn at random: the mean map beside the mean probability over seeds.
+    """Grad-CAM of a few right and wrong answers, drawn at random: the mean map of the networks whose mean is shown.
 
     Args:
-        predictions: as `train.train_network` returns them.
+        result: of training.
         detail: the test scores that were looked at.
         data: the prepared images.
         folder: of all runs of the network.
         per_outcome: images of each of TP, FN, FP and TN, fewer where there are fewer.
     """
-    runs = [run for run in predictions.attrs["runs"] if run["regime"] == detail.regime]
+    runs = [run for run in result.runs if run["regime"] == detail.regime]
     networks = (load_network(folder / run["folder"] / "best.pt") for run in runs)
     chosen = select_outcomes(detail.targets, detail.probs, count=per_outcome)
     picked = [(outcome, int(place)) for outcome, places in chosen.items() for place in places]
@@ -45,7 +46,7 @@ def explain_cases(
     images = np.array(data.images_of([detail.image_ids[place] for place in places]))
     explanation = explain_images(networks, images)
     correlation = explanation.agreement.groupby("stage")["correlation"].mean().reindex(STAGES)
-    title = f"Grad-CAM, mean of {len(runs)} seeds" if len(runs) > 1 else "Grad-CAM"
+    title = f"Grad-CAM, mean of {len(runs)} networks" if len(runs) > 1 else "Grad-CAM"
     return Cases(
         images=images,
         targets=detail.targets[places],

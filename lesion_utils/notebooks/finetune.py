@@ -16,9 +16,14 @@ from torch import nn
 from lesion_utils.config.schema import Network, StudyParams
 from lesion_utils.core.names import name_series
 from lesion_utils.evaluation.first_look import FirstLook
+from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.predictions import add_ensembles, select_run
-from lesion_utils.training.fit import read_history
-from lesion_utils.training.task import Images, TrainingTask, choose_regimes
+from lesion_utils.training.classifiers import ClassifierResult
+from lesion_utils.training.fit import NetworkResult, read_history
+from lesion_utils.training.task import Images, TrainingTask, choose_regimes, list_folds
+
+#: What tells a network's runs apart.
+RUN_KEYS = ("regime", "seed", "fold")
 
 #: From the least to the most pretrained.
 REGIME_ORDER = ("scratch", "features", "finetune")
@@ -66,10 +71,10 @@ def describe_parts(model: nn.Module, image_size: int) -> pd.DataFrame:
 
 
 def choose_task(params: StudyParams, network: str, data: Images) -> TrainingTask:
-    """The run that is taken apart: the most pretrained regime that can be trained here, with its first seed."""
-    settings: Network = getattr(params, network)
+    """The run that is taken apart: the most pretrained regime that can be trained here, its first seed and fold."""
+    settings = params.network(network)
     regimes, _source, _skipped = choose_regimes(settings)
-    return TrainingTask(params, network, regimes[-1], settings.seeds[0], data)
+    return TrainingTask(params, network, regimes[-1], settings.seeds[0], data, list_folds(data.table)[0])
 
 
 def describe_recipe(task: TrainingTask) -> pd.DataFrame:
@@ -122,61 +127,63 @@ def describe_regimes(params: Network) -> pd.DataFrame:
     return pd.DataFrame(regimes).rename_axis("setting").reset_index()
 
 
-def join_predictions(trained: pd.DataFrame, classical: pd.DataFrame) -> pd.DataFrame:
+def join_predictions(trained: NetworkResult, classical: ClassifierResult) -> pd.DataFrame:
     """The predictions of training and of classical classifiers on frozen features, in one table."""
-    parts = [part for part in (trained, classical) if len(part)]
+    parts = [part.predictions for part in (trained, classical) if len(part.predictions)]
     return pd.concat(parts, ignore_index=True)
 
 
-def describe_choices(classical: pd.DataFrame) -> pd.DataFrame:
-    """What cross-validation inside the training images chose for each classical classifier; empty where none ran."""
-    chosen = classical.attrs.get("chosen", {})
-    rows = [{"classifier": name, **settings} for name, settings in chosen.items()]
-    return pd.DataFrame(rows, columns=None if rows else ["classifier", "cv_ap"])
-
-
-def describe_outcome(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per run, with the epoch that was kept and its validation scores; then what was left out, and why.
-
-    Args:
-        predictions: as `train.train_network` returns them.
-    """
+def describe_outcome(result: NetworkResult) -> pd.DataFrame:
+    """One row per run, with the epoch that was kept and its validation scores; then what was left out, and why."""
     rows = [
         {
-            "regime": run["regime"],
-            "seed": run["seed"],
+            **{name: run[name] for name in RUN_KEYS if name in run},
             "kept epoch": f"{run['selected_epoch']} of {run['epochs']}",
             "validation AP": round(run["val_ap"], 3),
             "validation AUC": round(run["val_auc"], 3),
             "minutes": round(run["seconds"] / 60, 1),
             "remark": "; ".join(["stopped early"] * run["stopped_early"] + run["inert"]),
         }
-        for run in predictions.attrs["runs"]
+        for run in result.runs
     ]
     left_out = [
         {"regime": skipped["regime"], "remark": f"left out: {skipped['reason'].splitlines()[0]}"}
-        for skipped in predictions.attrs["skipped"]
+        for skipped in result.skipped
     ]
     return pd.DataFrame(rows + left_out).fillna("")
 
 
-def read_curves(predictions: pd.DataFrame, params: Network, *, folder: Path) -> pd.DataFrame:
-    """The runs' histories as `plots.plot_learning_curves` takes them.
+def describe_spread(result: NetworkResult) -> pd.DataFrame:
+    """How much of a regime's score is chance: the seeds' and the folds' standard deviations beside the mean.
+
+    Returns:
+        one row per regime and metric: `regime`, `metric`, `mean` (over the seeds; with several folds each seed's score
+        is that of its held-out images together), `sd over seeds`, `sd over folds` (within a seed; each fold's own
+        score). NaN where there is one of them.
+    """
+    rows = []
+    runs = pd.DataFrame(result.runs)
+    held_out = result.predictions[result.predictions["split"] == "val"]
+    for regime, own in held_out.groupby("regime", sort=False):
+        for metric, function in (("AP", average_precision), ("AUC", roc_auc)):
+            seeds = [function(part["target"], part["probability"]) for _, part in own.groupby("seed")]
+            singles = runs[runs["regime"] == regime].groupby("seed")[f"val_{metric.lower()}"]
+            spread = np.std(seeds, ddof=1) if len(seeds) > 1 else np.nan
+            row = {"regime": regime, "metric": metric, "mean": np.mean(seeds)}
+            rows.append(row | {"sd over seeds": spread, "sd over folds": singles.std().mean()})
+    order = {regime: place for place, regime in enumerate(REGIME_ORDER)}
+    return pd.DataFrame(rows).sort_values("regime", key=lambda names: names.map(order), kind="stable").round(3)
+
+
+def read_curves(result: NetworkResult, *, folder: Path) -> pd.DataFrame:
+    """The runs' histories as `figures.training.plot_learning_curves` takes them.
 
     Args:
-        predictions: as `train.train_network` returns them.
-        params: of the network.
-        folder: of all its runs.
+        result: of training.
+        folder: of all the network's runs.
     """
-    parts = []
-    for run in predictions.attrs["runs"]:
-        history = read_history(folder / run["folder"])
-        parts.append(
-            history.assign(
-                train_loss=history["loss"],
-                selected=history["epoch"] == run["selected_epoch"],
-            )
-        )
+    histories = ((run, read_history(folder / run["folder"])) for run in result.runs)
+    parts = [h.assign(train_loss=h["loss"], selected=h["epoch"] == run["selected_epoch"]) for run, h in histories]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -189,22 +196,23 @@ def select_detail(predictions: pd.DataFrame) -> Detail:
     return Detail(name, regime, run["image_id"].tolist(), run["target"].to_numpy(), run["probability"].to_numpy())
 
 
-def summarise_network(predictions: pd.DataFrame, detail: Detail, look: FirstLook) -> dict[str, Any]:
+def summarise_network(result: NetworkResult, detail: Detail, look: FirstLook) -> dict[str, Any]:
     """The numbers of a training notebook, and the sentences that they make (`text`)."""
-    chosen = [run for run in predictions.attrs["runs"] if run["regime"] == detail.regime]
+    chosen = [run for run in result.runs if run["regime"] == detail.regime]
     (_, fp), (fn, tp) = look.confusion
     numbers: dict[str, Any] = {
         "name": detail.name,
         "regime": detail.regime,
-        "seeds": [run["seed"] for run in chosen],
+        "seeds": sorted({run["seed"] for run in chosen}),
+        "folds": len({run.get("fold") for run in chosen}),
         "metrics": look.metrics,
         "confusion": look.confusion,
         "missed": int(fn),
         "malignant": int(fn + tp),
         "false_alarms": int(fp),
         "benign": int((detail.targets == 0).sum()),
-        "runs": [_without_identity(run) for run in predictions.attrs["runs"]],
-        "left_out": predictions.attrs["skipped"],
+        "runs": [_without_identity(run) for run in result.runs],
+        "left_out": result.skipped,
         "parameters_millions": chosen[0]["parameters"] / 1e6,
     }
     return {**numbers, "text": _TEXT.format(**numbers, ap_text=look.write("ap"), auc_text=look.write("auc"))}

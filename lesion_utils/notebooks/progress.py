@@ -13,6 +13,7 @@ from lesion_utils.core.paths import Study
 COLUMNS = {
     "regime": "{}",
     "seed": "{}",
+    "fold": "{}",
     "epoch": "{} of {epochs}",
     "loss": "{:.3f}",
     "val_ap": "{:.3f}",
@@ -20,7 +21,17 @@ COLUMNS = {
     "images_per_s": "{:.0f}",
     "seconds_left": "{:.0f}",
 }
-HEADINGS = ("regime", "seed", "epoch", "training loss", "validation AP", "validation AUC", "images/s", "seconds left")
+HEADINGS = (
+    "regime",
+    "seed",
+    "fold",
+    "epoch",
+    "training loss",
+    "validation AP",
+    "validation AUC",
+    "images/s",
+    "seconds left",
+)
 
 
 class TrainingProgress:
@@ -33,7 +44,7 @@ class TrainingProgress:
         self._log = study.runs / step / "train.jsonl"
         self._log.parent.mkdir(parents=True, exist_ok=True)
         self._log.write_text("", encoding="utf-8")
-        self._latest: dict[tuple[Any, Any], Mapping[str, Any]] = {}
+        self._latest: dict[tuple[Any, ...], Mapping[str, Any]] = {}
         self._display = None
 
     def __call__(self, event: Mapping[str, Any]) -> None:
@@ -41,7 +52,8 @@ class TrainingProgress:
             file.write(json.dumps(event) + "\n")
         if "stage" in event:  # for the terminal, which reads the log
             return
-        self._latest[event["regime"], event["seed"]] = event
+        event = {"fold": "–", **event}
+        self._latest[event["regime"], event["seed"], event["fold"]] = event
         table = Markdown(self.render())
         if self._display is None:
             self._display = display(table, display_id=True)

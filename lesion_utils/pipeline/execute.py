@@ -199,4 +199,3 @@ def list_outputs(study: Study, step: Step) -> list[Path]:
 def _relative(path: Path) -> str:
     root = paths.project_root()
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,16 +25,17 @@ from torch import nn
 
 from lesion_utils.config.schema import Network
 from lesion_utils.core.errors import WeightsError
+from lesion_utils.core.names import CLASSIFIER_NAMES
 from lesion_utils.core.paths import cache_dir
 from lesion_utils.data.duplicates import group_duplicates
-from lesion_utils.evaluation.predictions import COLUMNS
+from lesion_utils.evaluation.predictions import COLUMNS, join_folds
 from lesion_utils.models.compute import Compute, choose_compute, computing
 from lesion_utils.models.inference import OnBatch, frozen_features
 from lesion_utils.models.networks import build_network, head_of
 from lesion_utils.models.weights import find_weights
-from lesion_utils.training.task import Images, TrainingTask
+from lesion_utils.training.task import Images, TrainingTask, list_folds, name_subsets
 
-#: Of every cross-validation.
+#: Of the cross-validations that choose hyper-parameters, inside the images that are learnt from.
 FOLDS = 5
 
 #: Probabilities are kept this far from 0 and 1, so that their logits are finite.
@@ -54,15 +56,27 @@ CANDIDATES: dict[str, tuple[ClassifierMixin, dict[str, list]]] = {
 }
 
 
+@dataclass(frozen=True)
+class ClassifierResult:
+    """What classical classifiers gave.
+
+    Attributes:
+        predictions: as `predictions.COLUMNS`, with regime `features:<classifier>` and the network's first seed.
+        chosen: one row per classifier and fold: `classifier`, `fold` (where there are several), `cv_ap`, the mean AP
+            over the inner folds, `learnt_from`, the number of images, and the hyper-parameters.
+    """
+
+    predictions: pd.DataFrame
+    chosen: pd.DataFrame
+
+
 def score_classifiers(
     params: Network, *, data: Images, on_progress: Callable[[dict[str, Any]], None] | None = None
-) -> pd.DataFrame:
-    """Train the classifiers of `params.classifiers` on frozen features, and score validation and test images.
+) -> ClassifierResult:
+    """Train the classifiers of `params.classifiers` on frozen features, and score held-out and test images.
 
-    The features are those of the regime `features`, read from its cache or computed once. No classifier needs the
-    validation images to stop by, so it learns from them too: the test images are scored by a classifier of all training
-    images, each validation image by one of the folds that it is not in. Duplicates stay in one fold, in every
-    cross-validation: in the choice of hyper-parameters, in the calibration and here.
+    They learn from the images that the network itself learns from, fold by fold, so that both can be compared.
+    Duplicates stay in one fold of the inner cross-validations as well.
 
     Args:
         params: of the network.
@@ -70,15 +84,13 @@ def score_classifiers(
         on_progress: called while features are computed and before each classifier, as `train.OnEvent` says of stages.
 
     Returns:
-        Predictions as `predictions.COLUMNS` has them, with regime `features:<classifier>` and the network's first seed;
-        no rows where no classifier is named, or where the weights are missing and may be. `attrs["chosen"]` holds each
-        classifier's hyper-parameters, its AP in cross-validation as `cv_ap`, and as `learnt_from` the images that the
-        classifier of the test images learnt from; those of the validation images learnt from four fifths of them.
+        empty tables where no classifier is named, or where the weights are missing and may be.
 
     Raises:
         WeightsError: the weights cannot be had, and `without_weights` says to stop.
     """
-    params, empty = params.in_regime("features"), pd.DataFrame(columns=COLUMNS)
+    empty = ClassifierResult(pd.DataFrame(columns=COLUMNS), pd.DataFrame(columns=["classifier", "cv_ap"]))
+    params = params.in_regime("features")
     try:
         source = find_weights(params) if params.classifiers else None
     except WeightsError:
@@ -87,47 +99,32 @@ def score_classifiers(
         return empty
     if source is None:
         return empty
-    subset = data.table["subset"].to_numpy()
-    known, scored = (np.flatnonzero(np.isin(subset, names)) for names in (("train", "val"), ("val", "test")))
 
     def tell(stage: str, done: int, total: int) -> None:
         if on_progress:
             on_progress({"regime": "classifiers", "stage": stage, "done": done, "total": total})
 
-    tell_features = partial(tell, "features")
-    features = read_features(params, data.images, known, tta="none", on_batch=tell_features)[:, 0]
-    views = read_features(params, data.images, scored, tta=params.tta, on_batch=tell_features)
-    held_out = subset[scored] == "val"
-    targets = data.table["target"].to_numpy(dtype=int)
+    targets, seed = data.table["target"].to_numpy(dtype=int), params.seeds[0]
+    read = partial(read_features, params, data.images, on_batch=partial(tell, "features"))
+    known, test = (np.flatnonzero(data.table["subset"].isin(s)) for s in (("train", "val"), ("test",)))
+    features, test_views = read(known, tta="none")[:, 0], read(test, tta=params.tta)
     groups = name_groups(data.table.iloc[known], data.duplicates)
-    tables, chosen = [], {}
-    for number, name in enumerate(params.classifiers, start=1):
-        tell(name, number, len(params.classifiers))
-        model, chosen[name] = fit_classifier(name, features, targets[known], groups=groups, seed=params.seeds[0])
-        probs = np.empty(len(scored))
-        probs[~held_out] = predict_views(model, views[~held_out])
-        probs[held_out] = _predict_held_out(
-            model, features, targets[known], views[held_out],
-            groups=groups, places=np.searchsorted(known, scored[held_out]), seed=params.seeds[0],
-        )  # fmt: skip
-        rows = data.table.iloc[scored]
-        tables.append(
-            pd.DataFrame(
-                {
-                    "image_id": rows["image_id"].to_numpy(),
-                    "split": rows["subset"].to_numpy(),
-                    "model": params.model,
-                    "regime": f"features:{name}",
-                    "seed": params.seeds[0],
-                    "target": targets[scored],
-                    "logit": logit(probs),
-                    "probability": probs,
-                }
-            )
-        )
-    table = pd.concat(tables, ignore_index=True)
-    table.attrs["chosen"] = chosen
-    return table
+    folds, tables, chosen = list_folds(data.table), [], []
+    for fold in folds:
+        subset = name_subsets(data.table, fold).to_numpy()
+        held_out, learnt = np.flatnonzero(subset == "val"), subset[known] == "train"
+        scored = (("val", held_out, read(held_out, tta=params.tta)), ("test", test, test_views))
+        for name in params.classifiers:
+            tell(CLASSIFIER_NAMES[name], len(chosen) + 1, len(folds) * len(params.classifiers))
+            learning = {"targets": targets[known[learnt]], "groups": groups[learnt], "seed": seed}
+            model, settings = fit_classifier(name, features[learnt], **learning)
+            chosen.append({"classifier": name, **({} if fold is None else {"fold": fold}), **settings})
+            for split, rows, views in scored:
+                probs = predict_views(model, views)
+                scores = {"target": targets[rows], "logit": logit(probs), "probability": probs}
+                run = {"split": split, "model": params.model, "regime": f"features:{name}", "seed": seed}
+                tables.append(pd.DataFrame({"image_id": data.table["image_id"].to_numpy()[rows], **run, **scores}))
+    return ClassifierResult(join_folds(tables), pd.DataFrame(chosen))
 
 
 def fit_classifier(
@@ -147,7 +144,7 @@ def fit_classifier(
 
     Returns:
         model: with `predict_proba`.
-        chosen: hyper-parameters, `cv_ap`, the mean AP over the folds, and `learnt_from`, the number of images.
+        chosen: `cv_ap`, the mean AP over the folds, `learnt_from`, the number of images, and the hyper-parameters.
     """
     estimator, grid = CANDIDATES[name]
     estimator = clone(estimator)
@@ -162,7 +159,7 @@ def fit_classifier(
         if not hasattr(model, "predict_proba"):
             model = CalibratedClassifierCV(clone(model), cv=folds, ensemble=False).fit(features, targets)
     chosen = {key.removeprefix(f"{prefix}__"): value for key, value in search.best_params_.items()}
-    return model, {**chosen, "cv_ap": float(search.best_score_), "learnt_from": len(targets)}
+    return model, {"cv_ap": float(search.best_score_), "learnt_from": len(targets), **chosen}
 
 
 @torch.no_grad()
@@ -246,19 +243,3 @@ def read_features(
             folder=cache_dir() / "features",
             on_batch=on_batch,
         )
-
-
-def _predict_held_out(
-    model: BaseEstimator, features: np.ndarray, targets: np.ndarray, views: np.ndarray, *, groups: np.ndarray,
-    places: np.ndarray, seed: int,
-) -> np.ndarray:  # fmt: skip
-    """Probabilities of some of the known images, at these places, each by a classifier fitted without its fold."""
-    probs = np.empty(len(places))
-    with threadpool_limits(1):
-        for train, rest in split_folds(targets, groups, seed=seed):
-            fold = clone(model)
-            if isinstance(fold, CalibratedClassifierCV):  # its folds are numbers of rows
-                fold.set_params(cv=list(split_folds(targets[train], groups[train], seed=seed)))
-            mine = np.isin(places, rest)
-            probs[mine] = predict_views(fold.fit(features[train], targets[train]), views[mine])
-    return probs

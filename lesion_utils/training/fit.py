@@ -1,4 +1,4 @@
-"""Training: every regime and seed of a network, each in a folder of its own, killed and continued without a trace.
+"""Training: each regime, seed and fold of a network in a folder of its own, killed and continued without a trace.
 
 A run's folder holds `last.pt` (to go on from; removed at the end), `best.pt` (the selected weights), `history.jsonl`,
 `predictions.csv` and, written last, `DONE` (a record in JSON). Random numbers are functions of (seed, epoch, sample),
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from scipy.special import expit
 from lesion_utils.config.schema import PRETRAINED_REGIMES, StudyParams
 from lesion_utils.core.errors import TrainingError
 from lesion_utils.core.files import dump_json, write_atomic
-from lesion_utils.evaluation.predictions import check_predictions, read_predictions, write_predictions
+from lesion_utils.core.names import describe_run
+from lesion_utils.evaluation.predictions import check_predictions, join_folds, read_predictions, write_predictions
 from lesion_utils.models.checkpoint import load_checkpoint
 from lesion_utils.models.compute import choose_compute, computing
 from lesion_utils.models.inference import forward_logits, read_rows
@@ -36,11 +38,36 @@ from lesion_utils.models.weights import WeightsSource
 from lesion_utils.training.inputs import TrainingBatch
 from lesion_utils.training.loop import Run, train_epoch
 from lesion_utils.training.optim import make_optimizer
-from lesion_utils.training.task import Images, TrainingTask, choose_regimes, identify, name_run
+from lesion_utils.training.task import (
+    Images,
+    TrainingTask,
+    choose_regimes,
+    identify,
+    list_folds,
+    name_run,
+    name_subsets,
+)
 
-#: Takes one mapping per epoch: regime, seed, epoch (from 1), epochs, loss, val_ap, val_auc, images_per_s, seconds_left;
-#: and, while features or final scores are computed, now and then: regime, seed, stage, done, total (images).
+#: Takes one mapping per epoch: regime, seed, fold (where there are several), epoch (from 1), epochs, loss, val_ap,
+#: val_auc, images_per_s, seconds_left; and, while features or final scores are computed, now and then: regime, seed,
+#: fold, stage, done, total (images).
 OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class NetworkResult:
+    """Everything that was trained of a network.
+
+    Attributes:
+        predictions: as `predictions.COLUMNS`, one score per image, regime and seed. Where there are several folds, a
+            training image's (split val) is by the network that held it out, a test image's the mean probability of all.
+        runs: the record of each run, with `folder` (its name).
+        skipped: the regimes left out for want of weights, each with `regime` and `reason`.
+    """
+
+    predictions: pd.DataFrame
+    runs: list[dict[str, Any]]
+    skipped: list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -62,32 +89,28 @@ class FitResult:
 
 def train_network(
     params: StudyParams, network: str, *, data: Images, folder: Path, on_progress: OnEvent | None = None
-) -> pd.DataFrame:
-    """Train every regime and seed of a network, or go on with those that are not done.
+) -> NetworkResult:
+    """Train every regime, seed and fold of a network, or go on with those that are not done.
 
     Args:
         params: of the study.
         network: "resnet50" or "vgg19".
         data: decoded images (`images`) and their table (`table`).
-        folder: of all runs; each has `<regime>-seed<k>-<fingerprint>/`.
+        folder: of all runs; each has `<regime>-seed<k>-<fingerprint>/`, or `<regime>-seed<k>-fold<j>-<fingerprint>/`.
         on_progress: called as `OnEvent` says, and once for a run that was done before.
-
-    Returns:
-        Predictions of all runs, as read from their files. `attrs["skipped"]` lists the regimes left out for want of
-        weights, each with `regime` and `reason`; `attrs["runs"]` the records of the others, with `folder` (its name).
 
     Raises:
         TrainingError: the loss is not finite any more, memory is short, or a subset lacks a class.
         WeightsError: weights are needed and cannot be had.
         KeyboardInterrupt: with a message that says how to go on.
     """
-    settings = getattr(params, network)
+    settings = params.network(network)
     regimes, source, skipped = choose_regimes(settings)
-    tasks = [TrainingTask(params, network, regime, seed, data) for regime in regimes for seed in settings.seeds]
+    every = product(regimes, settings.seeds, list_folds(data.table))
+    tasks = [TrainingTask(params, network, regime, seed, data, fold) for regime, seed, fold in every]
     results = [fit(task, folder=folder, source=source, on_event=on_progress) for task in tasks]
-    table = check_predictions(pd.concat([r.predictions for r in results], ignore_index=True), where=network)
-    table.attrs = {"skipped": skipped, "runs": [{**r.record, "folder": r.folder.name} for r in results]}
-    return table
+    table = check_predictions(join_folds([r.predictions for r in results]), where=network)
+    return NetworkResult(table, [{**r.record, "folder": r.folder.name} for r in results], skipped)
 
 
 def fit(
@@ -158,8 +181,8 @@ def read_history(folder: Path) -> pd.DataFrame:
     """Learning curves of one run, or of all runs in a folder: one row per run and epoch.
 
     Returns:
-        Columns `regime`, `seed`, `epoch` (from 1), `epochs`, `loss`, `val_loss`, `val_ap`, `val_auc`, `lr`, `seconds`,
-        `seconds_validation`, `images_per_s`.
+        Columns `regime`, `seed`, `fold` (where there are several), `epoch` (from 1), `epochs`, `loss`, `val_loss`,
+        `val_ap`, `val_auc`, `lr`, `seconds`, `seconds_validation`, `images_per_s`.
     """
     own = folder / "history.jsonl"
     files = [own] if own.is_file() else sorted(folder.glob("*/history.jsonl"))
@@ -171,14 +194,14 @@ def _finish(run: Run, nondeterministic: set[str]) -> None:
     """Load the selected weights, open the test images, and write what is left to write."""
     task = run.task
     run.load_best()
-    rows = task.rows("val", "test")
-    write_predictions(make_table(task, rows, run.predict(rows)), run.folder / "predictions.csv")
+    portions = (task.rows("val"), task.rows("test"))  # the test images are the same for every fold
+    tables = [make_table(task, rows, run.predict(rows)) for rows in portions if len(rows)]
+    write_predictions(pd.concat(tables, ignore_index=True), run.folder / "predictions.csv")
     best = run.best
     record = {
         "network": task.network,
         "backbone": task.settings.backbone,
-        "regime": task.regime,
-        "seed": task.seed,
+        **task.key,
         "selected_epoch": best["epoch"],
         "val_ap": best["val_ap"],
         "val_auc": best["val_auc"],
@@ -204,7 +227,7 @@ def make_table(task: TrainingTask, rows: np.ndarray, logits: np.ndarray) -> pd.D
     return pd.DataFrame(
         {
             "image_id": table["image_id"].to_numpy(),
-            "split": table["subset"].to_numpy(),
+            "split": name_subsets(table, task.fold).to_numpy(),
             "model": task.settings.model,
             "regime": task.regime,
             "seed": task.seed,
@@ -224,7 +247,7 @@ def _explain_stops(task: TrainingTask, folder: Path) -> Iterator[None]:
         path = folder / "last.pt"
         kept = len(load_checkpoint(path)["history"]) if path.is_file() else 0
         raise KeyboardInterrupt(
-            f"stopped while training {task.network} ({task.regime}, seed {task.seed}); {kept} of "
+            f"stopped while training {task.network} ({describe_run(task.key)}); {kept} of "
             f"{task.regime_params.epochs} epochs are kept in {folder.name}. Run the same command again to go on."
         ) from None
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:

@@ -1,7 +1,7 @@
 """The training loop: `train_epoch`, and one run epoch by epoch, with a checkpoint to go on from.
 
-The epoch with the highest validation AP is selected, among equals the one with the lower validation loss, among those
-the earlier.
+With `keep: best` the epoch with the highest validation AP is selected, among equals the one with the lower validation
+loss, among those the earlier; with `keep: last` the last.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lesion_utils.config.schema import PRETRAINED_REGIMES
 from lesion_utils.core.errors import TrainingError
 from lesion_utils.core.files import write_atomic
+from lesion_utils.core.names import describe_run
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.models.checkpoint import load_checkpoint, save_checkpoint
 from lesion_utils.models.compute import Compute
@@ -137,7 +138,7 @@ class Run:
             loss = self.train_epoch(epoch)
             seconds = time.monotonic() - begun
             lr = max(group["lr"] for group in self.optimizer.param_groups)
-            record = {"regime": self.task.regime, "seed": self.task.seed}
+            record = {**self.task.key}
             record |= {"epoch": epoch + 1, "epochs": self.task.regime_params.epochs, "loss": loss, "lr": lr}
             record |= self.validate()
             record["seconds"] = round(seconds, 3)
@@ -208,9 +209,10 @@ class Run:
             part.load_state_dict(state[name])
 
     def take_in(self, record: dict[str, Any]) -> None:
-        """Add an epoch to the history; it is the selected one if it is the best."""
+        """Add an epoch to the history; it is the selected one if it is the best, or if the last one is to be kept."""
         self.history.append(record)
-        if self.best is None or rank_epoch(record) > rank_epoch(self.best):
+        latest = self.task.settings.keep == "last"
+        if latest or self.best is None or rank_epoch(record) > rank_epoch(self.best):
             self.best = record
 
     def save(self) -> None:
@@ -257,8 +259,7 @@ class Run:
             nonlocal told
             if time.monotonic() - told > 1:
                 told = time.monotonic()
-                run = {"regime": self.task.regime, "seed": self.task.seed}
-                self._on_event({**run, "stage": stage, "done": done, "total": total})
+                self._on_event({**self.task.key, "stage": stage, "done": done, "total": total})
 
         return tell
 
@@ -266,7 +267,7 @@ class Run:
         task = self.task
         return TrainingError(
             what,
-            where=f"{task.network}, {task.regime}, seed {task.seed}",
+            where=f"{task.network}, {describe_run(task.key)}",
             do=f"lower regimes.{task.regime}.lr, or set optim.clip_norm, in {task.network}.yaml",
         )
 
@@ -281,7 +282,7 @@ class Run:
     def _about(self) -> dict[str, Any]:
         """What `predict.load_network` needs to build the network again."""
         task, data = self.task, self.task.params.data
-        about = {"network": task.network, "regime": task.regime, "seed": task.seed}
+        about = {"network": task.network, **task.key}
         settings = task.settings.model_dump(mode="json")
         return {**about, "settings": settings, "stored_size": data.stored_size, "aspect": data.aspect}
 

@@ -29,6 +29,7 @@ from lesion_utils.evaluation.evaluate import evaluate_with_intervals
 from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.paired_tests import compare_bootstrap
+from lesion_utils.evaluation.predictions import join_folds
 from lesion_utils.evaluation.tables import format_value
 from lesion_utils.training.classifiers import (
     FOLDS,
@@ -38,8 +39,8 @@ from lesion_utils.training.classifiers import (
     read_features,
     split_folds,
 )
-from lesion_utils.training.fit import OnEvent, fit, read_history
-from lesion_utils.training.task import TrainingTask, choose_regimes
+from lesion_utils.training.fit import OnEvent, fit
+from lesion_utils.training.task import TrainingTask, choose_regimes, list_folds
 
 FILE = "selection.yaml"
 
@@ -141,23 +142,28 @@ def without_test_images(params: StudyParams, data: PreparedData) -> TrainingImag
 
 
 def _train(trial: Trial, *, folder: Path, on_event: OnEvent | None) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Train one network; its scores of the validation images, at the selected epoch, and what there is to say."""
-    task = TrainingTask(trial.params, trial.question.network, trial.question.judge, trial.seed, trial.known)
-    source = choose_regimes(task.settings)[1]
-    result = fit(task, folder=folder, source=source, on_event=on_event)
-    history = read_history(result.folder)
+    """Train one network per fold; their scores of the images held out, at the selected epoch, and what to say of them.
+
+    Figures are means over the folds, minutes their sum.
+    """
+    params, network = trial.params, trial.question.network
+    source = choose_regimes(params.network(network))[1]
+    results = []
+    for fold in list_folds(trial.known.table):
+        task = TrainingTask(params, network, trial.question.judge, trial.seed, trial.known, fold)
+        results.append(fit(task, folder=folder, source=source, on_event=on_event))
     remark = {
-        "epoch": result.record["selected_epoch"],
-        "epochs": result.record["epochs"],
-        "minutes": result.record["seconds"] / 60,
-        "last_epochs_ap": float(history["val_ap"].tail(3).mean()),
+        "epoch": np.mean([r.record["selected_epoch"] for r in results]),
+        "epochs": np.mean([r.record["epochs"] for r in results]),
+        "minutes": sum(r.record["seconds"] for r in results) / 60,
+        "last_epochs_ap": np.mean([r.history["val_ap"].tail(3).mean() for r in results]),
     }
-    return result.predictions[["image_id", "target", "probability"]], remark
+    return join_folds([r.predictions for r in results])[["image_id", "target", "probability"]], remark
 
 
 def _cross_validate(trial: Trial, *, on_event: OnEvent | None) -> pd.DataFrame:
     """Scores of all training images by classifiers that were fitted without them; duplicates stay together."""
-    table, network = trial.known.table, getattr(trial.params, trial.question.network).in_regime("features")
+    table, network = trial.known.table, trial.params.network(trial.question.network).in_regime("features")
     rows = np.arange(len(table))
     tell = on_event and (
         lambda done, total: on_event({"regime": "features", "stage": "frozen features", "done": done, "total": total})

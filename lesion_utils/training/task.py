@@ -31,7 +31,8 @@ class Images(Protocol):
 
     Attributes:
         images: (N, S, S, 3) uint8, RGB.
-        table: columns `image_id`, `target` (0 or 1) and `subset` (train, val, test, left_out).
+        table: columns `image_id`, `target` (0 or 1) and `subset` (train, val, test, left_out); with several folds also
+            `fold`, the part with which an image of train is held out.
         duplicates: pairs `image_id_a`, `image_id_b`; only classical classifiers ask for them.
     """
 
@@ -42,7 +43,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TrainingTask:
-    """One run: a network, a regime and a seed on given images.
+    """One run: a network, a regime, a seed and a fold on given images.
 
     Attributes:
         params: of the whole study.
@@ -50,6 +51,7 @@ class TrainingTask:
         regime: one of that section's regimes.
         seed: of initialisation, order, augmentation, mixup and dropout.
         data: decoded images and their table.
+        fold: which part of the training images is held out as this run's validation images; None: those of subset val.
     """
 
     params: StudyParams
@@ -57,20 +59,26 @@ class TrainingTask:
     regime: Regime
     seed: int
     data: Images
+    fold: int | None = None
 
     @property
     def settings(self) -> Network:
         """The network's section of the parameters, as its regime has it."""
-        return getattr(self.params, self.network).in_regime(self.regime)
+        return self.params.network(self.network).in_regime(self.regime)
 
     @property
     def regime_params(self) -> RegimeParams:
         """How its regime is trained."""
         return self.settings.regimes[self.regime]
 
+    @property
+    def key(self) -> dict[str, Any]:
+        """Regime, seed and, where there are several, fold: what tells a network's runs apart."""
+        return {"regime": self.regime, "seed": self.seed} | ({} if self.fold is None else {"fold": self.fold})
+
     def rows(self, *subsets: str) -> np.ndarray:
-        """Numbers of the images in these subsets, in the table's order."""
-        return np.flatnonzero(self.data.table["subset"].isin(subsets))
+        """Numbers of the images in these subsets, as this run has them, in the table's order."""
+        return np.flatnonzero(name_subsets(self.data.table, self.fold).isin(subsets))
 
     def targets(self, rows: np.ndarray) -> np.ndarray:
         """(N,) int64, 0 benign or 1 malignant."""
@@ -104,8 +112,18 @@ class TrainingTask:
                     "these images are not of both classes",
                     where=f"subset {subset}",
                     expected="benign and malignant images",
-                    do="raise validation_fraction in data.yaml, or give more images",
+                    do="raise validation_fraction or lower folds in data.yaml, or give more images",
                 )
+
+
+def list_folds(table: pd.DataFrame) -> list[int] | list[None]:
+    """The parts that are held out in turn; one None where the split has its one validation subset."""
+    return sorted(set(table["fold"]) - {0}) if "fold" in table else [None]
+
+
+def name_subsets(table: pd.DataFrame, fold: int | None) -> pd.Series:
+    """The subset of each image (train, val, test, left_out) while this fold is held out."""
+    return table["subset"] if fold is None else table["subset"].mask(table["fold"] == fold, "val")
 
 
 def choose_regimes(params: Network) -> tuple[list[Regime], WeightsSource | None, list[dict[str, str]]]:
@@ -140,11 +158,12 @@ def identify(task: TrainingTask, *, compute: Compute, source: WeightsSource | No
     settings = task.settings.model_dump(mode="json")
     for other in ("seeds", "regimes", "classifiers", "without_weights", "weights"):
         del settings[other]
-    columns = task.data.table[["image_id", "target", "subset"]]
+    columns = task.data.table[["image_id", "target"]].assign(subset=name_subsets(task.data.table, task.fold))
     identity = {
         task.network: settings,
         "regime": {"name": task.regime, **task.regime_params.model_dump(mode="json")},
         "seed": task.seed,
+        "fold": task.fold,
         "images": hash_array(np.ascontiguousarray(task.data.images)),
         "table": hashlib.sha256(pd.util.hash_pandas_object(columns, index=False).to_numpy().tobytes()).hexdigest(),
         "weights": source.sha256 if source is not None and task.regime in PRETRAINED_REGIMES else None,
@@ -163,6 +182,7 @@ def identify(task: TrainingTask, *, compute: Compute, source: WeightsSource | No
 
 
 def name_run(task: TrainingTask, identity: dict[str, Any]) -> str:
-    """Name of a run's folder: regime, seed and a hash of everything it depends on."""
+    """Name of a run's folder: regime, seed, fold and a hash of everything it depends on."""
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return f"{task.regime}-seed{task.seed}-{digest[:12]}"
+    fold = "" if task.fold is None else f"-fold{task.fold}"
+    return f"{task.regime}-seed{task.seed}{fold}-{digest[:12]}"

@@ -130,9 +130,10 @@ def test_wrong_bytes_are_refused_and_the_other_address_is_asked(tmp_path):
 
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_refusal_is_final_and_the_older_address_is_asked(tmp_path, status):
-    with serve(Site({"labels.csv": BODY}, status={"labels.csv": [status] * 2})) as new, serve(
-        Site({"labels.csv": BODY})
-    ) as old:
+    with (
+        serve(Site({"labels.csv": BODY}, status={"labels.csv": [status] * 2})) as new,
+        serve(Site({"labels.csv": BODY})) as old,
+    ):
         assert fetch(tmp_path, new, old) == BODY
         assert len(new.asked) == 1, "a final answer was asked for again"
         with pytest.raises(DataError, match=f"answered {status}"):

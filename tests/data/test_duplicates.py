@@ -31,12 +31,14 @@ def find(tmp_path, files: list[bytes], aspect="squash"):
         squares.append(decode_square(tmp_path / f"{number}.jpg", size=SIZE, aspect=aspect))
         width, height = Image.open(io.BytesIO(raw)).size
         boxes.append(content_box(width, height, size=SIZE, aspect=aspect))
-    table = pd.DataFrame({
-        "image_id": [f"ISIC_{number:07d}" for number in range(len(files))],
-        "split": "train",
-        "target": 0,
-        "native_sha256": [hashlib.sha256(raw).hexdigest() for raw in files],
-    })
+    table = pd.DataFrame(
+        {
+            "image_id": [f"ISIC_{number:07d}" for number in range(len(files))],
+            "split": "train",
+            "target": 0,
+            "native_sha256": [hashlib.sha256(raw).hexdigest() for raw in files],
+        }
+    )
     return find_duplicates(table, np.stack(squares), boxes=boxes, workers=1)
 
 

@@ -46,6 +46,46 @@ def test_every_promise_is_kept(counts, fraction, seed, pairs):
         assert abs((rest["subset"] == "val").sum() - fraction * len(rest)) <= 8  # the largest possible group
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.tuples(st.integers(30, 90), st.integers(12, 40)),
+    folds=st.integers(2, 6),
+    seed=st.integers(0, 2**32 - 1),
+    pairs=st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)), max_size=6),
+)
+def test_each_image_is_in_one_fold_and_duplicates_share_it(counts, folds, seed, pairs):
+    table = make_table(train=counts)
+    pairs = [(a % len(table), b % len(table)) for a, b in pairs]
+    params = data_params(folds=folds, validation_fraction=None, seed=seed)
+    split = make_split(table, params, duplicates=pair_up(*pairs))
+    subset, fold = split["subset"], split["fold"]
+    assert set(subset) <= {"train", "test", "left_out"}
+    assert ((fold > 0) == (subset == "train")).all() and set(fold) - {0} == set(range(1, folds + 1))
+    for a, b in pairs:
+        assert fold[a] == fold[b] or {subset[a], subset[b]} == {"test", "left_out"}
+
+
+def test_folds_hold_each_class_in_proportion():
+    params = data_params(folds=5, validation_fraction=None)
+    split = make_split(make_table(), params, duplicates=pair_up((0, 1)))
+    learnt = split[split["subset"] == "train"]
+    assert (learnt.groupby("fold")["target"].sum() == 4).all()
+    assert learnt.groupby("fold").size().between(19, 21).all()
+
+
+def test_more_folds_than_images_of_a_class_are_refused():
+    params = data_params(folds=6, validation_fraction=None)
+    with pytest.raises(DataError, match="5 images of one class cannot lie in 6 folds"):
+        make_split(make_table(train=(40, 5)), params, duplicates=pair_up())
+
+
+def test_several_folds_leave_no_share_to_set():
+    with pytest.raises(ValueError, match="hold out every image once; set it to null"):
+        data_params(folds=5)
+    with pytest.raises(ValueError, match="validation_fraction"):
+        data_params(validation_fraction=None)
+
+
 def test_without_duplicates_the_shares_are_exact():
     split = make_split(make_table(), data_params(), duplicates=pair_up())
     assert split.groupby(["subset", "target"]).size().to_dict() == {
@@ -87,8 +127,8 @@ def test_the_starting_projects_split_is_its_own():
         (lambda s: s.replace({"test": "val"}), "the test set is not the challenge's"),
         (lambda s: s.where((s != "val") | (np.arange(len(s)) < 80), "train"), "val lacks one of the classes"),
         (lambda s: s.mask(s == "left_out", "train"), "duplicates of test images: ISIC_0000003"),
-        (lambda s: s.mask(np.arange(len(s)) == 10, "train").mask(np.arange(len(s)) == 11, "val"), "both sides"),
-        (lambda s: s.mask((s == "val") & (np.arange(len(s)) > 40), "train"), "validation images of class"),
+        (lambda s: s.mask(np.arange(len(s)) == 10, "train").mask(np.arange(len(s)) == 11, "val"), "duplicates lie in two of train, val"),
+        (lambda s: s.mask((s == "val") & (np.arange(len(s)) > 40), "train"), "images of class 0 in train instead of"),
     ],
     ids=["test", "class", "leak", "group", "share"],
 )

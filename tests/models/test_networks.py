@@ -36,7 +36,6 @@ BACKBONES = [
 ]
 
 
-
 @fixture(scope="module", params=[*BACKBONES, "small_cnn", "vit_tiny_patch16_224"])
 def network(request):
     params = network_params(request.param)

@@ -34,11 +34,12 @@ def machine(tmp_path, monkeypatch):
 @pytest.mark.parametrize("tta", ["none", "flips"])
 def test_a_loaded_network_gives_the_scores_of_its_run(tmp_path, regime, tta):
     params = make_params(regimes=regimes(regime), weights="small.safetensors", tta=tta)
-    table = train_network(params, "resnet50", data=DATA, folder=tmp_path / "runs")
-    network = load_network(tmp_path / "runs" / table.attrs["runs"][0]["folder"] / "best.pt")
+    result = train_network(params, "resnet50", data=DATA, folder=tmp_path / "runs")
+    (run,), table = result.runs, result.predictions
+    network = load_network(tmp_path / "runs" / run["folder"] / "best.pt")
     rows = np.array([int(image_id[-4:]) for image_id in table["image_id"]])
     np.testing.assert_allclose(network.predict(DATA.images, rows), table["logit"], rtol=1e-5, atol=1e-6)
-    assert network.selected["epoch"] == table.attrs["runs"][0]["selected_epoch"]
+    assert network.selected["epoch"] == run["selected_epoch"]
     assert (network.stored_size, network.aspect, network.regime) == (40, "squash", regime)
 
 

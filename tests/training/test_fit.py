@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -158,7 +159,7 @@ def test_features_are_computed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(inference, "run_batches", lambda *a, **k: passes.append(1) or real(*a, **k))
     params = make_params(regimes=regimes("features"), seeds=[1, 2, 3], tta="flips", **PRETRAINED)
     train_network(params, "resnet50", data=DATA, folder=tmp_path / "runs")
-    assert len(passes) == 2, "once for training and validation, once for the views of the scored images"
+    assert len(passes) == 3, "once for training, once for the views of the validation and once of the test images"
 
 
 def test_features_of_other_weights_are_other_features(tmp_path, monkeypatch):
@@ -196,9 +197,9 @@ def test_without_weights_stops_or_skips(tmp_path):
             make_params(regimes=both, weights="absent.safetensors"), "resnet50", data=DATA, folder=tmp_path / "a"
         )
     params = make_params(regimes=both, weights="absent.safetensors", without_weights="skip")
-    table = train_network(params, "resnet50", data=DATA, folder=tmp_path / "b")
-    assert set(table["regime"]) == {"scratch"}
-    (skipped,) = table.attrs["skipped"]
+    result = train_network(params, "resnet50", data=DATA, folder=tmp_path / "b")
+    assert set(result.predictions["regime"]) == {"scratch"}
+    (skipped,) = result.skipped
     assert skipped["regime"] == "finetune"
     assert "absent.safetensors" in skipped["reason"]
     with pytest.raises(WeightsError):  # nothing would be left
@@ -387,7 +388,8 @@ def test_the_table_left_out_is_never_used(tmp_path):
 
 def test_predictions_follow_the_contract_and_tta_is_the_mean_of_eight_views(tmp_path):
     results = {
-        tta: train_network(make_params(tta=tta), "resnet50", data=DATA, folder=tmp_path) for tta in ("none", "flips")
+        tta: train_network(make_params(tta=tta), "resnet50", data=DATA, folder=tmp_path).predictions
+        for tta in ("none", "flips")
     }
     table = results["none"]
     assert list(table) == ["image_id", "split", "model", "regime", "seed", "target", "logit", "probability"]
@@ -415,6 +417,55 @@ def test_predictions_follow_the_contract_and_tta_is_the_mean_of_eight_views(tmp_
     np.testing.assert_allclose(with_tta, np.mean(views, axis=0), rtol=1e-4, atol=1e-5)
 
 
+def test_each_image_is_scored_by_the_network_of_its_fold_and_the_test_images_by_all(tmp_path):
+    folds = np.where(DATA.table["subset"] == "test", 0, np.arange(len(DATA.table)) // 3 % 2 + 1)
+    table = DATA.table.assign(subset=DATA.table["subset"].replace("val", "train"), fold=folds)
+    params = make_params(regimes=regimes(epochs=1), seeds=[1, 2])
+    result = train_network(params, "resnet50", data=type(DATA)(DATA.images, table), folder=tmp_path)
+    assert [(run["seed"], run["fold"]) for run in result.runs] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    joined = result.predictions.set_index(["seed", "split", "image_id"])["probability"]
+    assert joined.groupby(level="split").size().to_dict() == {"test": 24, "val": 84}
+    own = pd.concat(
+        pd.read_csv(tmp_path / run["folder"] / "predictions.csv").assign(fold=run["fold"]) for run in result.runs
+    )
+    held_out = own[own["split"] == "val"].merge(table[["image_id", "fold"]], on="image_id", suffixes=("", "_due"))
+    assert (held_out["fold"] == held_out["fold_due"]).all()
+    expected = own.groupby(["seed", "split", "image_id"])["probability"].mean()
+    np.testing.assert_allclose(joined.sort_index(), expected.sort_index(), rtol=1e-6)
+    for run in result.runs:
+        assert run["learnt_from"] == (folds > 0).sum() - (folds == run["fold"]).sum()
+
+
+def test_the_images_held_out_teach_nothing(tmp_path):
+    folds = np.where(DATA.table["subset"] == "test", 0, np.arange(len(DATA.table)) // 3 % 2 + 1)
+    table = DATA.table.assign(subset=DATA.table["subset"].replace("val", "train"), fold=folds)
+    other = table.assign(target=np.where(folds == 2, 1 - table["target"], table["target"]))
+    scores = []
+    for number, labels in enumerate((table, other)):
+        task = TrainingTask(
+            make_params(regimes=regimes(epochs=1), keep="last"),
+            "resnet50",
+            "scratch",
+            1,
+            type(DATA)(DATA.images, labels),
+            2,
+        )
+        result = fit(task, folder=tmp_path / str(number)).predictions
+        scores.append(result["probability"].to_numpy())
+    np.testing.assert_array_equal(*scores)
+
+
+def test_the_last_epoch_is_kept_where_a_study_says_so(tmp_path, monkeypatch):
+    scores = iter([0.3, 0.9, 0.5])
+    monkeypatch.setattr(loop, "score_validation", lambda *_: {"val_ap": next(scores), "val_auc": 0.5, "val_loss": 1.0})
+    run = make_run(tmp_path, keep="last")
+    run.train()
+    assert run.best["epoch"] == 3
+    last = copy_weights(run)
+    run.load_best()
+    assert not split_changed(run, last)[0]
+
+
 def test_runs_are_recorded_and_not_trained_again(tmp_path, monkeypatch):
     params = make_params(seeds=[1, 2])
     events = []
@@ -422,7 +473,7 @@ def test_runs_are_recorded_and_not_trained_again(tmp_path, monkeypatch):
     assert len(events) == 6
     told = {"regime", "seed", "epoch", "epochs", "loss", "val_ap", "val_auc", "images_per_s", "seconds_left"}
     assert told <= set(events[0])
-    record = first.attrs["runs"][0]
+    record = first.runs[0]
     assert record["compute"]["threads"] == 1
     assert record["compute"]["level"] == "exact"
     assert record["selected_epoch"] in (1, 2, 3)
@@ -434,7 +485,7 @@ def test_runs_are_recorded_and_not_trained_again(tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "Run", None)  # would fail if a run began
     events.clear()
     again = train_network(params, "resnet50", data=DATA, folder=tmp_path, on_progress=events.append)
-    assert again.equals(first)
+    assert again.predictions.equals(first.predictions)
     assert [(e["seed"], e["epoch"], e["seconds_left"]) for e in events] == [(1, 3, 0.0), (2, 3, 0.0)]
 
 
@@ -585,7 +636,7 @@ def test_real_backbones_train_and_predict(tmp_path, backbone):
     params = make_params(backbone=backbone, regimes=regimes(epochs=1, lr=1e-4), precision="auto", batch_size=4)
     events = []
     data = make_images(8, 6, 6)
-    table = train_network(params, "resnet50", data=data, folder=tmp_path, on_progress=events.append)
+    table = train_network(params, "resnet50", data=data, folder=tmp_path, on_progress=events.append).predictions
     assert np.isfinite(table["logit"]).all()
     assert table["logit"].nunique() > 6
     assert json.dumps(events)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
-from tiny_study import REGIME, make_params
+from sklearn.metrics import average_precision_score
+from tiny_study import REGIME, make_images, make_params
 
-from lesion_utils.notebooks.finetune import choose_task, describe_parts, describe_recipe, write_layers
+from lesion_utils.notebooks.finetune import choose_task, describe_parts, describe_recipe, describe_spread, write_layers
+from lesion_utils.training.fit import NetworkResult
 from lesion_utils.training.optim import describe_layers
 from lesion_utils.training.task import TrainingTask
 
@@ -40,8 +44,28 @@ def test_the_recipe_is_the_runs_own(name, written):
 def test_the_run_taken_apart_is_the_most_pretrained_that_can_be_trained():
     both = {"scratch": REGIME, "finetune": REGIME}
     params = make_params(regimes=both, weights="missing.safetensors", without_weights="skip", seeds=[7, 8])
-    task = choose_task(params, "resnet50", data=None)
+    task = choose_task(params, "resnet50", data=make_images())
     assert (task.regime, task.seed) == ("scratch", 7), "finetune needs weights, which are missing"
+
+
+def test_the_spread_is_that_of_seeds_and_of_folds_within_a_seed():
+    targets = [0, 1, 0, 1]
+    scores = {1: [0.1, 0.9, 0.2, 0.8], 2: [0.9, 0.1, 0.2, 0.8]}
+    predictions = pd.concat(
+        pd.DataFrame({"regime": "scratch", "seed": seed, "split": "val", "target": targets, "probability": probability})
+        for seed, probability in scores.items()
+    )
+    folds = {1: (0.8, 0.6), 2: (0.5, 0.1)}
+    runs = [
+        {"regime": "scratch", "seed": seed, "fold": fold, "val_ap": value, "val_auc": value}
+        for seed, values in folds.items()
+        for fold, value in enumerate(values, start=1)
+    ]
+    spread = describe_spread(NetworkResult(predictions, runs, [])).set_index("metric")
+    aps = [average_precision_score(targets, scores[seed]) for seed in (1, 2)]
+    assert spread.loc["AP", "mean"] == pytest.approx(np.mean(aps), abs=5e-4)
+    assert spread.loc["AP", "sd over seeds"] == pytest.approx(np.std(aps, ddof=1), abs=5e-4)
+    assert spread.loc["AUC", "sd over folds"] == pytest.approx((0.2 / 2**0.5 + 0.4 / 2**0.5) / 2, abs=5e-4)
 
 
 def test_a_frozen_layer_has_a_dash():

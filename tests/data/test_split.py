@@ -127,7 +127,10 @@ def test_the_starting_projects_split_is_its_own():
         (lambda s: s.replace({"test": "val"}), "the test set is not the challenge's"),
         (lambda s: s.where((s != "val") | (np.arange(len(s)) < 80), "train"), "val lacks one of the classes"),
         (lambda s: s.mask(s == "left_out", "train"), "duplicates of test images: ISIC_0000003"),
-        (lambda s: s.mask(np.arange(len(s)) == 10, "train").mask(np.arange(len(s)) == 11, "val"), "duplicates lie in two of train, val"),
+        (
+            lambda s: s.mask(np.arange(len(s)) == 10, "train").mask(np.arange(len(s)) == 11, "val"),
+            "duplicates lie in two of",
+        ),
         (lambda s: s.mask((s == "val") & (np.arange(len(s)) > 40), "train"), "images of class 0 in train instead of"),
     ],
     ids=["test", "class", "leak", "group", "share"],

@@ -14,8 +14,7 @@ from lesion_utils.figures.calibration import plot_decision_curve
 from lesion_utils.figures.comparison import plot_forest, plot_paired_differences, plot_scores_by_block
 from lesion_utils.figures.papers import plot_classifier_heatmap, plot_regimes
 from lesion_utils.figures.roc import plot_roc
-from lesion_utils.notebooks import comparison, ensembles, finetune
-from lesion_utils.report import checklist
+from lesion_utils.notebooks import checklist, comparison, ensembles, finetune
 
 
 def make_study(first: str, second: str) -> StudyParams:

@@ -16,9 +16,9 @@ from lesion_utils.core.paths import Study
 from lesion_utils.evaluation.predictions import add_ensembles
 from lesion_utils.evaluation.ranking import compare_networks
 from lesion_utils.evaluation.tables import summarise_seeds, tabulate_results
+from lesion_utils.notebooks import checklist
+from lesion_utils.notebooks.checklist import answer_items, show_items
 from lesion_utils.notebooks.comparison import summarise
-from lesion_utils.report import checklist
-from lesion_utils.report.checklist import answer_items, show_items
 
 ITEMS = pd.read_csv(Path(checklist.__file__).with_name("checklist.csv"), keep_default_na=False)
 DATA = SimpleNamespace(

@@ -14,6 +14,7 @@ from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import write_atomic, write_if_changed
 from lesion_utils.core.paths import Study, docs_root
+from lesion_utils.evaluation.openings import publish_openings
 from lesion_utils.provenance.fingerprint import digest_file
 from lesion_utils.provenance.verify import SUMS, verify_study
 from lesion_utils.report.content import Report
@@ -30,7 +31,9 @@ KEPT = (
 
 
 def publish_study(study: Study, params: StudyParams) -> Path:
-    """Copy a report, and list it on `docs/index.html`; an earlier copy of the study is replaced as a whole.
+    """Copy a report, list it on `docs/index.html` and its test openings in `docs/openings.csv`.
+
+    An earlier copy of the study is replaced as a whole.
 
     Args:
         study: whose report is finished.
@@ -62,6 +65,7 @@ def publish_study(study: Study, params: StudyParams) -> Path:
         folder.replace(replaced)
     partial.replace(folder)
     shutil.rmtree(replaced, ignore_errors=True)
+    publish_openings(study.name)
     write_front_page()
     return folder
 

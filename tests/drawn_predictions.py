@@ -37,6 +37,7 @@ COMPARISON = NamedComparison(
     seed=2016,
     confidence=0.95,
     sensitivity_target=0.9,
+    prevalences=[0.02, 0.1],
     power=0.8,
     balanced_subset=75,
     balanced_repeats=50,

@@ -144,8 +144,10 @@ def draw_regimes(metrics, regimes):
 
 def draw_decision(names):
     grid = np.linspace(0.05, 0.5, 10)
-    rows = [(n, t, 0.2 - 0.3 * t) for n in (*names, "treat all", "treat none") for t in grid]
-    return add_keys(pd.DataFrame(rows, columns=["name", "threshold", "net_benefit"]))
+    rows = [
+        (n, t, 0.2 - 0.3 * t, 0.1 - 0.3 * t, 0.3 - 0.3 * t) for n in (*names, "treat all", "treat none") for t in grid
+    ]
+    return add_keys(pd.DataFrame(rows, columns=["name", "threshold", "net_benefit", "low", "high"]))
 
 
 def draw_rates(layers: list[str]) -> pd.DataFrame:

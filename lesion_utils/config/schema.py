@@ -228,6 +228,9 @@ class Comparison(Section):
     seed: Seed = Field(description="seed of the resampling")
     confidence: Fraction = Field(description="coverage of every interval")
     sensitivity_target: Fraction = Field(description="sensitivity at which the validation threshold is chosen")
+    prevalences: list[Fraction] = Field(
+        description="shares of malignant lesions for which predictive values are stated beside the test images' own"
+    )
     power: Fraction = Field(description="power at which the smallest detectable AUC difference is stated")
     balanced_subset: int = Field(
         ge=2, description="images per class in Lopez's balanced subset; the smaller class bounds it"

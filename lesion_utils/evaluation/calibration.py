@@ -13,7 +13,7 @@ from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
 from lesion_utils.core.errors import MetricError
-from lesion_utils.evaluation.intervals import Estimate, wilson_interval
+from lesion_utils.evaluation.intervals import ENDS, Estimate, format_value, wilson_interval
 from lesion_utils.evaluation.metrics import check_scores
 
 #: Bins of the calibration error and of the reliability curve, each with (nearly) the same number of images.
@@ -21,11 +21,6 @@ BINS = 10
 
 #: The least slope of a recalibration.
 FLATTEST = 0.01
-
-MINUS = "\u2212"
-
-#: A value, and both ends of its interval, in the names of columns.
-ENDS = ("", "_low", "_high")
 
 
 def average_losses(targets: ArrayLike, probs: ArrayLike, *, weights: ArrayLike | None = None) -> dict[str, NDArray]:
@@ -218,7 +213,7 @@ def state_calibration(rows: pd.DataFrame) -> list[str]:
 
 def _state_model(stages: pd.DataFrame) -> str:
     before, after = stages.loc["before"], stages.loc["after"]
-    line = f"intercept {before['intercept']:+.2f}, slope {before['recalibration_slope']:.2f}".replace("-", MINUS)
+    line = f"intercept {format_value(before['intercept'], form='+.2f')}, slope {before['recalibration_slope']:.2f}"
     return (
         f"{before['name']}, as trained: {_state_stage(before)}. Recalibrated on {before['validation_images']} "
         f"validation images ({line}): {_state_stage(after)}."
@@ -227,7 +222,7 @@ def _state_model(stages: pd.DataFrame) -> str:
 
 def _state_stage(row: pd.Series) -> str:
     def write(name: str, form: str) -> str:
-        return "{} ({} to {})".format(*(format(row[name + end], form) for end in ENDS)).replace("-", MINUS)
+        return format_value(*(row[name + end] for end in ENDS), form=form)
 
     level = _read_interval(row, "in_the_large", 0, "too high", "too low", "neither shown too high nor too low")
     reach = _read_interval(row, "slope", 1, "too extreme", "too cautious", "neither shown too extreme nor too cautious")

@@ -1,4 +1,4 @@
-"""Would acting on a score help? Decision curves."""
+"""Would acting on a score help? Predictive values at a threshold, and the net benefit over all thresholds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,101 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import beta
 
+from lesion_utils.config.schema import Comparison
 from lesion_utils.core.errors import MetricError
+from lesion_utils.evaluation.evaluate import AT_TARGET
+from lesion_utils.evaluation.intervals import ENDS, map_draws, percentile_interval
 from lesion_utils.evaluation.metrics import rank_scores
+from lesion_utils.evaluation.predictions import ENSEMBLE
+
+#: Of the distribution of a share, so many equally probable values stand for all.
+QUANTILES = (np.arange(400) + 0.5) / 400
 
 
-def compute_net_benefit(targets: ArrayLike, probs: ArrayLike, *, thresholds: ArrayLike) -> NDArray[np.float64]:
+def predict_values(
+    found: int, malignant: int, passed: int, benign: int, *, prevalence: float, confidence: float
+) -> dict[str, float]:
+    """Positive and negative predictive value where another share of lesions is malignant than in the test set.
+
+    By Bayes' rule from sensitivity and specificity, which are taken to be the same there. The interval is the middle
+    share of what their posteriors under Jeffreys' prior give together; it has a width where no image is called wrongly.
+
+    Args:
+        found: malignant images called malignant, of `malignant`.
+        passed: benign images called benign, of `benign`.
+        prevalence: share of malignant lesions, in (0, 1).
+        confidence: coverage of the intervals.
+
+    Returns:
+        `ppv` and `npv`, each also with `_low` and `_high`; the value is NaN where no image is called so.
+    """
+    sensitivities = beta.ppf(QUANTILES, found + 0.5, malignant - found + 0.5)[:, None]
+    specificities = beta.ppf(QUANTILES, passed + 0.5, benign - passed + 0.5)
+    values = _apply_bayes(np.float64(found / malignant), np.float64(passed / benign), prevalence)
+    spreads = _apply_bayes(sensitivities, specificities, prevalence)
+    found = {}
+    for name, value, spread in zip(("ppv", "npv"), values, spreads, strict=True):
+        span = float(value), *percentile_interval(spread.ravel(), confidence=confidence)
+        found |= {name + end: number for end, number in zip(ENDS, span, strict=True)}
+    return found
+
+
+def _apply_bayes(sensitivity: NDArray, specificity: NDArray, prevalence: float) -> tuple[NDArray, NDArray]:
+    right, wrong = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
+    passed, missed = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
+    with np.errstate(invalid="ignore"):  # nothing is called so
+        return right / (right + wrong), passed / (passed + missed)
+
+
+def tabulate_predictive_values(results: pd.DataFrame, params: Comparison, *, targets: ArrayLike) -> pd.DataFrame:
+    """Predictive values at the threshold from validation, at the test set's share of malignant lesions and at others.
+
+    Args:
+        results: from `tables.tabulate_results`; models enter by their mean probability over seeds.
+        params: the other shares, and confidence.
+        targets: (N,) labels of the test images, 0 or 1.
+
+    Returns:
+        one row per model and share: `model`, `regime`, `name`, `threshold`, `prevalence`, `ppv`, `ppv_low`, `ppv_high`,
+        `npv`, `npv_low`, `npv_high`; none of models without validation images.
+    """
+    malignant, benign = int(np.sum(targets)), int(np.sum(1 - np.asarray(targets)))
+    rows, keys = [], ["model", "regime", "name", "threshold"]
+    shares = results[(results["seed"] == ENSEMBLE) & results["metric"].str.endswith(AT_TARGET)]
+    for key, part in shares.groupby(keys, sort=False):
+        called = part.set_index("metric")["value"]
+        found, passed = called[f"sensitivity{AT_TARGET}"] * malignant, called[f"specificity{AT_TARGET}"] * benign
+        for prevalence in (malignant / (malignant + benign), *params.prevalences):
+            values = predict_values(
+                round(found), malignant, round(passed), benign, prevalence=prevalence, confidence=params.confidence
+            )
+            rows.append(dict(zip(keys, key, strict=True)) | {"prevalence": prevalence} | values)
+    return pd.DataFrame(rows, columns=[*keys, "prevalence", *(name + end for name in ("ppv", "npv") for end in ENDS)])
+
+
+def state_predictive_values(rows: pd.DataFrame) -> str:
+    """What a call means, in a sentence: rows of `tabulate_predictive_values` of one model, the test images' first."""
+    (share, positive, negative), *others = (
+        (f"{100 * row['prevalence']:.3g} %", _write_share(row, "ppv"), _write_share(row, "npv"))
+        for _, row in rows.iterrows()
+    )
+    first = (
+        f"Where {share} of lesions are malignant, as in the test images, a call of malignant is right in {positive}, "
+        f"one of benign in {negative}"
+    )
+    return "; ".join([first, *(f"where {share} are, in {ppv} and {npv}" for share, ppv, npv in others)]) + "."
+
+
+def _write_share(row: pd.Series, name: str) -> str:
+    value, *span = (f"{100 * row[name + end]:.1f}" for end in ENDS)
+    return f"{value} % ({' to '.join(span)})"
+
+
+def compute_net_benefit(
+    targets: ArrayLike, probs: ArrayLike, *, thresholds: ArrayLike, weights: ArrayLike | None = None
+) -> NDArray[np.float64]:
     """Net benefit per image of acting on every score of **at least** a threshold (Vickers and Elkin 2006).
 
     It is TP / N - FP / N x t / (1 - t): what malignant images acted on gain, less what benign ones cost, when t is the
@@ -22,33 +111,45 @@ def compute_net_benefit(targets: ArrayLike, probs: ArrayLike, *, thresholds: Arr
         targets: (N,) labels, 0 or 1.
         probs: (N,) scores in [0, 1].
         thresholds: (T,) in (0, 1).
+        weights: (N,) or (draws, N) weight of each image; 1 by default.
 
     Returns:
-        (T,) net benefits, in malignant images per image.
+        (T,) or (draws, T) net benefits, in malignant images per image.
     """
     at = np.asarray(thresholds, dtype=np.float64)
     if not ((at > 0) & (at < 1)).all():
         raise MetricError("a decision threshold is not between 0 and 1", expected="finite odds t / (1 - t)")
-    ranking = rank_scores(targets, probs)
+    ranking = rank_scores(targets, probs, weights=weights)
     acted = np.searchsorted(-ranking.thresholds, -at, side="right")
-    tp, fp = np.append(0, ranking.tp)[acted], np.append(0, ranking.fp)[acted]
-    return (tp - fp * at / (1 - at)) / (ranking.tp[-1] + ranking.fp[-1])
+    tp, fp = (np.insert(steps, 0, 0, axis=-1)[..., acted] for steps in (ranking.tp, ranking.fp))
+    return (tp - fp * at / (1 - at)) / (ranking.tp[..., -1:] + ranking.fp[..., -1:])
 
 
-def trace_decision_curves(targets: ArrayLike, probs: Mapping[str, ArrayLike], *, thresholds: ArrayLike) -> pd.DataFrame:
+def trace_decision_curves(
+    targets: ArrayLike, probs: Mapping[str, ArrayLike], *, thresholds: ArrayLike, weights: ArrayLike, confidence: float
+) -> pd.DataFrame:
     """Decision curves of several models on the same images, between treating all and treating none.
 
     Args:
         targets: (N,) labels, 0 or 1.
         probs: name -> (N,) scores in [0, 1].
         thresholds: (T,) in (0, 1).
+        weights: (draws, N) from `intervals.draw_weights`, which keep the share of malignant images.
+        confidence: coverage of the pointwise bands.
 
     Returns:
-        one row per name and threshold: `name`, `threshold`, `net_benefit`; "treat all" and "treat none" come last.
+        one row per name and threshold: `name`, `threshold`, `net_benefit`, `low`, `high`; "treat all" and "treat none"
+        come last, and have no spread.
     """
     everyone = dict(probs) | {"treat all": np.ones(len(targets)), "treat none": np.zeros(len(targets))}
-    curves = {name: compute_net_benefit(targets, scores, thresholds=thresholds) for name, scores in everyone.items()}
-    return pd.concat(
-        [pd.DataFrame({"name": name, "threshold": thresholds, "net_benefit": curve}) for name, curve in curves.items()],
-        ignore_index=True,
-    )
+    tail, tables = (1 - confidence) / 2, []
+    for name, scores in everyone.items():
+        draws = map_draws(
+            lambda part, s=scores: {"": compute_net_benefit(targets, s, thresholds=thresholds, weights=part)},
+            np.asarray(weights),
+        )[""]
+        low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+        benefit = compute_net_benefit(targets, scores, thresholds=thresholds)
+        columns = {"threshold": thresholds, "net_benefit": benefit, "low": low, "high": high}
+        tables.append(pd.DataFrame({"name": name} | columns))
+    return pd.concat(tables, ignore_index=True)

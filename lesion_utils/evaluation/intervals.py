@@ -21,6 +21,18 @@ from lesion_utils.evaluation.metrics import check_scores
 CHUNK_ENTRIES = 200_000
 
 
+#: A value, and both ends of its interval, in the names of columns.
+ENDS = ("", "_low", "_high")
+
+
+def format_value(value: float, low: float = np.nan, high: float = np.nan, form: str = ".3f") -> str:
+    """A number as tables and sentences print it: `0.812 (0.754 to 0.861)`, a dash where it is undefined."""
+    if np.isnan(value):
+        return "–"
+    text = f"{value:{form}}" if np.isnan(low) else f"{value:{form}} ({low:{form}} to {high:{form}})"
+    return text.replace("-", "−")
+
+
 class Interval(NamedTuple):
     """Both ends of a confidence interval."""
 

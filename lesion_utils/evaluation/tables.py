@@ -19,7 +19,7 @@ from lesion_utils.evaluation.calibration import (
 )
 from lesion_utils.evaluation.candidates import find_classical
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals, label_metric
-from lesion_utils.evaluation.intervals import draw_weights
+from lesion_utils.evaluation.intervals import ENDS, draw_weights, format_value
 from lesion_utils.evaluation.literature import MARKS
 from lesion_utils.evaluation.metrics import choose_threshold
 from lesion_utils.evaluation.predictions import ENSEMBLE, RUN, iterate_runs
@@ -102,14 +102,6 @@ def widen_seeds(seeds: pd.DataFrame, metrics: Sequence[str] = ("ap", "auc")) -> 
 def format_spread(mean: float, sd: float) -> str:
     """A mean with its standard deviation: `0.812 ± 0.011`; the mean alone where one seed leaves no spread."""
     return format_value(mean) if np.isnan(sd) else f"{mean:.3f} ± {sd:.3f}"
-
-
-def format_value(value: float, low: float = np.nan, high: float = np.nan) -> str:
-    """A number as tables print it: `0.812 (0.754 to 0.861)`, a dash where it is undefined."""
-    if np.isnan(value):
-        return "–"
-    text = f"{value:.3f}" if np.isnan(low) else f"{value:.3f} ({low:.3f} to {high:.3f})"
-    return text.replace("-", "−")
 
 
 def widen_results(results: pd.DataFrame, metrics: Sequence[str], *, ensembles_only: bool = True) -> pd.DataFrame:
@@ -208,7 +200,7 @@ def tabulate_leaderboard(
         group=published["comparable"].map({True: "published", False: "not comparable"}),
     )
     tables += [part.sort_values("ap", ascending=False) for _, part in rows.groupby("group", sort=False)]
-    columns = [f"{metric}{end}" for metric in LEADERBOARD_METRICS for end in ("", "_low", "_high")]
+    columns = [f"{metric}{end}" for metric in LEADERBOARD_METRICS for end in ENDS]
     board = pd.concat(tables, ignore_index=True).reindex(
         columns=["name", "group", *columns, "citation", "note", "model", "regime"]
     )

@@ -155,8 +155,9 @@ def plot_decision_curve(curves: pd.DataFrame) -> Plate:
     """Net benefit of acting on a model's call, over the threshold at which one would act (Vickers and Elkin 2006).
 
     Args:
-        curves: one row per (name, threshold), with `name`, `model`, `regime`, `threshold` (float in (0, 1)) and
-            `net_benefit`. The names "treat all" and "treat none" are drawn as references.
+        curves: one row per (name, threshold), with `name`, `model`, `regime`, `threshold` (float in (0, 1)),
+            `net_benefit`, and `low` and `high`, the ends of its band. The names "treat all" and "treat none" are drawn
+            as references.
     """
     references = {"treat all": (0, (4, 2)), "treat none": (0, (1, 2))}
     models = [name for name in list_series(curves) if name not in references]
@@ -165,6 +166,7 @@ def plot_decision_curve(curves: pd.DataFrame) -> Plate:
     for name, part in curves.groupby("name", sort=False):
         look = {key: styles[name][key] for key in ("color", "linestyle")}
         ax.plot(part["threshold"], part["net_benefit"], **look, label=wrap_label(name, 60))
+        ax.fill_between(part["threshold"], part["low"], part["high"], color=look["color"], alpha=0.15, lw=0, zorder=1)
     top = curves["net_benefit"].max()
     ax.set(xlim=(0, curves["threshold"].max()), ylim=(-0.25 * top, 1.08 * top))
     ax.set(xlabel="threshold probability", ylabel="net benefit (per image)")
@@ -172,6 +174,6 @@ def plot_decision_curve(curves: pd.DataFrame) -> Plate:
     legend_below(fig, ax.get_legend_handles_labels()[0], columns=1)
     return finish_figure(
         fig,
-        note="threshold: the probability from which one would act",
+        note="pointwise bands; threshold: probability from which one would act",
         alt=f"Decision curves of {', '.join(models)} between treating all and treating none.",
     )

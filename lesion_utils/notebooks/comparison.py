@@ -10,12 +10,14 @@ import pandas as pd
 from lesion_utils.config.schema import NamedComparison
 from lesion_utils.core.names import COMBINATION, REGIME_NAMES, name_series
 from lesion_utils.evaluation.candidates import CLASSICAL, describe_left_out, list_spoken, rank_on_validation
+from lesion_utils.evaluation.decisions import state_predictive_values
 from lesion_utils.evaluation.evaluate import label_metric
+from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.evaluation.ranking import find_power, state_power, state_primary
 from lesion_utils.evaluation.shortcuts import Shortcuts
-from lesion_utils.evaluation.tables import format_spread, format_value
-from lesion_utils.notebooks.headline import list_headline, list_limits, state_controls
+from lesion_utils.evaluation.tables import format_spread
+from lesion_utils.notebooks.headline import list_headline, list_limits, state_calls, state_controls
 
 
 class Best(NamedTuple):
@@ -106,6 +108,25 @@ def state_shortcuts(
 ) -> list[str]:
     """How the row that validation puts first stands to the harder control."""
     return [state_controls(seen, _find_lead(find_best(predictions, results), results, params))]
+
+
+def state_operating_points(
+    results: pd.DataFrame, values: pd.DataFrame, params: NamedComparison, *, targets: np.ndarray
+) -> list[str]:
+    """Of each model that is spoken of, what it calls at the threshold from validation, and what a call means there.
+
+    Args:
+        results: from `tables.tabulate_results`.
+        values: from `decisions.tabulate_predictive_values`.
+        params: the sensitivity asked for.
+        targets: (N,) labels of the test images, 0 or 1.
+    """
+    said = []
+    for model, regime in list_spoken(results, params):
+        rows = values[(values["model"] == model) & (values["regime"] == regime)]
+        worth = "" if rows.empty else f" {state_predictive_values(rows)}"
+        said.append(state_calls(results, (model, regime), params, malignant=int(targets.sum())) + worth)
+    return said
 
 
 def _read_row(row: pd.Series) -> dict[str, object]:

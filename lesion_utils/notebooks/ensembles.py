@@ -17,9 +17,8 @@ from lesion_utils.evaluation.calibration import fit_recalibration
 from lesion_utils.evaluation.candidates import CLASSICAL
 from lesion_utils.evaluation.decisions import trace_decision_curves
 from lesion_utils.evaluation.evaluate import Curve, band_precision_recall, band_roc
-from lesion_utils.evaluation.intervals import draw_weights
+from lesion_utils.evaluation.intervals import draw_weights, format_value
 from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_runs, write_submission
-from lesion_utils.evaluation.tables import format_value
 
 #: Probabilities of malignancy from which one might act, for decision curves.
 THRESHOLDS = np.linspace(0.01, 0.6, 60)
@@ -77,9 +76,12 @@ def pair_calibration(models: Ensembles) -> dict[str, np.ndarray]:
     return panels
 
 
-def trace_benefit(models: Ensembles) -> pd.DataFrame:
-    """Decision curves of the calibrated models."""
-    curves = trace_decision_curves(models.targets, models.calibrated, thresholds=THRESHOLDS)
+def trace_benefit(models: Ensembles, params: Comparison) -> pd.DataFrame:
+    """Decision curves of the recalibrated models, with bootstrap bands."""
+    weights = draw_weights(models.targets, draws=params.bootstrap_draws, seed=params.seed)
+    curves = trace_decision_curves(
+        models.targets, models.calibrated, thresholds=THRESHOLDS, weights=weights, confidence=params.confidence
+    )
     keys = {str(name): (name.model, name.regime) for name in models.calibrated}
     of = [keys.get(name, ("", "")) for name in curves["name"]]
     return curves.assign(model=[model for model, _ in of], regime=[regime for _, regime in of])

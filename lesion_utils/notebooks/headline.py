@@ -8,10 +8,10 @@ import pandas as pd
 from lesion_utils.config.schema import NamedComparison
 from lesion_utils.core.names import name_series
 from lesion_utils.evaluation.evaluate import AT_TARGET, label_metric
+from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.evaluation.ranking import find_power
 from lesion_utils.evaluation.shortcuts import ALL, CONTROL, QUARTERS, WITHIN, Shortcuts
-from lesion_utils.evaluation.tables import format_value
 
 Run = tuple[str, str]
 
@@ -100,7 +100,8 @@ def state_controls(seen: Shortcuts, lead: Run) -> str:
     """How a network stands to the control that sees no pixel: on all images, within blocks, within their quarters."""
     found = [select_differences(seen, lead, block) for block in (ALL, WITHIN, QUARTERS)]
     parts = [
-        f"{label_metric(row.metric)} {_sign(row.difference, row.low, row.high)} {row.block}".removesuffix(f" {ALL}")
+        f"{label_metric(row.metric)} {format_value(row.difference, row.low, row.high, '+.3f')}"
+        + f" {row.block}" * (row.block != ALL)
         for rows in found
         for row in rows.sort_values("metric").itertuples()
     ]
@@ -117,10 +118,6 @@ def state_controls(seen: Shortcuts, lead: Run) -> str:
         f"{name_series(*lead)}, minus the harder of the controls that see no pixel (metadata alone: {seen.harder}): "
         f"{'; '.join(parts)}. {verdict}"
     )
-
-
-def _sign(value: float, low: float, high: float) -> str:
-    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "\u2212")
 
 
 def state_calls(results: pd.DataFrame, lead: Run, params: NamedComparison, *, malignant: int) -> str:

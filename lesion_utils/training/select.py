@@ -26,11 +26,10 @@ from lesion_utils.core.names import CLASSIFIER_NAMES, REGIME_NAMES, name_model
 from lesion_utils.core.paths import Study
 from lesion_utils.data.prepared import PreparedData, load_prepared, open_images
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals
-from lesion_utils.evaluation.intervals import draw_weights
+from lesion_utils.evaluation.intervals import draw_weights, format_value
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.paired_tests import compare_bootstrap
 from lesion_utils.evaluation.predictions import join_folds
-from lesion_utils.evaluation.tables import format_value
 from lesion_utils.training.classifiers import (
     FOLDS,
     fit_classifier,

@@ -14,7 +14,6 @@ from statsmodels.stats.proportion import proportion_confint
 
 from lesion_utils.core.errors import MetricError
 from lesion_utils.evaluation.calibration import (
-    ENDS,
     FLATTEST,
     average_losses,
     expect_ece,
@@ -23,6 +22,7 @@ from lesion_utils.evaluation.calibration import (
     measure_reliability,
     state_calibration,
 )
+from lesion_utils.evaluation.intervals import ENDS
 from lesion_utils.evaluation.tables import tabulate_calibration
 
 

@@ -1,4 +1,4 @@
-"""Decision curves against dcurves."""
+"""Decision curves against dcurves, and predictive values against Bayes' rule and an integral."""
 
 from __future__ import annotations
 
@@ -6,11 +6,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from dcurves import dca
+from drawn_predictions import COMPARISON, get_row
 from hypothesis import given, settings
+from scipy.integrate import quad
+from scipy.stats import beta
 from scored_labels import scored_labels
+from sklearn.metrics import precision_score
 
 from lesion_utils.core.errors import MetricError
-from lesion_utils.evaluation.decisions import compute_net_benefit, trace_decision_curves
+from lesion_utils.evaluation.decisions import (
+    compute_net_benefit,
+    predict_values,
+    state_predictive_values,
+    tabulate_predictive_values,
+    trace_decision_curves,
+)
+from lesion_utils.evaluation.intervals import draw_weights
+from lesion_utils.evaluation.predictions import select_run
 
 
 @settings(max_examples=25)  # dcurves takes its time
@@ -25,13 +37,67 @@ def test_net_benefit_agrees_with_dcurves(case):
         thresholds=thresholds,
         models_to_prob=None,
     )
-    ours = trace_decision_curves(targets, {"score": probs}, thresholds=thresholds)
+    weights = draw_weights(targets, draws=3, seed=1)
+    ours = trace_decision_curves(targets, {"score": probs}, thresholds=thresholds, weights=weights, confidence=0.95)
     for mine, name in (("score", "score"), ("treat all", "all"), ("treat none", "none")):
         expected = theirs[theirs["model"] == name].sort_values("threshold")["net_benefit"].to_numpy(float)
         np.testing.assert_allclose(ours[ours["name"] == mine]["net_benefit"], expected, atol=1e-9)
+
+
+def test_the_band_of_a_decision_curve_is_the_spread_of_resampled_images():
+    rng = np.random.default_rng(1)
+    targets = np.repeat([1, 0], [30, 90])
+    probs, at = rng.random(120) * 0.6 + 0.3 * targets, np.array([0.1, 0.4])
+    weights = draw_weights(targets, draws=400, seed=1)
+    curves = trace_decision_curves(targets, {"x": probs}, thresholds=at, weights=weights, confidence=0.9)
+    own = curves[curves["name"] == "x"]
+    repeated = [compute_net_benefit(np.repeat(targets, w), np.repeat(probs, w), thresholds=at) for w in weights]
+    np.testing.assert_allclose(own[["low", "high"]], np.quantile(repeated, [0.05, 0.95], axis=0).T)
+    assert (own["low"] < own["high"]).all()
+    references = curves[curves["name"] != "x"]
+    np.testing.assert_allclose(references["low"], references["net_benefit"])
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, np.nan])
 def test_net_benefit_needs_finite_odds(threshold):
     with pytest.raises(MetricError, match="between 0 and 1"):
         compute_net_benefit([0, 1], [0.2, 0.8], thresholds=[threshold])
+
+
+def test_predictive_values_follow_bayes_rule():
+    """Sensitivity 0.9 and specificity 0.8 where one lesion in fifty is malignant: 18 right calls beside 196 wrong."""
+    values = predict_values(90, 100, 80, 100, prevalence=0.02, confidence=0.95)
+    assert values["ppv"] == pytest.approx(18 / (18 + 196)) and values["npv"] == pytest.approx(784 / (784 + 2))
+
+
+@pytest.mark.parametrize(("found", "passed"), [(59, 200), (75, 304), (0, 12)])
+def test_intervals_of_predictive_values_hold_their_share_of_the_posterior(found, passed):
+    """The chance of a PPV under x is an integral over specificities of that of a sensitivity under what gives x."""
+    values = predict_values(found, 75, passed, 304, prevalence=0.1, confidence=0.9)
+    sensitivity, specificity = beta(found + 0.5, 75.5 - found), beta(passed + 0.5, 304.5 - passed)
+    for end, share in (("_low", 0.05), ("_high", 0.95)):
+        odds = 0.9 / 0.1 * values[f"ppv{end}"] / (1 - values[f"ppv{end}"])
+        ends = specificity.ppf([1e-9, 1 - 1e-9])
+        below = quad(lambda s, k=odds: specificity.pdf(s) * sensitivity.cdf(k * (1 - s)), *ends, limit=200)[0]
+        assert below == pytest.approx(share, abs=0.004)
+
+
+def test_nothing_called_malignant_has_no_positive_predictive_value():
+    values = predict_values(0, 75, 304, 304, prevalence=0.1, confidence=0.95)
+    assert np.isnan(values["ppv"]) and values["npv"] == pytest.approx(0.9)
+    assert 0 < values["npv_low"] < 0.9 < values["npv_high"] < 1
+
+
+def test_the_table_has_the_test_images_share_and_the_others(predictions, results):
+    run = select_run(predictions, model="vgg19", regime="finetune")
+    rows = tabulate_predictive_values(results, COMPARISON, targets=run["target"])
+    own = rows[(rows["model"] == "vgg19") & (rows["regime"] == "finetune")]
+    assert own["prevalence"].tolist() == [0.2, 0.02, 0.1]
+    called = run["probability"] > get_row(results, "vgg19", "finetune", "auc")["threshold"]
+    assert own["ppv"].iloc[0] == pytest.approx(precision_score(run["target"], called))
+    assert own["npv"].iloc[0] == pytest.approx(precision_score(1 - run["target"], ~called))
+    said = state_predictive_values(own)
+    row = own.iloc[1]
+    span = f"{100 * row['ppv_low']:.1f} to {100 * row['ppv_high']:.1f}"
+    assert f"where 2 % are, in {100 * row['ppv']:.1f} % ({span})" in said
+    assert said.startswith("Where 20 % of lesions are malignant, as in the test images, a call of malignant is right")

@@ -10,10 +10,10 @@ from sklearn import metrics as sk
 
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.names import COMBINATION
+from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.evaluation.literature import read_published
 from lesion_utils.evaluation.predictions import ENSEMBLE, select_run
 from lesion_utils.evaluation.tables import (
-    format_value,
     summarise_seeds,
     tabulate_calibration,
     tabulate_leaderboard,

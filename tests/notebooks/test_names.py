@@ -65,7 +65,7 @@ def test_another_backbone_is_called_by_its_name_in_every_table_figure_and_senten
         "heat map": plot_classifier_heatmap(classifiers),
         "forest": plot_forest(board[board["group"] == "this study"]),
         "by block": plot_scores_by_block(blocks[blocks["metric"] == "auc"]),
-        "decision": plot_decision_curve(ensembles.trace_benefit(models)),
+        "decision": plot_decision_curve(ensembles.trace_benefit(models, settings)),
     }
     texts = {name: figure.alt for name, figure in figures.items()}
     frames = {

@@ -7,6 +7,7 @@
 STUDY  ?= demo
 VENV   ?= .venv
 PYTHON ?= python3
+TORCH  ?= auto
 # Settings of this machine that you don't want to type again, such as `export DATA_DIR = /path/to/ISIC2016`.
 -include local.mk
 ifneq ($(words $(STUDY)),1)
@@ -14,7 +15,16 @@ ifneq ($(words $(STUDY)),1)
 endif
 
 BIN   := $(VENV)/bin
-ENV   := $(VENV)/.installed-$(word 1,$(shell cksum < requirements.lock))
+# Which build of torch: the small one (cpu) where Linux has no driver of a GPU; macOS has one build, which counts as gpu.
+BUILD := $(TORCH)
+ifeq ($(TORCH),auto)
+  BUILD := $(shell test "$$(uname)" = Linux && ! command -v nvidia-smi >/dev/null 2>&1 && echo cpu || echo gpu)
+endif
+ifeq ($(filter cpu gpu,$(BUILD)),)
+  $(error TORCH="$(TORCH)" must be auto, cpu or gpu)
+endif
+ENV   := $(VENV)/.installed-$(BUILD)-$(word 1,$(shell cat requirements.lock requirements-cpu.lock | cksum))
+DEV   := $(VENV)/.dev-$(word 1,$(shell cksum < requirements-dev.lock))
 REPORTS := $(or $(value REPORTS_DIR),reports)
 # make cannot name a file in a folder whose name has a space: it goes there through a link.
 ifneq ($(words $(REPORTS)),1)
@@ -30,7 +40,7 @@ STEPS     := data $(NOTEBOOKS) index
         setup-git export predict strip clean lock FORCE
 
 help:  ## this page
-	@echo "Usage: make <what> [STUDY=demo] [DATA_DIR=folder] [WEIGHTS_DIR=folder] [DEVICE=cpu|cuda|mps] [THREADS=n]"
+	@echo "Usage: make <what> [STUDY=demo] [DATA_DIR=folder] [WEIGHTS_DIR=folder] [DEVICE=cpu|cuda|mps] [THREADS=n] [TORCH=cpu|gpu]"
 	@echo "Studies:" $(notdir $(patsubst %/data.yaml,%,$(wildcard params/*/data.yaml)))
 	@echo
 	@sed -n 's/^\([a-z][a-z-]*\):.*  ## \(.*\)/\1@\2/p' Makefile | while IFS=@ read what why; do \
@@ -90,13 +100,13 @@ predict: | $(ENV)  ## scores and a contact sheet of a folder of photographs: IMA
 
 # --- working on it ----------------------------------------------------------------------------------------------------
 
-test: | $(ENV)  ## the tests, the same that continuous integration runs
+test: | $(DEV)  ## the tests, the same that continuous integration runs
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-fast: | $(ENV)  ## the tests that train no network, run no notebook and open no browser
+test-fast: | $(DEV)  ## the tests that train no network, run no notebook and open no browser
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-lint: | $(ENV)  ## style of the code
+lint: | $(DEV)  ## style of the code
 	@$(BIN)/ruff check
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/deptry .
@@ -104,13 +114,13 @@ lint: | $(ENV)  ## style of the code
 lab: | $(ENV)  ## JupyterLab on the notebooks; what they write goes to reports/<study>/interactive/
 	@$(BIN)/jupyter lab --notebook-dir=. notebooks
 
-strip: | $(ENV)  ## outputs out of the notebooks, before a commit
+strip: | $(DEV)  ## outputs out of the notebooks, before a commit
 	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
 
 diff-notebooks: | $(ENV)  ## changes of the notebooks since REV (default HEAD); in the browser with WEB=1
 	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdiff$(if $(WEB),-web) --ignore-outputs $(or $(REV),HEAD) notebooks
 
-setup-git: | $(ENV)  ## readable diffs of notebooks, and no outputs committed, in this clone
+setup-git: | $(DEV)  ## readable diffs of notebooks, and no outputs committed, in this clone
 	@$(BIN)/nbdime config-git --enable
 	@$(BIN)/nbstripout --install --keep-id --attributes .gitattributes
 
@@ -119,22 +129,43 @@ clean:  ## remove what STUDY generated; keeps downloads and whatever is under ve
 
 # --- the environment --------------------------------------------------------------------------------------------------
 
-env: $(ENV)  ## the environment in .venv, from requirements.lock; every target above sees to it by itself
+env: $(ENV)  ## the environment in .venv, from the lock; every target above sees to it by itself
 
-# Named after the lock's content: another lock is another file. A lock that is installed already costs a second.
+UV := UV_HTTP_TIMEOUT=300 $(BIN)/uv pip install --no-deps --python $(BIN)/python
+# Prints a lock without what only a GPU uses.
+NO_TRITON := awk '/^[^ \#]/ { out = /^triton==/ } !out'
+NO_CUDA   := awk '/^[^ \#]/ { out = /^(triton|nvidia-|cuda-)/; bare = /^torch(vision)?==/ } !out && !(bare && /--hash/) { if (bare) sub(/ .$$/, ""); print }'
+
+# Named after the locks' content: another lock is another file. A lock that is installed already costs a second.
 $(ENV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Python 3.11 or newer is needed: sudo apt-get install python3 (or: brew install python)," >&2; \
 	  echo "or name one that you have: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || test -x $(BIN)/uv || { \
 	  echo "Python's venv is missing: sudo apt-get install python3-venv" >&2; exit 1; }
-	@echo "building the environment in $(VENV) (the first time: some minutes, about 6 GB)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(BIN)/uv || $(BIN)/python -m pip install -q $$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)
-	@test -t 2 || quiet=-q; UV_HTTP_TIMEOUT=300 $(BIN)/uv pip install --compile-bytecode $$quiet --python $(BIN)/python -r requirements.lock
+	@sed -n '/^uv==/,/# via/p' requirements-dev.lock > $(VENV)/uv.lock
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install -q --no-deps --require-hashes -r $(VENV)/uv.lock
+	@test -t 2 || quiet=-q; lock=requirements.lock; size="6 GB"; \
+	if test $(BUILD) = cpu; then \
+	  if problem=$$(UV_HTTP_RETRIES=1 $(UV) --dry-run --torch-backend cpu -r requirements-cpu.lock 2>&1); then \
+	    lock=requirements-cpu.lock; size="1.5 GB"; backend="--torch-backend cpu"; \
+	  elif test "$(TORCH)" = cpu; then echo "$$problem" >&2; exit 1; \
+	  else \
+	    echo "torch's small build cannot be had here ($$(echo "$$problem" | sed -n 's/^ *//;2p')): the large one, without triton"; \
+	    lock=$(VENV)/requirements.lock; size="5 GB"; $(NO_TRITON) requirements.lock > $$lock; \
+	  fi; \
+	fi; \
+	echo "building the environment in $(VENV) (the first time: some minutes, about $$size)"; \
+	$(UV) --compile-bytecode $$quiet $$backend -r $$lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m ipykernel install --sys-prefix --name lesion-utils --display-name "lesion-utils" >/dev/null
 	@rm -f $(VENV)/.installed-* && touch $@
+
+# What tests and development need besides.
+$(DEV): | $(ENV)
+	@$(UV) -q -r requirements-dev.lock
+	@rm -f $(VENV)/.dev-* && touch $@
 
 reference: | $(ENV)  ## params/README.md and the schemas for editors, from the schema
 	@$(LESION) reference
@@ -145,6 +176,11 @@ box: | $(ENV)  ## the archive of embedded images, from the challenge's files in 
 readme: | $(ENV)  ## the README's results from the published copies in docs/
 	@$(LESION) readme
 
-lock: | $(ENV)  ## requirements.lock from pyproject.toml
-	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --extra dev pyproject.toml -o requirements.lock \
-	  --generate-hashes --custom-compile-command "make lock"
+COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+
+lock: | $(DEV)  ## the three locks from pyproject.toml
+	@$(COMPILE) pyproject.toml -o requirements.lock
+	@$(COMPILE) --group pyproject.toml:dev -c requirements.lock -o requirements-dev.lock
+	@$(COMPILE) --torch-backend cpu -c requirements.lock pyproject.toml -o requirements-cpu.lock 2>/dev/null || { \
+	  echo "torch's small build cannot be asked for from here: requirements-cpu.lock pins torch without its hashes"; \
+	  $(NO_CUDA) requirements.lock > requirements-cpu.lock; }

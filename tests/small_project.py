@@ -15,6 +15,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
+LOCKS = ("requirements.lock", "requirements-cpu.lock", "requirements-dev.lock")
 NAMES = ("01_eda", "02_augmentation_preview", "03_resnet50_finetune", "04_vgg19_finetune", "05_comparison")
 
 PREPARE = '''
@@ -52,7 +53,7 @@ def make_project(folder: Path) -> Path:
     unwanted = shutil.ignore_patterns("__pycache__")
     for name in ("lesion_utils", "params"):
         shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
-    for name in ("Makefile", "pyproject.toml", "requirements.lock", ".gitignore"):
+    for name in ("Makefile", "pyproject.toml", ".gitignore", *LOCKS):
         shutil.copy(ROOT / name, folder / name)
     for name, source in {"data/prepare": PREPARE, "report/index": REPORT, "report/notebook_pages": PAGES}.items():
         (folder / "lesion_utils" / f"{name}.py").write_text(source)

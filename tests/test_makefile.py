@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from small_project import NAMES, ROOT, clean_environment, make, make_project, run, write_notebook
+from small_project import LOCKS, NAMES, ROOT, clean_environment, make, make_project, run, write_notebook
 
 from lesion_utils.provenance.steps import STEPS, list_upstream
 
@@ -206,12 +206,66 @@ def test_what_a_fresh_machine_lacks_is_named(tmp_path, script, named):
     assert not (tmp_path / "venv").exists()
 
 
+UV = """#!/bin/sh
+echo "$*" >> {folder}/calls
+case "$*" in *--dry-run*) test -e {folder}/index || {{ echo error; echo "  cause: no route" ; exit 2; }} >&2;; esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("torch", "has_driver", "has_index", "installed"),
+    [
+        ("auto", True, True, "-r requirements.lock"),
+        ("auto", False, True, "--torch-backend cpu -r requirements-cpu.lock"),
+        ("auto", False, False, "-r {folder}/requirements.lock"),
+        ("cpu", True, True, "--torch-backend cpu -r requirements-cpu.lock"),
+        ("cpu", False, False, None),
+        ("gpu", False, True, "-r requirements.lock"),
+    ],
+)
+def test_the_build_of_torch_follows_the_machine(tmp_path, torch, has_driver, has_index, installed):
+    """With a `uv` that writes down what it is asked for, and a machine that has the tools named here only."""
+    tools = {name: shutil.which(name) for name in ("awk", "cat", "cksum", "sed", "touch", "rm", "mkdir", "ln")}
+    scripts = {"uname": "echo Linux", **({"nvidia-smi": ""} if has_driver else {})}
+    scripts |= {"bin/python": "", "bin/uv": UV.format(folder=tmp_path).removeprefix("#!/bin/sh\n")}
+    (tmp_path / "bin").mkdir()
+    for name, target in tools.items():
+        (tmp_path / name).symlink_to(target)
+    for name, script in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    if has_index:
+        (tmp_path / "index").touch()
+    command = [shutil.which("make"), "env", f"VENV={tmp_path}", f"TORCH={torch}", f"PYTHON={tmp_path}/bin/python"]
+    environment = clean_environment() | {"PATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    if installed is None:
+        assert done.returncode != 0
+        assert "cause: no route" in done.stderr, "TORCH=cpu says why it cannot be had, and takes no other"
+        return
+    assert done.returncode == 0, done.stderr
+    lock = next(line for line in (tmp_path / "calls").read_text().splitlines() if "--compile-bytecode" in line)
+    assert lock.endswith(installed.format(folder=tmp_path)), lock
+    if installed.startswith("-r {folder}"):
+        assert "torch's small build cannot be had here (cause: no route): the large one, without triton" in done.stdout
+        whole, rest = ((path / "requirements.lock").read_text() for path in (ROOT, tmp_path))
+        block = re.search(r"^triton==.*\n(?:[ #].*\n)+", whole, re.MULTILINE)[0]
+        assert rest == whole.replace(block, "")
+
+
+def test_another_build_of_torch_is_refused():
+    done = make(ROOT, "env", "TORCH=cuda")
+    assert done.returncode == 2
+    assert 'TORCH="cuda" must be auto, cpu or gpu' in done.stderr
+
+
 @pytest.mark.parametrize("git", [True, False])
 def test_clean_removes_only_what_was_generated(tmp_path, git):
     folder = tmp_path
     shutil.copytree(ROOT / "lesion_utils", folder / "lesion_utils", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "Makefile", folder)
-    shutil.copy(ROOT / "requirements.lock", folder)
+    for name in LOCKS:
+        shutil.copy(ROOT / name, folder)
     kept = ["data/isic2016/photo.jpg", "data/cache/a.npy", "params/demo/data.yaml", "reports/other/index.html"]
     generated = ["reports/demo/keys/data.json", "reports/demo/figures/a.png"]
     tracked = "reports/demo/index.html"
@@ -243,7 +297,7 @@ def test_clean_leaves_decoded_images_that_another_study_uses(tmp_path):
 def test_clean_leaves_a_report_that_came_with_the_project(tmp_path):
     """Without git and without keys, nothing says that the report was made here."""
     shutil.copytree(ROOT / "lesion_utils", tmp_path / "lesion_utils", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Makefile", "requirements.lock"):
+    for name in ("Makefile", *LOCKS):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "reports" / "demo").mkdir(parents=True)
     (tmp_path / "reports" / "demo" / "index.html").write_text("x")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from challenge import write_small_box
-from small_project import NAMES, ROOT, make
+from small_project import LOCKS, NAMES, ROOT, make
 
 from lesion_utils.data import box, challenge
 
@@ -41,7 +41,7 @@ def project(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     for name in ("lesion_utils", "params", "notebooks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    for name in ("Makefile", "pyproject.toml", "requirements.lock", ".gitignore"):
+    for name in ("Makefile", "pyproject.toml", ".gitignore", *LOCKS):
         shutil.copy(ROOT / name, folder / name)
     sha256 = write_small_box(folder / "lesion_utils" / "data" / box.BOX.name, choose_images())
     code = folder / "lesion_utils" / "data" / "box.py"

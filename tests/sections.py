@@ -24,7 +24,7 @@ def network_params(backbone: str, **changes) -> Network:
         "backbone": backbone, "weights": "any.pth", "without_weights": "stop", "image_size": 64, "drop_rate": 0.0,
         "regimes": dict.fromkeys(("scratch", "features", "finetune"), REGIME), "seeds": [0], "batch_size": 4,
         "accumulation": 1, "label_smoothing": 0.0, "mixup": 0.0, "keep": "best", "early_stopping": 0,
-        "tta": "none", "classifiers": [],
+        "tta": "none", "classifiers": [], "classifier_features": {"stages": 1, "image_sizes": [32]},
         "optim": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.01, "clip_norm": 0.0, "warmup_epochs": 0.0,
                   "final_lr": 0.0},
         "imbalance": {"method": "none", "focal_gamma": 2.0}, "determinism": "exact", "precision": "float32",

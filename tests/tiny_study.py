@@ -30,7 +30,8 @@ NETWORK = {
     "label_smoothing": 0.0, "mixup": 0.0, "imbalance": {"method": "none", "focal_gamma": 2.0},
     "averaging": {"method": "none", "decay": 0.9, "swa_start": 0.5}, "keep": "best",
     "early_stopping": 0, "tta": "none",
-    "classifiers": [], "determinism": "exact", "precision": "float32", "compile": False,
+    "classifiers": [], "classifier_features": {"stages": 1, "image_sizes": [32]},
+    "determinism": "exact", "precision": "float32", "compile": False,
 }  # fmt: skip
 DATA = {
     "title": "tiny", "remarks": [], "source": "isic2016", "publish_photographs": True, "seed": 1,

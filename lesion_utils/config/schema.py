@@ -139,6 +139,19 @@ class Averaging(Section):
     swa_start: Probability = Field(description="share of the epochs after which the plain mean begins")
 
 
+class ClassifierFeatures(Section):
+    """What classical classifiers see of the frozen network."""
+
+    stages: int = Field(
+        ge=1,
+        le=12,
+        description="1: what the last layer sees; more: the means over the image of so many last stages' channels",
+    )
+    image_sizes: list[Annotated[int, Field(ge=32, le=1024)]] = Field(
+        min_length=1, description="sides of the input at which they are computed, px; the features stand side by side"
+    )
+
+
 class Network(Section):
     """resnet50.yaml and vgg19.yaml: one backbone, its regimes and how it is trained."""
 
@@ -171,6 +184,7 @@ class Network(Section):
         description="test-time augmentation: none, or the eight flips and quarter turns"
     )
     classifiers: list[Classifier] = Field(description="classical classifiers on the frozen features")
+    classifier_features: ClassifierFeatures
     determinism: Literal["exact", "device", "fast"] = Field(
         description="the promise of reproducibility, see the README"
     )
@@ -305,6 +319,8 @@ class StudyParams(Section):
             network = self.network(name)
             keys = {f"{name}.image_size": network.image_size}
             keys |= {f"{name}.regimes.{regime}.image_size": own.image_size for regime, own in network.regimes.items()}
+            if network.classifiers:
+                keys[f"{name}.classifier_features.image_sizes"] = max(network.classifier_features.image_sizes)
             for key, size in keys.items():
                 if (size or 0) > self.data.stored_size:
                     raise ValueError(f"{key}: cannot exceed data.stored_size ({self.data.stored_size} px)")

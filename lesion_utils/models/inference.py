@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lesion_utils.config.schema import Network
 from lesion_utils.core.files import write_atomic
 from lesion_utils.models.compute import Compute
-from lesion_utils.models.networks import data_config, features_of, head_of
+from lesion_utils.models.networks import data_config, features_of, head_of, stage_means
 from lesion_utils.models.preprocess import flip_views, resize_batch
 from lesion_utils.provenance.fingerprint import fingerprint_modules
 
@@ -39,6 +39,7 @@ def frozen_features(
     tta: str,
     weights: str,
     folder: Path,
+    stages: int = 1,
     on_batch: OnBatch | None = None,
 ) -> np.ndarray:
     """Features of images under a pretrained, frozen network: computed once, then read from `folder`.
@@ -55,19 +56,23 @@ def frozen_features(
         tta: "none" or "flips".
         weights: SHA-256 of the pretrained weights.
         folder: of the features kept.
+        stages: 1 for what the last layer sees; more for `networks.stage_means` of so many.
         on_batch: called while they are computed.
 
     Returns:
         (M, V, D) float32 for V views of each image: 1, or 8 with "flips".
     """
-    key = [params.backbone, params.image_size, params.batch_size, tta, weights, compute.to_dict()]
+    key = [params.backbone, params.image_size, params.batch_size, tta, weights, stages, compute.to_dict()]
     key = [*key, timm.__version__, _fingerprint_models(), hash_array(np.ascontiguousarray(images[rows]))]
     path = folder / f"{params.backbone}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.f32"
     raw = _read_sealed(path)
     if raw is None:
 
         def function(x: Tensor) -> Tensor:
-            return forward_features(model, x, compute=compute)
+            if stages == 1:
+                return forward_features(model, x, compute=compute)
+            with compute.autocast():
+                return stage_means(model, x, stages=stages).float()
 
         settings = {"params": params, "compute": compute, "tta": tta}
         raw = run_batches(model, images, rows, function, **settings, on_batch=on_batch).astype("<f4").tobytes()

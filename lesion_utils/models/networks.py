@@ -125,6 +125,33 @@ def features_of(model: nn.Module, x: Tensor) -> Tensor:
     return model.forward_head(model.forward_features(x), pre_logits=True)
 
 
+def stage_means(model: nn.Module, x: Tensor, *, stages: int) -> Tensor:
+    """The channels of a network's last stages, each averaged over the image, side by side.
+
+    Earlier stages see finer structure than the last, which was made to tell everyday objects apart.
+
+    Args:
+        model: a network of `build_network`.
+        x: (N, 3, H, W) float32, normalised.
+        stages: how many, as timm counts them.
+
+    Returns:
+        (N, D), D the stages' channels together.
+
+    Raises:
+        ParamsError: the network has fewer stages, or gives no maps of them.
+    """
+    try:
+        maps = model.forward_intermediates(x, indices=stages, intermediates_only=True)
+    except (AttributeError, AssertionError) as error:
+        raise ParamsError(
+            f"{type(model).__name__} gives no maps of {stages} stages: {error}",
+            where="classifier_features: stages",
+            do="lower it; 1, what the last layer sees, works for every network",
+        ) from error
+    return torch.cat([stage.mean(dim=(2, 3)) for stage in maps], dim=1)
+
+
 def freeze_backbone(model: nn.Module, *, frozen: bool) -> None:
     """Stop, or let, gradients reach anything but the last layer."""
     model.requires_grad_(not frozen)

@@ -216,9 +216,10 @@ def predict_views(model: BaseEstimator, views: np.ndarray) -> np.ndarray:
 def read_features(
     params: Network, images: np.ndarray, rows: np.ndarray, *, tta: str, on_batch: OnBatch | None = None
 ) -> np.ndarray:
-    """Features of images under the pretrained, frozen network: (M, V, D) float32, V views of each.
+    """Features of images under the pretrained, frozen network, as `classifier_features` says: (M, V, D) float32.
 
-    Asked for in the portions in which the regime `features` asks, either finds what the other computed.
+    V is the number of views of each image, D that of the features of all sizes together. Asked for in the portions in
+    which the regime `features` asks, either finds what the other computed.
 
     Args:
         params: of the network, in the regime `features`.
@@ -230,16 +231,12 @@ def read_features(
     Raises:
         WeightsError: the weights cannot be had.
     """
-    compute = choose_compute(params)
+    compute, seen, parts = choose_compute(params), params.classifier_features, []
     with computing(compute):
-        return frozen_features(
-            compute.place(build_network(params, pretrained=True, seed=params.seeds[0])),
-            images,
-            rows,
-            params=params,
-            compute=compute,
-            tta=tta,
-            weights=find_weights(params).sha256,
-            folder=cache_dir() / "features",
-            on_batch=on_batch,
-        )
+        for size in seen.image_sizes:
+            sized = params.model_copy(update={"image_size": size})
+            model = compute.place(build_network(sized, pretrained=True, seed=params.seeds[0]))
+            settings = {"params": sized, "compute": compute, "tta": tta, "stages": seen.stages, "on_batch": on_batch}
+            source, folder = find_weights(params), cache_dir() / "features"
+            parts.append(frozen_features(model, images, rows, **settings, weights=source.sha256, folder=folder))
+    return np.concatenate(parts, axis=2)

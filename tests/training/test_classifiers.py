@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import timm
+import torch
 from pytest import approx, fixture, mark, param, raises
 from safetensors.torch import save_file
 from sklearn.dummy import DummyClassifier
@@ -16,15 +17,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from lesion_utils.config.schema import Network
-from lesion_utils.core.errors import WeightsError
+from lesion_utils.config.schema import ClassifierFeatures, Network
+from lesion_utils.core.errors import ParamsError, WeightsError
 from lesion_utils.evaluation.predictions import COLUMNS, check_predictions
 from lesion_utils.models.custom import SmallCNN
+from lesion_utils.models.networks import data_config
 from lesion_utils.training.classifiers import (
     CANDIDATES,
     MARGIN,
     fit_classifier,
     predict_views,
+    read_features,
     score_classifiers,
     split_folds,
 )
@@ -42,7 +45,8 @@ def make_params(**changes) -> Network:
         "backbone": "small_cnn", "weights": "small.safetensors", "without_weights": "stop", "image_size": 32,
         "drop_rate": 0.0, "regimes": {"features": REGIME}, "seeds": [3, 4], "batch_size": 32, "accumulation": 1,
         "label_smoothing": 0.0, "mixup": 0.0, "keep": "best", "early_stopping": 0, "tta": "flips",
-        "classifiers": ["logistic", "svm_rbf"], "imbalance": {"method": "none", "focal_gamma": 2.0},
+        "classifiers": ["logistic", "svm_rbf"], "classifier_features": {"stages": 1, "image_sizes": [32]},
+        "imbalance": {"method": "none", "focal_gamma": 2.0},
         "optim": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.0, "clip_norm": 0.0, "warmup_epochs": 0.0,
                   "final_lr": 0.0},
         "averaging": {"method": "none", "decay": 0.9, "swa_start": 0.5}, "determinism": "exact", "precision": "float32",
@@ -212,6 +216,32 @@ def test_features_are_computed_once(data, monkeypatch):
     data.images[0] = 0
     with raises(ZeroDivisionError):  # other pixels are other features
         score_classifiers(make_params(), data=data)
+
+
+def test_features_of_several_stages_and_sizes_stand_side_by_side(tmp_path, monkeypatch):
+    """Against the maps that hooks catch in the network itself."""
+    monkeypatch.setenv("LESION_CACHE", str(tmp_path))
+    monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
+    model = timm.create_model("resnet18", num_classes=1).eval()
+    save_file({k: v for k, v in model.state_dict().items() if "fc" not in k}, tmp_path / "r.safetensors")
+    params = make_params(backbone="resnet18", weights="r.safetensors", precision="float32")
+    params = params.model_copy(update={"classifier_features": ClassifierFeatures(stages=2, image_sizes=[32, 64])})
+    images = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
+    features = read_features(params, images, np.arange(3), tta="none")
+    assert features.shape == (3, 1, 2 * (256 + 512))
+    caught = []
+    for stage in (model.layer3, model.layer4):
+        stage.register_forward_hook(lambda *given: caught.append(given[2].mean(dim=(2, 3))))
+    with torch.no_grad():
+        model(data_config(model).normalise(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255))
+    np.testing.assert_allclose(features[:, 0, 768:], torch.cat(caught, 1), rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_with_fewer_stages_is_named(data):
+    params = make_params()
+    wanted = params.model_copy(update={"classifier_features": ClassifierFeatures(stages=2, image_sizes=[32])})
+    with raises(ParamsError, match="SmallCNN gives no maps of 2 stages"):
+        score_classifiers(wanted, data=data)
 
 
 def test_missing_weights_stop_or_are_skipped(data):

@@ -1,14 +1,11 @@
-"""Which of a study's rows to put forward, chosen without the test images: by validation, or by cross-validation."""
+"""Which of a study's rows to put forward, chosen without the test images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import pandas as pd
 
-from lesion_utils.config.schema import NamedComparison
-from lesion_utils.core.names import COMBINATION, REGIME_NAMES, name_series
+from lesion_utils.config.schema import NamedComparison, StudyParams
+from lesion_utils.core.names import COMBINATION, REGIME_NAMES, name_model, name_series
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.predictions import ENSEMBLE, find_missing, iterate_runs
 
@@ -24,8 +21,7 @@ def find_classical(table: pd.DataFrame) -> pd.Series:
 def rank_on_validation(predictions: pd.DataFrame) -> pd.DataFrame:
     """All rows of the study, seeds averaged, the highest average precision on the validation images first.
 
-    A network's kept epoch was chosen on these images too, a classifier's settings were not, so the first are flattered
-    a little; and validation sets are small. It is a choice that the test images had no part in, no more.
+    With several folds these are all training images, each scored by what has not learnt from it.
 
     Args:
         predictions: from `add_ensembles`.
@@ -49,6 +45,33 @@ def rank_on_validation(predictions: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("ap", ascending=False, kind="stable", ignore_index=True)
 
 
+def state_validation(order: pd.DataFrame, subsets: pd.Series, params: StudyParams) -> str:
+    """On what the rows are ordered, and whether that compares like with like.
+
+    Args:
+        order: from `rank_on_validation`.
+        subsets: train, val, test or left_out of each image.
+        params: folds, and which epoch each network keeps.
+    """
+    if order.empty:
+        return "Without validation images nothing orders the rows."
+    count, folds = order["images"].iloc[0], params.data.folds
+    said = (
+        f"Each of the {count} training images is scored by networks and classifiers that learnt from the other parts "
+        f"of {folds}, the same parts for both. A test image has the mean of all {folds}, so a threshold or a line of "
+        "log odds that was fitted to single scores suits it only roughly."
+        if folds > 1
+        else f"Networks and classifiers learnt from the same {(subsets == 'train').sum()} images and are ordered on "
+        f"{count} others."
+    )
+    choosing = [name_model(model) for slot, model in params.models.items() if getattr(params, slot).keep == "best"]
+    if choosing:
+        said += (
+            f" {' and '.join(choosing)} kept the epoch that scored best on them, which flatters a little."
+        )
+    return said
+
+
 def list_spoken(table: pd.DataFrame, params: NamedComparison) -> list[tuple[str, str]]:
     """The rows that the prose speaks of, as (model, regime): of each network the declared regime, and the best taught.
 
@@ -69,43 +92,20 @@ def list_spoken(table: pd.DataFrame, params: NamedComparison) -> list[tuple[str,
     return spoken
 
 
-def read_choices(folder: Path, models: Mapping[str, str]) -> pd.DataFrame:
-    """What cross-validation inside the training images said of each classical classifier, where the notebooks saved it.
+def pick_classifiers(validation: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Each network's best classical classifier on the validation images.
 
     Args:
-        folder: the report's `metrics/`, with `<number>_<file>_finetune_choices.csv`.
-        models: file of each network -> the `model` of its rows.
+        validation: from `rank_on_validation`, the best first.
 
     Returns:
-        `model`, `regime` and `cv_ap`; empty where nothing is saved.
+        (model, regime) -> how it was chosen, such as "best of 7 by validation".
     """
-    parts = [pd.DataFrame(columns=["model", "regime", "cv_ap"])]
-    for path in sorted(folder.glob("*_finetune_choices.csv")):
-        table = pd.read_csv(path)
-        if len(table):
-            named = {"model": models[path.name.split("_")[1]], "regime": CLASSICAL + table["classifier"]}
-            parts.append(table.assign(**named)[["model", "regime", "cv_ap"]])
-    return pd.concat(parts[1:] or parts, ignore_index=True)
-
-
-def pick_classifiers(validation: pd.DataFrame, choices: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """Each network's best classical classifier, by cross-validation or, where that is not saved, by validation.
-
-    Args:
-        validation: from `rank_on_validation`.
-        choices: from `read_choices`.
-
-    Returns:
-        (model, regime) -> how it was chosen, such as "best of 7 by cross-validation".
-    """
-    rows = validation[find_classical(validation)].merge(choices, on=["model", "regime"], how="left")
-    picked = {}
-    for model, part in rows.groupby("model", sort=False):
-        complete = part["cv_ap"].notna().all()
-        best = part.loc[part["cv_ap" if complete else "ap"].astype(float).idxmax()]
-        how = "cross-validation" if complete else "validation"
-        picked[model, best["regime"]] = f"best of {len(part)} by {how}"
-    return picked
+    rows = validation[find_classical(validation)]
+    return {
+        (model, part["regime"].iloc[0]): f"best of {len(part)} by validation"
+        for model, part in rows.groupby("model", sort=False)
+    }
 
 
 def describe_left_out(predictions: pd.DataFrame, params: NamedComparison) -> list[str]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.stats import beta, binom, binomtest, norm, rankdata
+from scipy.stats import beta, binom, norm, rankdata
 
 from lesion_utils.core.errors import MetricError
 from lesion_utils.evaluation.metrics import check_scores
@@ -94,7 +94,10 @@ def wilson_interval(successes: float, trials: float, *, confidence: float) -> In
     """
     if trials == 0:
         return Interval(np.nan, np.nan)
-    return Interval(*binomtest(int(successes), int(trials)).proportion_ci(confidence, method="wilson"))
+    share, reach = successes / trials, norm.ppf((1 + confidence) / 2)
+    centre, shrink = share + reach**2 / (2 * trials), 1 + reach**2 / trials
+    half = reach * np.sqrt(share * (1 - share) / trials + (reach / (2 * trials)) ** 2)
+    return Interval(float(max(0, centre - half) / shrink), float(min(shrink, centre + half) / shrink))
 
 
 def combine_intervals(values: ArrayLike, intervals: Sequence[Interval], *, weights: ArrayLike) -> Interval:

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from drawn_predictions import COMPARISON, SKILL, get_row
 from sklearn import metrics as sk
+from tiny_study import make_params
 
-from lesion_utils.core.names import COMBINATION
-from lesion_utils.evaluation.candidates import pick_classifiers, rank_on_validation, read_choices
+from lesion_utils.core.names import COMBINATION, name_model, name_series
+from lesion_utils.evaluation.candidates import pick_classifiers, rank_on_validation, state_validation
 from lesion_utils.evaluation.literature import read_published
 from lesion_utils.evaluation.predictions import select_run
 from lesion_utils.evaluation.ranking import compare_networks
@@ -76,20 +77,38 @@ def test_combinations_stay_out_of_the_networks_own_tables(scored, combined, comp
     assert set(tabulate_classifiers(combined, metric="ap")["backbone"]) == {"resnet50", "vgg19"}
 
 
-def test_the_leaderboard_shows_each_networks_best_classifier_and_how_it_was_chosen(
-    predictions, results, controls, tmp_path
-):
-    ranking = rank_on_validation(predictions)
-    picked = pick_classifiers(ranking, read_choices(tmp_path, COMPARISON.models))
-    assert {model for model, _ in picked} == {"resnet50", "vgg19"} and picked["vgg19", "features:knn"] == (
-        "best of 1 by validation"
-    )
-    choices = pd.DataFrame({"classifier": ["svm_rbf", "knn"], "C": [1.0, np.nan], "cv_ap": [0.5, 0.6]})
-    choices.to_csv(tmp_path / "03_resnet50_finetune_choices.csv", index=False)
-    picked = pick_classifiers(ranking, read_choices(tmp_path, COMPARISON.models))
-    assert picked["resnet50", "features:knn"] == "best of 2 by cross-validation"
-    assert ("resnet50", "features:svm_rbf") not in picked
+def test_the_leaderboard_shows_each_networks_best_classifier_and_how_it_was_chosen(predictions, results, controls):
+    picked = pick_classifiers(rank_on_validation(predictions))
+    assert {model for model, _ in picked} == {"resnet50", "vgg19"}
+    assert picked["vgg19", "features:knn"] == "best of 1 by validation"
+    scores = {
+        name: sk.average_precision_score(run["target"], run["probability"])
+        for name in ("svm_rbf", "knn")
+        for run in [select_run(predictions, model="resnet50", regime=f"features:{name}", split="val")]
+    }
+    best = max(scores, key=scores.get)
+    assert picked["resnet50", f"features:{best}"] == "best of 2 by validation" and len(picked) == 2
     board = tabulate_leaderboard(results, read_published(), controls, classifiers=picked)
-    own = board.loc[board["group"] == "this study", "name"]
+    own = set(board.loc[board["group"] == "this study", "name"])
     assert len(own) == len(SKILL) + 2
-    assert "ResNet50 features, k nearest neighbours [best of 2 by cross-validation]" in set(own)
+    assert f"{name_series('resnet50', f'features:{best}')} [best of 2 by validation]" in own
+
+
+@pytest.mark.parametrize(("folds", "keep"), [(1, "best"), (5, "last")])
+def test_the_order_says_what_it_compares(predictions, folds, keep):
+    params = make_params()
+    params = params.model_copy(
+        update={
+            "data": params.data.model_copy(update={"folds": folds}),
+            "resnet50": params.resnet50.model_copy(update={"keep": keep}),
+            "vgg19": params.vgg19.model_copy(update={"keep": "last"}),
+        }
+    )
+    subsets = pd.Series(["train"] * 200 + ["val"] * 60)
+    said = state_validation(rank_on_validation(predictions), subsets, params)
+    assert ("same 200 images and are ordered on 60 others" in said) == (folds == 1)
+    assert ("Each of the 60 training images" in said and "other parts of 5" in said) == (folds == 5)
+    name = name_model(params.models["resnet50"])
+    assert (f"{name} kept the epoch that scored best on them" in said) == (keep == "best")
+    tested = predictions[predictions["split"] == "test"]
+    assert "nothing orders" in state_validation(rank_on_validation(tested), subsets, params)

@@ -45,8 +45,7 @@ def test_another_backbone_is_called_by_its_name_in_every_table_figure_and_senten
     scores = predictions.add_ensembles(trained, settings.averages)
     results, published = tables.tabulate_results(scores, settings), read_published()
     order, comparisons = candidates.rank_on_validation(scores), ranking.compare_networks(scores, settings)
-    (tmp_path / "03_resnet50_finetune_choices.csv").write_text("classifier,cv_ap\nsvm_rbf,0.7\nknn,0.1\n")
-    picked = candidates.pick_classifiers(order, candidates.read_choices(tmp_path, settings.models))
+    picked = candidates.pick_classifiers(order)
     run = predictions.select_run(scores, model=study.models["vgg19"], regime="scratch")
     controls = tables.tabulate_controls(run.assign(control="size"), settings)
     board = tables.tabulate_leaderboard(results, published, controls, classifiers=picked)
@@ -77,6 +76,7 @@ def test_another_backbone_is_called_by_its_name_in_every_table_figure_and_senten
     texts |= {name: frame.to_csv() for name, frame in frames.items()}
     texts |= {
         "summary": str(said), "networks": str(networks), "detail": finetune.select_detail(alone).name,
+        "validation": candidates.state_validation(order, pd.Series(["train", "val"]), study),
         "left out": str(candidates.describe_left_out(scores, settings)),
     }  # fmt: skip
     wrong = {name for name, text in texts.items() if "resnet" in text.lower().replace("@resnet50", "")}

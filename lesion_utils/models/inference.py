@@ -7,6 +7,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from lesion_utils.config.schema import Network
 from lesion_utils.core.files import write_atomic
 from lesion_utils.models.compute import Compute
+from lesion_utils.models.fused import fuse_network
 from lesion_utils.models.networks import data_config, features_of, head_of, stage_means
 from lesion_utils.models.preprocess import flip_views, resize_batch
 from lesion_utils.provenance.fingerprint import fingerprint_modules
@@ -67,15 +69,9 @@ def frozen_features(
     path = folder / f"{params.backbone}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.f32"
     raw = _read_sealed(path)
     if raw is None:
-
-        def function(x: Tensor) -> Tensor:
-            if stages == 1:
-                return forward_features(model, x, compute=compute)
-            with compute.autocast():
-                return stage_means(model, x, stages=stages).float()
-
-        settings = {"params": params, "compute": compute, "tta": tta}
-        raw = run_batches(model, images, rows, function, **settings, on_batch=on_batch).astype("<f4").tobytes()
+        function = features_of if stages == 1 else partial(stage_means, stages=stages)
+        settings = {"params": params, "compute": compute, "tta": tta, "on_batch": on_batch}
+        raw = run_batches(model, images, rows, function, **settings).astype("<f4").tobytes()
         write_atomic(path, hashlib.sha256(raw).digest() + raw)
     views = 8 if tta == "flips" else 1
     return np.frombuffer(bytearray(raw), "<f4").reshape(len(rows), views, -1)
@@ -117,12 +113,10 @@ def predict_logits(
     Returns:
         (M,) float32.
     """
-
-    def function(x: Tensor) -> Tensor:
-        return forward_logits(model, x, compute=compute)
-
-    settings = {"params": params, "compute": compute, "tta": tta}
-    return run_batches(model, images, rows, function, **settings, on_batch=on_batch)[:, :, 0].mean(1)
+    settings = {"params": params, "compute": compute, "tta": tta, "on_batch": on_batch}
+    views = torch.from_numpy(run_batches(model, images, rows, features_of, **settings)).to(compute.device)
+    with torch.no_grad():
+        return head_of(model)(views).squeeze(2).mean(1).cpu().numpy()
 
 
 def forward_logits(model: nn.Module, x: Tensor, *, compute: Compute) -> Tensor:
@@ -131,13 +125,9 @@ def forward_logits(model: nn.Module, x: Tensor, *, compute: Compute) -> Tensor:
     The last layer always computes in float32: bfloat16 would leave some hundred different scores, and ties between
     images of both classes.
     """
-    return head_of(model)(forward_features(model, x, compute=compute))
-
-
-def forward_features(model: nn.Module, x: Tensor, *, compute: Compute) -> Tensor:
-    """Features (N, D) float32 of normalised images."""
     with compute.autocast():
-        return features_of(model, x).float()
+        features = features_of(model, x)
+    return head_of(model)(features.float())
 
 
 @torch.no_grad()
@@ -145,14 +135,14 @@ def run_batches(
     model: nn.Module,
     images: np.ndarray,
     rows: np.ndarray,
-    function: Callable[[Tensor], Tensor],
+    function: Callable[[nn.Module, Tensor], Tensor],
     *,
     params: Network,
     compute: Compute,
     tta: str,
     on_batch: OnBatch | None = None,
 ) -> np.ndarray:
-    """Apply `function` to the views of images, without augmentation or gradients: (M, V, D) float32."""
+    """What `function` makes of a network and the views of images, without augmentation or gradients: (M, V, D)."""
     model.eval()
     config = data_config(model)
 
@@ -162,11 +152,13 @@ def run_batches(
             x = config.normalise(resize_batch(pixels, params.image_size, interpolation=config.interpolation))
             yield x.contiguous(memory_format=compute.memory_format)
 
-    outputs = []
+    outputs, network = [], None
     for x in prefetch(prepare()):
+        network = network or fuse_network(model, function, compute=compute, example=x)
         views = flip_views(x) if tta == "flips" else [x]
-        views = [function(view.contiguous(memory_format=compute.memory_format)) for view in views]
-        outputs.append(torch.stack(views, dim=1).cpu().numpy())
+        with compute.autocast():
+            views = [network(view.contiguous(memory_format=compute.memory_format)) for view in views]
+        outputs.append(torch.stack(views, dim=1).float().cpu().numpy())
         if on_batch:
             on_batch(sum(map(len, outputs)), len(rows))
     return np.concatenate(outputs)

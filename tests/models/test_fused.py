@@ -1,0 +1,86 @@
+"""Networks that are fused for scoring give what they gave, whatever their structure, and stay as they were."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from lesion_utils.models.compute import Compute
+from lesion_utils.models.fused import _FusedConv2d, fuse_network
+from lesion_utils.models.networks import features_of, multiply_full_windows
+
+FLOAT32 = Compute("cpu", "any", "float32", 1, "exact", torch.__version__)
+
+
+def draw_network(backbone: str) -> nn.Module:
+    """A network whose BatchNorm has statistics, as after training."""
+    torch.manual_seed(0)
+    model = multiply_full_windows(timm.create_model(backbone, num_classes=1))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_var, module.weight.data):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (module.running_mean, module.bias.data):
+                tensor.normal_(0, 0.1)
+    return FLOAT32.place(model).eval()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "convolutions"),
+    [
+        ("resnet50", 53),
+        ("resnet18", 20),
+        ("vgg11", 8),
+        ("densenet121", 1),
+        ("mobilenetv3_small_050", 1),
+        ("convnext_atto", 0),
+        ("vit_tiny_patch16_224", 0),
+    ],
+)
+@torch.no_grad()
+def test_a_fused_network_gives_the_same_features(backbone, convolutions):
+    model = draw_network(backbone)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    x = torch.rand(3, 3, 224, 224) if "vit" in backbone else torch.rand(3, 3, 64, 64)
+    x = x.contiguous(memory_format=torch.channels_last)
+    expected, fused = features_of(model, x), fuse_network(model, features_of, compute=FLOAT32, example=x)
+    assert sum(isinstance(module, _FusedConv2d) for module in getattr(fused, "modules", list)()) >= convolutions
+    for count in (3, 2):  # the last batch is smaller
+        torch.testing.assert_close(fused(x[:count]), expected[:count], rtol=1e-4, atol=1e-5 * expected.abs().max())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+class Branching(nn.Module):
+    """What the graph must not hold: the input decides where Python goes."""
+
+    def forward_features(self, x):
+        return x * 2 if x.sum() > 0 else x
+
+    def forward_head(self, x, pre_logits):
+        return x.flatten(1)
+
+
+class Rectifying(nn.Module):
+    """A convolution whose input is changed in place before its result is added to something."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.inplace, self.relu = nn.Conv2d(3, 3, 1), nn.ReLU(inplace=True), nn.ReLU()
+
+    def forward_features(self, x):
+        x = x - 0.5
+        y = self.conv(x)
+        return self.relu(y + self.inplace(x))
+
+    def forward_head(self, x, pre_logits):
+        return x.flatten(1)
+
+
+@pytest.mark.parametrize("kind", [Branching, Rectifying])
+@torch.no_grad()
+def test_a_network_of_another_structure_gives_the_same_features(kind):
+    torch.manual_seed(0)
+    model, x = kind().eval(), torch.rand(2, 3, 8, 8)
+    fused = fuse_network(model, features_of, compute=FLOAT32, example=x)
+    for sign in (1, -1):
+        torch.testing.assert_close(fused(sign * x), features_of(model, sign * x))

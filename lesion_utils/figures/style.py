@@ -38,6 +38,9 @@ OTHER_MARKERS = ("^", "v", "P", "D")
 SHARES, SHARE_LABELS = np.linspace(0, 1, 5), ["0", "", "0.5", "", "1"]  # ticks of neighbours never meet
 INK, GREY, LIGHT = "#222222", "#6b6b6b", "#d9d9d9"
 
+#: What PDF calls the metadata that it has a place for.
+PDF_NAMES = {"Title": "Title", "Description": "Subject", "Identifier": "Keywords"}
+
 HOUSE = {
     **{k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith(("backend", "interactive", "webagg"))},
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters on every machine
@@ -51,7 +54,7 @@ HOUSE = {
     "legend.frameon": False, "legend.handlelength": 2.2, "legend.borderaxespad": 0.2,
     "figure.dpi": DPI, "savefig.dpi": DPI,
     "figure.constrained_layout.h_pad": 0.03, "figure.constrained_layout.w_pad": 0.03,
-    "svg.hashsalt": "lesion_utils", "svg.fonttype": "path",
+    "svg.hashsalt": "lesion_utils", "svg.fonttype": "path", "pdf.fonttype": 42,
 }  # fmt: skip
 
 #: Decorator: what is drawn inside a function follows the house style, whatever the user's matplotlibrc says.
@@ -130,22 +133,29 @@ def _footer_y(fig: Figure) -> float:
 
 @house_style
 def render_figure(fig: Figure, kind: str, metadata: Mapping[str, str | None] | None = None) -> bytes:
-    """The bytes of a figure as "png" or "svg": the same figure and metadata give the same bytes."""
-    fixed = {"png": {"Software": "lesion_utils"}, "svg": {"Creator": "lesion_utils", "Date": None}}[kind]
+    """The bytes of a figure as "png", "svg" or "pdf": the same figure and metadata give the same bytes."""
+    fixed = {
+        "png": {"Software": "lesion_utils"},
+        "svg": {"Creator": "lesion_utils", "Date": None},
+        "pdf": {"Creator": "lesion_utils", "CreationDate": None},
+    }[kind]
+    own = dict(metadata or {})
+    if kind == "pdf":
+        own = {PDF_NAMES[name]: text for name, text in own.items() if name in PDF_NAMES}
     buffer = io.BytesIO()
-    fig.savefig(buffer, format=kind, dpi=DPI, metadata={**fixed, **(metadata or {})})
+    fig.savefig(buffer, format=kind, dpi=DPI, metadata={**fixed, **own})
     return buffer.getvalue()
 
 
-def save(fig: Figure, path_stem: Path | str, *, metadata: Mapping[str, str]) -> tuple[Path, Path]:
-    """Write `<path_stem>.png` and `<path_stem>.svg`, without dates, fit to be compared byte by byte.
+def save(fig: Figure, path_stem: Path | str, *, metadata: Mapping[str, str]) -> tuple[Path, Path, Path]:
+    """Write `<path_stem>.png`, `.svg` and `.pdf`, without dates, fit to be compared byte by byte.
 
     Args:
         path_stem: path without a suffix; its folder is created.
-        metadata: Dublin Core names that both formats carry, such as Title, Description, Identifier (the run), Source.
+        metadata: Dublin Core names, such as Title, Description, Identifier (the run), Source.
 
     Returns:
-        The two paths.
+        The three paths.
 
     Raises:
         ValueError: a name that SVG's metadata does not know.
@@ -153,11 +163,11 @@ def save(fig: Figure, path_stem: Path | str, *, metadata: Mapping[str, str]) -> 
     stem = Path(path_stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
-    for kind in ("png", "svg"):
+    for kind in ("png", "svg", "pdf"):
         path = stem.with_name(f"{stem.name}.{kind}")
         path.write_bytes(render_figure(fig, kind, metadata))
         paths.append(path)
-    return paths[0], paths[1]
+    return paths[0], paths[1], paths[2]
 
 
 def style_series(names: Sequence[str]) -> dict[str, dict[str, object]]:

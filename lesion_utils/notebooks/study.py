@@ -78,7 +78,7 @@ class OpenStudy:
         return Markdown("| | |\n|---|---|\n" + table)
 
     def save_figure(self, fig: Figure, name: str, caption: str, *, shows_images: bool = False) -> Image:
-        """Write a figure as PNG and SVG with its caption, and return it for display.
+        """Write a figure as PNG, SVG and PDF with its caption, and return it for display.
 
         Args:
             fig: what a function of `lesion_utils.figures` returned.
@@ -89,7 +89,7 @@ class OpenStudy:
         self.figures += [name] * (name not in self.figures)
         stem = self.paths.figures / f"{self.step}_{name}"
         metadata = {"Title": name, "Description": caption, "Identifier": self.run_id, "Source": DATA_SET}
-        png, _svg = save(fig, stem, metadata=metadata)
+        png, *_ = save(fig, stem, metadata=metadata)
         alt = getattr(fig, "alt", "") or caption
         sidecar = {
             "step": self.step,

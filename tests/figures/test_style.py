@@ -39,7 +39,7 @@ from lesion_utils.figures import calibration, style
 if sys.argv[1] == "odd":
     matplotlib.rcParams.update({"font.size": 30, "svg.hashsalt": "x", "axes.grid": True, "savefig.bbox": "tight"})
 fig = calibration.plot_confusion({"ResNet50": [[292, 12], [47, 28]]})
-print([hashlib.sha256(style.render_figure(fig, kind)).hexdigest() for kind in ("png", "svg")])
+print([hashlib.sha256(style.render_figure(fig, kind)).hexdigest() for kind in ("png", "svg", "pdf")])
 """
     seen = set()
     for which, salt in (("plain", "1"), ("odd", "2")):
@@ -51,7 +51,7 @@ print([hashlib.sha256(style.render_figure(fig, kind)).hexdigest() for kind in ("
 
 
 def test_saved_files_carry_the_run_and_no_date(tmp_path):
-    png, svg = save(FIGURES["confusion"](), tmp_path / "x", metadata={"Title": "t", "Identifier": "run-42"})
+    png, svg, pdf = save(FIGURES["confusion"](), tmp_path / "x", metadata={"Title": "t", "Identifier": "run-42"})
     with Image.open(png) as image:
         assert image.info["Identifier"] == "run-42"
         assert image.width == int(style.SINGLE * style.MM * style.DPI)
@@ -59,6 +59,7 @@ def test_saved_files_carry_the_run_and_no_date(tmp_path):
     ET.fromstring(text)
     assert "run-42" in text
     assert not re.search(r"dc:date|20\d\d-\d\d-\d\d", text)
+    assert b"/Keywords (run-42)" in pdf.read_bytes() and b"Date" not in pdf.read_bytes()
 
 
 def test_an_unknown_metadata_name_is_refused(tmp_path):
@@ -69,7 +70,7 @@ def test_an_unknown_metadata_name_is_refused(tmp_path):
 def test_a_plain_matplotlib_figure_can_be_saved(tmp_path):
     fig = Figure()
     fig.subplots().plot([1, 2])
-    png, svg = save(fig, tmp_path / "x", metadata={})
+    png, svg, _ = save(fig, tmp_path / "x", metadata={})
     assert png.stat().st_size > 1000
     assert svg.stat().st_size > 1000
 

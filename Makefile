@@ -10,10 +10,19 @@ PYTHON ?= python3
 TORCH  ?= auto
 # Settings of this machine that you don't want to type again, such as `export DATA_DIR = /path/to/ISIC2016`.
 -include local.mk
-ifneq ($(words $(STUDY)),1)
-  $(error STUDY="$(STUDY)" must be one folder under params/, its name without a space)
+# What is typed on the command line stays as it was typed: in a folder's name, $ is no variable of make's.
+define as_typed
+override $(1) := $$(value $(1))
+export $(1)
+endef
+$(foreach name,DATA_DIR WEIGHTS_DIR REPORTS_DIR LESION_CACHE IMAGES MODEL OUT A B,\
+  $(if $(filter command,$(firstword $(origin $(name)))),$(eval $(call as_typed,$(name)))))
+quote = '$(subst ','\'',$(1))'
+ifneq ($(shell printf %s $(call quote,$(value STUDY)) | LC_ALL=C tr -d '0-9A-Za-z._\200-\377-'),)
+  $(error STUDY="$(value STUDY)" must be one folder under params/, named with letters, digits, ".", "_" and "-")
 endif
 
+# A script in $(BIN) names its Python in a first line that not every folder's name fits into: python -m has none.
 BIN   := $(VENV)/bin
 # Which build of torch: the small one (cpu) where Linux has no driver of a GPU; macOS has one build, which counts as gpu.
 BUILD := $(TORCH)
@@ -25,11 +34,12 @@ ifeq ($(filter cpu gpu,$(BUILD)),)
 endif
 ENV   := $(VENV)/.installed-$(BUILD)-$(word 1,$(shell cat requirements.lock requirements-cpu.lock | cksum))
 DEV   := $(VENV)/.dev-$(word 1,$(shell cksum < requirements-dev.lock))
-REPORTS := $(or $(value REPORTS_DIR),reports)
-# make cannot name a file in a folder whose name has a space: it goes there through a link.
-ifneq ($(words $(REPORTS)),1)
-  REPORTS := reports/.elsewhere-$(word 1,$(shell printf %s "$(REPORTS)" | cksum))
-  $(shell mkdir -p reports "$(REPORTS_DIR)" && ln -sfn "$$(cd "$(REPORTS_DIR)" && pwd)" $(REPORTS))
+REPORTS := $(if $(strip $(value REPORTS_DIR)),$(value REPORTS_DIR),reports)
+# make cannot name a file in a folder whose name has a space, a % and the like: it goes there through a link.
+ifneq ($(shell printf %s $(call quote,$(REPORTS)) | LC_ALL=C tr -d '0-9A-Za-z./_~-'),)
+  ELSEWHERE := $(REPORTS)
+  REPORTS := reports/.elsewhere-$(word 1,$(shell printf %s $(call quote,$(ELSEWHERE)) | cksum))
+  $(shell d=$(call quote,$(ELSEWHERE)) && mkdir -p reports "$$d" && ln -sfn "$$(cd "$$d" && pwd)" $(REPORTS))
 endif
 KEYS  := $(REPORTS)/$(STUDY)/keys
 LESION := $(BIN)/python -m lesion_utils
@@ -87,16 +97,16 @@ publish: | $(ENV)  ## a finished report copied to docs/<study>/, which is commit
 	@$(LESION) publish $(STUDY)
 
 compare: | $(ENV)  ## two reports, number by number: A=reports/x B=reports/y [OUTPUTS=1]
-	@$(if $(and $(A),$(B)),,echo "say which: make compare A=reports/x B=reports/y" >&2; exit 2)
-	@$(LESION) compare $(A) $(B) $(if $(OUTPUTS),--outputs)
+	@test -n "$$A" && test -n "$$B" || { echo "say which: make compare A=reports/x B=reports/y" >&2; exit 2; }
+	@$(LESION) compare "$$A" "$$B" $(if $(OUTPUTS),--outputs)
 
 # --- using a trained network ------------------------------------------------------------------------------------------
 
 export: | $(ENV)  ## networks as folders that timm loads, with a model card [MODEL=network/regime/seed]
-	@$(LESION) export $(STUDY) --model "$(MODEL)"
+	@$(LESION) export $(STUDY) --model "$$MODEL"
 
 predict: | $(ENV)  ## scores and a contact sheet of a folder of photographs: IMAGES=folder MODEL=network [OUT=folder]
-	@$(LESION) predict $(STUDY) --images "$(IMAGES)" --model "$(MODEL)" --out "$(OUT)"
+	@$(LESION) predict $(STUDY) --images "$$IMAGES" --model "$$MODEL" --out "$$OUT"
 
 # --- working on it ----------------------------------------------------------------------------------------------------
 
@@ -108,21 +118,21 @@ test-fast: | $(DEV)  ## the tests that train no network, run no notebook and ope
 
 lint: | $(DEV)  ## style of the code
 	@$(BIN)/ruff check
-	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/deptry .
+	@$(BIN)/python -c 'from importlinter.cli import lint_imports_command as lint; lint()' --no-logo
+	@$(BIN)/python -m deptry .
 
 lab: | $(ENV)  ## JupyterLab on the notebooks; what they write goes to reports/<study>/interactive/
-	@$(BIN)/jupyter lab --notebook-dir=. notebooks
+	@$(BIN)/python -m jupyterlab --notebook-dir=. notebooks
 
 strip: | $(DEV)  ## outputs out of the notebooks, before a commit
-	@$(BIN)/nbstripout --keep-id notebooks/*.ipynb
+	@$(BIN)/python -m nbstripout --keep-id notebooks/*.ipynb
 
 diff-notebooks: | $(ENV)  ## changes of the notebooks since REV (default HEAD); in the browser with WEB=1
-	@PATH="$(CURDIR)/$(BIN):$$PATH" nbdiff$(if $(WEB),-web) --ignore-outputs $(or $(REV),HEAD) notebooks
+	@$(BIN)/python -m nbdime diff$(if $(WEB),-web) --ignore-outputs $(or $(REV),HEAD) notebooks
 
 setup-git: | $(DEV)  ## readable diffs of notebooks, and no outputs committed, in this clone
-	@$(BIN)/nbdime config-git --enable
-	@$(BIN)/nbstripout --install --keep-id --attributes .gitattributes
+	@$(BIN)/python -m nbdime config-git --enable
+	@$(BIN)/python -m nbstripout --install --keep-id --attributes .gitattributes
 
 clean:  ## remove what STUDY generated; keeps downloads and whatever is under version control
 	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m lesion_utils clean $(STUDY)

@@ -18,6 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ("requirements.lock", "requirements-cpu.lock", "requirements-dev.lock")
 NAMES = ("01_eda", "02_augmentation_preview", "03_resnet50_finetune", "04_vgg19_finetune", "05_comparison")
 
+#: What a person may call a folder, and make, the shell, JSON and papermill have a meaning for.
+AWKWARD_NAME = 'my $HOME\'s  "50 %" #1 {é}'
+
 PREPARE = '''
 """Counts instead of images."""
 from lesion_utils.core.files import dump_json, write_if_changed

@@ -48,8 +48,7 @@ def run_notebook(study: Study, step: Step, params: StudyParams, run_id: str) -> 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     with kernel_environment(run_id):
         papermill.execute_notebook(
-            step.notebook,
-            partial,
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (step.notebook, partial)),  # or it fills in
             parameters={"params": mapping, **({"network": step.network} if step.network else {})},
             kernel_name=KERNEL,
             progress_bar=False,

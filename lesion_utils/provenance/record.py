@@ -5,6 +5,7 @@ No user name, host name or absolute path is recorded: a report can be sent to an
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -193,7 +194,8 @@ def scrub_paths(text: str) -> str:
     }
     inside = {name: p for name, p in named.items() if p and p != Path("/") and not _is_own(name, p)}
     for name, path in sorted(inside.items(), key=lambda item: -len(str(item[1]))):
-        text = re.sub(re.escape(str(path)) + r"(?![\w.-])", name, text)
+        in_json = json.dumps(str(path), ensure_ascii=False)[1:-1]  # a quotation mark has a backslash there
+        text = re.sub(f"(?:{re.escape(str(path))}|{re.escape(in_json)})" + r"(?![\w.-])", name, text)
     # Each pattern begins with fixed text: an executed notebook is megabytes of images in one line.
     cells = re.escape(tempfile.gettempdir()) + r"/ipykernel_\d+/\d+\.py"
     return re.sub(cells, "<cell>", text).replace("./lesion_utils/", "lesion_utils/")

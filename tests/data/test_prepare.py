@@ -14,6 +14,7 @@ import pytest
 from challenge import SMALL, draw_picture, encode_jpeg, write_challenge
 from PIL import Image
 from sections import data_params
+from small_project import AWKWARD_NAME
 
 from lesion_utils.core import paths
 from lesion_utils.core.errors import DataError
@@ -27,9 +28,11 @@ from lesion_utils.data.prepared import load_prepared, read_label_changes
 @pytest.fixture
 def places(tmp_path, monkeypatch):
     """Folders of data, cache and reports of this test's own."""
+    folder = tmp_path / AWKWARD_NAME
+    folder.mkdir()
     for variable, name in {"DATA_DIR": "data", "LESION_CACHE": "cache", "REPORTS_DIR": "reports"}.items():
-        monkeypatch.setenv(variable, str(tmp_path / name))
-    return tmp_path
+        monkeypatch.setenv(variable, str(folder / name))
+    return folder
 
 
 COUNTS = {"train": (12, 8), "test": (6, 4)}

@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from small_project import AWKWARD_NAME
 from tiny_study import NO_AUGMENTATION, make_images, make_params, regimes
 from torch import nn
 
@@ -35,7 +36,7 @@ PRETRAINED = {"weights": "small.safetensors"}
 @pytest.fixture(autouse=True)
 def machine(tmp_path, tmp_path_factory, monkeypatch):
     """One thread, a cache of its own, and weights for `small_cnn` that were not made with the seeds of the tests."""
-    weights = tmp_path_factory.getbasetemp() / "weights"
+    weights = tmp_path_factory.getbasetemp() / AWKWARD_NAME
     if not weights.is_dir():
         weights.mkdir()
         torch.manual_seed(99)

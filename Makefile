@@ -46,7 +46,7 @@ LESION := $(BIN)/python -m lesion_utils
 NOTEBOOKS := 01_eda 02_augmentation_preview 03_resnet50_finetune 04_vgg19_finetune 05_comparison
 STEPS     := data $(NOTEBOOKS) index
 
-.PHONY: help all test test-fast lint reference box readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish compare diff-notebooks \
+.PHONY: help all test test-fast lint reference box readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish paper compare diff-notebooks \
         setup-git export predict strip clean lock FORCE
 
 help:  ## this page
@@ -90,11 +90,14 @@ plan: | $(ENV)  ## time and memory of each step, from earlier runs
 doctor: | $(ENV)  ## what is missing, and what to do about it
 	@$(LESION) doctor $(STUDY)
 
-verify: | $(ENV)  ## every file of the report, and of its copy in docs/, against its record; runs nothing again
+verify: | $(ENV)  ## every file of the report, its copy in docs/ and its paper, against its record; runs nothing again
 	@$(LESION) verify $(STUDY)
 
 publish: | $(ENV)  ## a finished report copied to docs/<study>/, which is committed and served
 	@$(LESION) publish $(STUDY)
+
+paper: | $(ENV)  ## numbers, tables, figures, methods and checklists of a finished report as LaTeX, with a draft
+	@$(LESION) paper $(STUDY)
 
 compare: | $(ENV)  ## two reports, number by number: A=reports/x B=reports/y [OUTPUTS=1]
 	@test -n "$$A" && test -n "$$B" || { echo "say which: make compare A=reports/x B=reports/y" >&2; exit 2; }

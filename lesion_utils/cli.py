@@ -56,6 +56,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         add("clean", clean, "remove what was generated"),
         add("select", select, "compare settings on the training images"),
         add("publish", publish, "copy a finished report to docs/"),
+        add("paper", write_paper, "write what a manuscript takes from a report, as LaTeX"),
     ):
         verb.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
     add("readme", write_readme, "write the README's results from the published copies")
@@ -154,12 +155,18 @@ def verify(options: argparse.Namespace) -> int:
     from lesion_utils.provenance import verify
 
     study, copy = Study(options.study), docs_root() / options.study
-    checks = {True: verify.verify_copy(copy)} if copy.is_dir() else {}
-    if study.report_dir.is_dir() or not checks:
-        checks[False] = verify.verify_study(study)
-    for is_copy, findings in checks.items():
-        print(verify.describe_findings(findings, study=study.name, copy=is_copy))
-    return int(not all(finding.is_clean for findings in checks.values() for finding in findings))
+    paper, name = study.report_dir / "paper", study.name
+    checked = []
+    if copy.is_dir():
+        checked.append((f"docs/{name}", verify.verify_copy(copy), f"make publish STUDY={name}"))
+    if study.report_dir.is_dir() or not checked:
+        do = f"make why STUDY={name}, then make all STUDY={name}"
+        checked.append((f"reports/{name}", verify.verify_study(study), do))
+    if paper.is_dir():
+        checked.append((f"reports/{name}/paper", verify.verify_paper(paper), f"make paper STUDY={name}"))
+    for folder, findings, do in checked:
+        print(verify.describe_findings(findings, folder=folder, do=do))
+    return int(not all(finding.is_clean for _, findings, _ in checked for finding in findings))
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -179,6 +186,14 @@ def publish(options: argparse.Namespace) -> None:
     folder = publish.publish_study(study, load_study(study.params_dir)).relative_to(project_root())
     write_readme(options)
     print(f"{folder}/index.html\nnext: git add docs README.md, and commit it")
+
+
+def write_paper(options: argparse.Namespace) -> None:
+    from lesion_utils.config.load import load_study
+    from lesion_utils.report.paper import write_paper
+
+    study = Study(options.study)
+    print(write_paper(study, load_study(study.params_dir)))
 
 
 def clean(options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +80,37 @@ def verify_copy(folder: Path) -> list[Finding]:
     Raises:
         RunError: there is no list, or it is not one.
     """
-    try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-        listed = {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
-    except (OSError, ValueError) as error:
-        do = f"run: make publish STUDY={folder.name}"
-        raise RunError(f"not readable as a list of files ({error})", where=folder / SUMS, do=do) from None
+    listed = _read_sums(folder, do=f"run: make publish STUDY={folder.name}")
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {SUMS}
     return [_verify_listed(folder, path, listed.get(path)) for path in sorted(there | set(listed))]
+
+
+def verify_paper(folder: Path) -> list[Finding]:
+    """Check what `make paper` wrote, and whether the report's files that it was written from are still the same.
+
+    Args:
+        folder: `reports/<study>/paper`; what else lies there, the draft itself among it, is its author's.
+
+    Returns:
+        one finding per listed file.
+
+    Raises:
+        RunError: there is no list, or it is not one.
+    """
+    listed = _read_sums(folder, do=f"run: make paper STUDY={folder.parent.name}")
+    findings = [_verify_listed(folder, path, digest) for path, digest in listed.items()]
+    newer = [f.path.removeprefix("../") for f in findings if f.path.startswith("../") and not f.is_clean]
+    own, why = [f for f in findings if not f.path.startswith("../")], f"{', '.join(newer)} changed since"
+    return [replace(f, state="stale", detail=why) if newer and f.is_clean else f for f in own]
+
+
+def _read_sums(folder: Path, *, do: str) -> dict[str, str]:
+    """SHA-256 of each file that a folder's list names."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        return {path: digest for digest, path in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError) as error:
+        raise RunError(f"not readable as a list of files ({error})", where=folder / SUMS, do=do) from None
 
 
 def _verify_listed(folder: Path, path: str, digest: str | None) -> Finding:
@@ -121,21 +144,19 @@ def describe_verdict(findings: Collection[Finding]) -> dict[str, str]:
     return {"headline": headline, "tone": tone, "files": files, "counts": counts, "sentence": sentence}
 
 
-def describe_findings(findings: Collection[Finding], *, study: str, copy: bool = False) -> str:
+def describe_findings(findings: Collection[Finding], *, folder: str, do: str) -> str:
     """What is not clean, one line per file or per step, and the verdict, for a terminal.
 
     Args:
-        findings: of the study's report, or of its published copy.
-        study: its name.
-        copy: whether it is the copy.
+        findings: of a report, of its published copy or of a paper.
+        folder: what was checked.
+        do: the next action where something is not clean.
     """
     lines = [f"  {state:<16} {what:<44} {why}".rstrip() for state, what, why in _group(findings)]
     verdict = describe_verdict(findings)
     if lines:
-        do = f"make publish STUDY={study}" if copy else f"make why STUDY={study}, then make all STUDY={study}"
         lines.append(f"  do next          {do}")
-    folder = "docs" if copy else "reports"
-    return "\n".join([f"{folder}/{study}: {verdict['headline']} ({verdict['counts']})", *lines])
+    return "\n".join([f"{folder}: {verdict['headline']} ({verdict['counts']})", *lines])
 
 
 def _group(findings: Collection[Finding]) -> list[tuple[str, str, str]]:

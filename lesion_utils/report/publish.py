@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from lesion_utils.config.schema import StudyParams
@@ -70,10 +71,11 @@ def publish_study(study: Study, params: StudyParams) -> Path:
     return folder
 
 
-def write_sums(folder: Path) -> None:
-    """List a folder's files with their SHA-256, as `sha256sum` does."""
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != SUMS)
-    write_atomic(folder / SUMS, "".join(f"{digest_file(folder / name)}  {name}\n" for name in names))
+def write_sums(folder: Path, names: Iterable[str] | None = None) -> None:
+    """List files with their SHA-256, as `sha256sum` does: those named relative to the folder, or all that are in it."""
+    if names is None:
+        names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != SUMS)
+    write_atomic(folder / SUMS, "".join(f"{digest_file(folder / name)}  {name}\n" for name in sorted(names)))
 
 
 def write_front_page() -> Path:

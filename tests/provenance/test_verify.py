@@ -87,7 +87,9 @@ def test_a_step_that_ran_again_makes_the_index_stale(study):
     record = json.loads((study.runs / "01_eda" / "run.json").read_text())
     write_record(study, "01_eda", [study.report_dir / o["path"] for o in record["outputs"]], number=30)
     assert set(list_bad(study).values()) == {"stale"}
-    assert "runs/01_eda/run.json changed" in describe_findings(verify_study(study), study="demo")
+    assert "runs/01_eda/run.json changed" in describe_findings(
+        verify_study(study), folder="reports/demo", do="make why STUDY=demo"
+    )
 
 
 @pytest.mark.parametrize("path", ["figures/01_eda_examples.png", "predictions/resnet50.csv", "index.html"])
@@ -127,11 +129,11 @@ def test_new_words_make_a_step_stale(study, tmp_path):
 def test_the_text_names_the_worst_first_and_what_to_do(study):
     edit_yaml(study, "comparison.yaml", "bootstrap_draws: ", "bootstrap_draws: 1")
     (study.predictions / "resnet50.csv").write_text("")
-    text = describe_findings(verify_study(study), study="demo").splitlines()
+    text = describe_findings(verify_study(study), folder="reports/demo", do="make why").splitlines()
     assert text[0].startswith("reports/demo: changed by hand (")
     assert text[1].split()[:4] == ["changed", "by", "hand", "predictions/resnet50.csv"]
     assert "05_comparison, " in text[2]
-    assert "make why STUDY=demo" in text[-1]
+    assert "make why" in text[-1]
 
 
 def test_no_verdict_without_parameters(study):

@@ -1,0 +1,118 @@
+"""What a manuscript takes from a report: every number from its file, LaTeX that compiles, and a check that it is so."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from lesion_utils.cli import main
+from lesion_utils.config.load import load_study
+from lesion_utils.core.errors import RunError
+from lesion_utils.core.paths import Study, docs_root
+from lesion_utils.provenance.verify import verify_paper
+from lesion_utils.report.content import Report
+from lesion_utils.report.paper import escape_tex, name_macro, write_paper
+
+PUBLISHED = sorted(path.parents[1] for path in docs_root().glob("*/metrics/05_comparison_checklist.csv"))[0]
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch) -> Study:
+    """A published report, with a PDF beside each chart as a run leaves it."""
+    monkeypatch.setenv("REPORTS_DIR", str(tmp_path))
+    study = Study(Path(shutil.copytree(PUBLISHED, tmp_path / PUBLISHED.name)).name)
+    for number, chart in enumerate(study.figures.glob("05_comparison_*.svg")):
+        Figure(figsize=((89, 183)[number % 2] / 25.4, 2)).savefig(chart.with_suffix(".pdf"))
+    return study
+
+
+@pytest.fixture
+def paper(study) -> Path:
+    return write_paper(study, load_study(study.params_dir)).parent
+
+
+def read_all(folder: Path) -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.tex")))
+
+
+def test_every_headline_number_is_a_macro_with_its_interval(study, paper):
+    defined = dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\} %", (paper / "numbers.tex").read_text()))
+    rows = Report(study.report_dir).headline
+    assert len(defined) == len(rows) > 3
+    for row, text in zip(rows, defined.values(), strict=True):
+        assert text == f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})".replace("-", "$-$")
+    used = re.findall(r"\\(\w+)\{\}", (paper / "results.tex").read_text())
+    assert set(used) == {*defined, "TestImages", "TestMalignant"}
+
+
+def test_the_draft_is_whole(paper):
+    """What it takes in is there, what it cites is in the bibliography, and braces and environments close."""
+    text = read_all(paper)
+    assert {path.stem for path in paper.glob("*.tex")} == {"main", "numbers", "methods", "results"}
+    for name in re.findall(r"\\input\{(\S+?)\}", text):
+        assert (paper / f"{name}.tex").is_file()
+    pictures = re.findall(r"\\includegraphics\{(\S+?)\}", text)
+    assert sorted(pictures) == sorted(f"figures/{path.name}" for path in (paper / "figures").iterdir())
+    known = set(re.findall(r"^@\w+\{(\w+),", (paper / "references.bib").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\\cite\{(\w+)\}", text)) <= known
+    bare = re.sub(r"\\[{}]", "", text)
+    assert bare.count("{") == bare.count("}")
+    assert sorted(re.findall(r"\\begin(\{\S+?\})", text)) == sorted(re.findall(r"\\end(\{\S+?\})", text))
+
+
+def test_figures_stand_in_the_column_that_they_were_drawn_for(paper):
+    kinds = re.findall(r"\\begin\{(figure\*?)\}", (paper / "results.tex").read_text())
+    assert {"figure", "figure*"} == set(kinds)
+
+
+def test_methods_and_checklists_say_what_the_files_say(study, paper):
+    methods, params = (paper / "methods.tex").read_text(), load_study(study.params_dir)
+    assert f"to a square of {params.data.stored_size} px" in methods
+    assert f"{params.comparison.bootstrap_draws:,} stratified bootstrap resamples" in methods
+    assert escape_tex(params.resnet50.backbone) in methods
+    assert "CLEAR Derm 25" in (paper / "tables" / "checklist.tex").read_text()
+
+
+def test_verify_sees_a_changed_number_and_a_newer_report_and_leaves_the_draft_to_its_author(study, paper, capsys):
+    assert all(finding.is_clean for finding in verify_paper(paper))
+    (paper / "main.tex").write_text("mine")
+    write_paper(study, load_study(study.params_dir))
+    assert (paper / "main.tex").read_text() == "mine"
+    numbers = paper / "numbers.tex"
+    numbers.write_text(numbers.read_text().replace("0.", "1.", 1))
+    assert [f"{f.path} {f.state}" for f in verify_paper(paper) if not f.is_clean] == ["numbers.tex changed by hand"]
+    write_paper(study, load_study(study.params_dir))
+    table = study.metrics / "05_comparison_results.csv"
+    table.write_text(table.read_text() + "\n")
+    assert {f.state for f in verify_paper(paper)} == {"stale"}
+    main(["verify", study.name])
+    said = capsys.readouterr().out
+    assert f"reports/{study.name}/paper: stale" in said and "metrics/05_comparison_results.csv changed since" in said
+    assert f"do next          make paper STUDY={study.name}" in said
+
+
+def test_an_unfinished_report_has_no_paper(study):
+    next(study.figures.glob("05_comparison_*.pdf")).unlink()
+    with pytest.raises(RunError, match="from a finished report"):
+        write_paper(study, load_study(study.params_dir))
+
+
+def test_text_is_no_command():
+    assert escape_tex(r"50 % of a_b & {x} \input") == r"50 \% of a\_b \& \{x\} \textbackslash{}input"
+    assert name_macro("ResNet50 − VGG19", "AUC") == "ResNetFiveZeroVGGOneNineAUC"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("latexmk") or shutil.which("tectonic")), reason="no TeX: latexmk or tectonic")
+def test_the_draft_compiles(paper):
+    tex = ["tectonic"] if shutil.which("tectonic") else ["latexmk", "-pdf", "-interaction=nonstopmode"]
+    done = subprocess.run([*tex, "main.tex"], cwd=paper, capture_output=True, text=True, errors="replace", check=False)
+    log = (paper / "main.log").read_text(errors="replace") if (paper / "main.log").is_file() else ""
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert (paper / "main.pdf").stat().st_size > 20_000
+    assert "undefined" not in log and "Missing character" not in log

@@ -46,7 +46,8 @@ LESION := $(BIN)/python -m lesion_utils
 NOTEBOOKS := 01_eda 02_augmentation_preview 03_resnet50_finetune 04_vgg19_finetune 05_comparison
 STEPS     := data $(NOTEBOOKS) index
 
-.PHONY: help all test test-fast lint reference box readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish paper compare diff-notebooks \
+.PHONY: help all test test-fast test-long lint reference box readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish paper \
+        compare diff-notebooks \
         setup-git export predict strip clean lock FORCE
 
 help:  ## this page
@@ -117,7 +118,10 @@ test: | $(DEV)  ## the tests, the same that continuous integration runs
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: | $(DEV)  ## the tests that train no network, run no notebook and open no browser
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long"
+
+test-long: | $(DEV)  ## every regime of both networks at a small size, with weights from a hub on loopback: minutes, 7 GB of memory
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
 lint: | $(DEV)  ## style of the code
 	@$(BIN)/ruff check

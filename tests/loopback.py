@@ -20,6 +20,7 @@ class Site:
         trickle: bytes/s at which bodies are sent; 0 sends them at once.
         ranges: whether parts of files are served.
         version: the ETag; None sends none.
+        versions: name to its own ETag.
         shift: bytes by which a part begins too late.
         headers: sent with every answer.
         delay: before every answer, seconds.
@@ -31,6 +32,7 @@ class Site:
     trickle: int = 0
     ranges: bool = True
     version: str | None = '"one"'
+    versions: dict[str, str] = field(default_factory=dict)
     shift: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0
@@ -64,16 +66,16 @@ def serve(site: Site):
                 return self.refuse(site.status[name].pop(0))
             if name not in site.files:
                 return self.refuse(404)
-            body, start = site.files[name], 0
+            body, start, version = site.files[name], 0, site.versions.get(name, site.version)
             wanted = self.headers.get("Range")
-            if wanted and site.ranges and self.headers.get("If-Range") in (None, site.version):
+            if wanted and site.ranges and self.headers.get("If-Range") in (None, version):
                 start = int(wanted.removeprefix("bytes=").removesuffix("-")) + site.shift
                 if start >= len(body):
                     return self.refuse(416)
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-            for header, value in (site.headers | ({"ETag": site.version} if site.version else {})).items():
+            for header, value in (site.headers | ({"ETag": version} if version else {})).items():
                 self.send_header(header, value)
             self.send_header("Content-Length", str(len(body) - start))
             self.end_headers()

@@ -191,7 +191,7 @@ def explain_key(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Reas
         yield Reason("notebook", "the notebook changed")
     if old["data"] != new["data"]:
         yield Reason("images", "the images' files changed")
-    if old["weights"] != new["weights"]:
+    if old["weights"] != new["weights"] and (new["weights"] or {}).get("state") != "not local":  # gone, not changed
         yield Reason("weights", "the pretrained weights changed")
     modules = sorted(m for m in old["code"].keys() | new["code"].keys() if old["code"].get(m) != new["code"].get(m))
     if modules:

@@ -117,6 +117,13 @@ def test_every_change_has_its_sentence(study, change, kind, reason):
     assert list_reasons(study, STEPS["04_vgg19_finetune"], {**KEY, **change}, {}) == [Reason(kind, reason)]
 
 
+def test_weights_that_are_gone_are_no_reason(study):
+    """What was trained with them stays true, and training would only fail without them."""
+    finish(study, "04_vgg19_finetune", {**KEY, "weights": {"name": "x", "state": "local", "size": 9}}, {})
+    gone = {**KEY, "weights": {"name": "x", "state": "not local"}}
+    assert list_reasons(study, STEPS["04_vgg19_finetune"], gone, {}) == []
+
+
 def test_changed_inputs_and_missing_outputs_are_named(study):
     step = STEPS["05_comparison"]
     finish(study, step.name, KEY, {"predictions/vgg19.csv": "a", "metrics/01_eda.json": "b"})

@@ -1,7 +1,6 @@
 """Executed notebooks as pages that need no network: images inside, code folded away, nothing that runs but a toggle.
 
-Pictures are packed again as WebP, which makes a page a quarter as large: charts without loss, photographs with one that
-is not seen.
+Pictures are packed again as WebP, which is smaller: charts without loss, photographs with one that is not seen.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def describe_value(value: Any) -> str:
 def embed_image(path: Path, photographs: bool) -> dict[str, str | int]:
     """A figure's file as a data address, so that the page needs no second file, with its size on the page in CSS px.
 
-    WebP makes the page a seventh as large. SVG, which is all that a published copy has of a chart, stays as it is.
+    SVG, which is all that a published copy has of a chart, stays as it is.
 
     Args:
         path: PNG or SVG.

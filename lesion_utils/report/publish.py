@@ -59,6 +59,7 @@ def publish_study(study: Study, params: StudyParams) -> Path:
         shutil.copyfile(study.report_dir / name, partial / name)
     if not params.data.publish_photographs:
         _hide_photographs(study, params, partial)
+    _link_back(partial / "index.html")
     write_sums(partial)
     replaced = folder.with_name(f".{study.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
@@ -90,6 +91,13 @@ def write_front_page() -> Path:
 def _list_links(study: Study) -> list[str]:
     page = study.report_dir / "index.html"
     return re.findall(r'href="([^"#:]+)["#]', page.read_text(encoding="utf-8")) if page.is_file() else []
+
+
+def _link_back(page: Path) -> None:
+    """Let a copy's page lead to the list of all copies, which lies beside its folder."""
+    start = '<header class="page">'
+    link = f'{start}\n<p class="eyebrow"><a href="../index.html">All published studies</a></p>'
+    page.write_text(page.read_text(encoding="utf-8").replace(start, link, 1), encoding="utf-8")
 
 
 def _hide_photographs(study: Study, params: StudyParams, folder: Path) -> None:

@@ -66,7 +66,7 @@ def plot_overfitting(losses: Sequence[float], *, images: int) -> Plate:
     ax.axhline(np.log(2), color=GREY, lw=0.8, ls=(0, (3, 2)))
     ax.text(1, np.log(2), "guessing", transform=ax.get_yaxis_transform(), ha="right", va="bottom", color=GREY)
     ax.plot(range(1, len(losses) + 1), losses, color=LOSSES["val_loss"][1], marker=".")
-    ax.set(xlabel="step", ylabel="loss (cross-entropy)", ylim=(0, 1.05 * max(*losses, np.log(2))))
+    ax.set(xlabel="step", ylabel="loss (cross-entropy)", ylim=(0, 1.2 * max(*losses, np.log(2))))
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     told = f"Loss of {images} images over {len(losses)} steps, from {losses[0]:.2f} to {losses[-1]:.2f}."
     return finish_figure(fig, note=f"{images} images, all in every step", alt=told)

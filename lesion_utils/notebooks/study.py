@@ -154,6 +154,7 @@ def open_study(params: str | Path | Mapping[str, Any], step: str) -> OpenStudy:
     Raises:
         ParamsError: the parameters are wrong.
     """
+    pd.set_option("display.max_colwidth", None)  # tables show their sentences whole
     name, resolved = resolve(params)
     study, run_id = paths.Study(name), os.environ.get("LESION_RUN_ID")
     if run_id:

@@ -124,7 +124,7 @@ def _list_facts(report: Report, runs: dict[str, dict], verdict: dict[str, str], 
         ("Commit", commit[:10], (dirty + others).strip(", "), ""),
         ("Date", format_date(date), f"{format_duration(report.seconds)} of computing", ""),
         ("Device", *_name_device(runs), ""),
-        ("Determinism", determinism.get("level", "unknown"), _name_warned(determinism), ""),
+        ("Determinism", determinism.get("level") or "unknown", _name_warned(determinism), ""),
         ("Seeds", _name_seeds(runs), "", ""),
     ]
     return [dict(zip(("name", "value", "more", "tone"), fact, strict=True)) for fact in facts]

@@ -42,7 +42,7 @@ def render_block(report: Report) -> str:
     folder = f"docs/{report.study}"
     what = ", ".join(filter(None, ["ISIC 2016 Part 3", report.manifest.get("summary")]))
     lines = [f"**[{_escape(report.title)}]({folder}/index.html)**: {what}; {_name_computing(report)}.", ""]
-    lines += ["| | metric | value | 95 % interval | images |", "|---|---|---|---|---|"]
+    lines += [f"| | metric | value | {_name_interval(report)} | images |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join(_spell_row(item))} |" for item in report.headline]
     remarks = report.runs.get("data", {}).get("params", {}).get("data", {}).get("remarks", [])
     if report.limits or remarks:
@@ -64,6 +64,11 @@ def _name_computing(report: Report) -> str:
     """What the study took, and on what."""
     devices = [run["device"]["name"] for run in report.runs.values() if (run.get("device") or {}).get("name")]
     return f"{format_duration(report.seconds)} of computing" + (f" on {_escape(devices[-1])}" if devices else "")
+
+
+def _name_interval(report: Report) -> str:
+    confidence = report.runs["05_comparison"]["params"]["comparison"]["confidence"]
+    return f"{100 * confidence:g} % interval"
 
 
 def _spell_row(item: dict[str, Any]) -> list[str]:

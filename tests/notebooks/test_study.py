@@ -54,6 +54,10 @@ def test_a_table_is_read_back_as_it_was_saved(study):
     pd.testing.assert_frame_equal(study.load_table("01_eda", "numbers"), table, rtol=1e-8)
 
 
+def test_tables_show_their_sentences_whole(study):
+    assert "x" * 200 in study.save_table(pd.DataFrame({"what for": ["x" * 200]}), "words").to_html()
+
+
 def test_a_table_that_is_not_there_says_what_to_run(study):
     with pytest.raises(RunError, match="make all STUDY=demo"):
         study.load_table("01_eda", "missing")

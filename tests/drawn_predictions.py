@@ -11,9 +11,10 @@ from scipy.special import expit
 
 from lesion_utils.config.schema import NamedComparison
 from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, select_run
-from lesion_utils.evaluation.ranking import compare_networks
+from lesion_utils.evaluation.ranking import compare_networks, rank_on_validation
 from lesion_utils.evaluation.shortcuts import Shortcuts, examine
-from lesion_utils.evaluation.tables import tabulate_controls, tabulate_results
+from lesion_utils.evaluation.tables import summarise_seeds, tabulate_controls, tabulate_results
+from lesion_utils.notebooks.headline import Findings
 
 #: How far each model and regime separates the classes, in standard deviations of its logits.
 SKILL = {
@@ -108,7 +109,7 @@ def comparisons(predictions) -> pd.DataFrame:
 
 
 def draw_metadata(predictions: pd.DataFrame, *, model: str = "vgg19") -> pd.DataFrame:
-    """Scores of the controls, as `control.predict_from_metadata` returns them."""
+    """Scores of the controls, as `shortcuts.predict_from_metadata` returns them."""
     run = select_run(predictions, model=model, regime="scratch", seed=0)
     by_id = run.assign(control="id", probability=np.where(run["target"] == 1, 0.4, 0.5))  # worse than chance
     return pd.concat([by_id, run.assign(control="id, size and bytes")])
@@ -123,6 +124,17 @@ def controls(predictions) -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def seen(scored) -> Shortcuts:
     return examine(scored, draw_metadata(scored), COMPARISON)
+
+
+def collect_findings(predictions: pd.DataFrame, results: pd.DataFrame, seen: Shortcuts) -> Findings:
+    """The tables of 05_comparison."""
+    order, comparisons = rank_on_validation(predictions), compare_networks(predictions, COMPARISON)
+    return Findings(results, summarise_seeds(results), order, comparisons, seen, COMPARISON)
+
+
+@pytest.fixture(scope="session")
+def findings(predictions, results, seen) -> Findings:
+    return collect_findings(predictions, results, seen)
 
 
 def get_row(results: pd.DataFrame, model: str, regime: str, metric: str, seed: str = ENSEMBLE) -> pd.Series:

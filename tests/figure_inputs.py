@@ -15,7 +15,13 @@ from lesion_utils.figures.calibration import (
     plot_score_distributions,
 )
 from lesion_utils.figures.cases import plot_gradcam_grid, plot_prediction_grid
-from lesion_utils.figures.comparison import plot_forest, plot_paired_differences, plot_scores_by_block
+from lesion_utils.figures.comparison import (
+    plot_classifier_heatmap,
+    plot_forest,
+    plot_paired_differences,
+    plot_regimes,
+    plot_scores_by_block,
+)
 from lesion_utils.figures.dataset import (
     plot_class_balance,
     plot_colour_statistics,
@@ -28,7 +34,6 @@ from lesion_utils.figures.images import (
     plot_duplicate_pairs,
     plot_sample_grid,
 )
-from lesion_utils.figures.papers import plot_classifier_heatmap, plot_regimes
 from lesion_utils.figures.roc import plot_precision_recall, plot_roc
 from lesion_utils.figures.training import plot_learning_curves, plot_learning_rates, plot_overfitting
 
@@ -139,7 +144,8 @@ def draw_regimes(metrics, regimes):
         )
         for m, r, (s, b) in itertools.product(metrics, regimes, sources)
     ]
-    return pd.DataFrame(rows, columns=["regime", "model", "source", "balanced", "metric", "value", "low", "high"])
+    columns = ["regime", "model", "source", "balanced", "metric", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).assign(mark="")
 
 
 def draw_decision(names):
@@ -260,20 +266,22 @@ FIGURES = {
     ),
     "forest": lambda: plot_forest(draw_forest(NETWORKS)),
     "forest, combinations": lambda: plot_forest(draw_forest([*NETWORKS, "ResNet50, fine-tuned + RBF SVM", SVM])),
-    "forest, long names": lambda: plot_forest(draw_forest([LONG]), metrics=["auc"]),
+    "forest, long names": lambda: plot_forest(draw_forest([LONG])),
     "differences": lambda: plot_paired_differences(draw_differences(["ResNet50 − VGG19, fine-tuned", LONG])),
     "differences, small": lambda: plot_paired_differences(
         draw_differences(["ResNet50 − VGG19, from scratch"]).assign(difference=0.001, low=-0.018, high=0.02)
     ),
     "differences, one": lambda: plot_paired_differences(draw_differences(["a − b"]).iloc[:1]),
     "by block": lambda: plot_scores_by_block(draw_block_scores(MANY[:3], NETWORKS)),
-    "by block, many, AP": lambda: plot_scores_by_block(draw_block_scores(MANY, NETWORKS[:1]), metric="ap"),
-    "heat map": lambda: plot_classifier_heatmap(draw_heat(["resnet50", "vgg19"], ["svm_rbf", "knn", "logistic"])),
-    "heat map, gaps": lambda: plot_classifier_heatmap(
-        draw_heat(["resnet50", "vgg19", "mobilenetv2_100"], ["knn", LONG]).iloc[:-1]
+    "by block, many": lambda: plot_scores_by_block(draw_block_scores(MANY, NETWORKS[:1])),
+    "heat map": lambda: plot_classifier_heatmap(
+        draw_heat(["resnet50", "vgg19"], ["svm_rbf", "knn", "logistic"]), metric="ap"
     ),
-    "heat map, none": lambda: plot_classifier_heatmap(draw_heat([], [])),
-    "heat map, one cell": lambda: plot_classifier_heatmap(draw_heat(["vgg19"], ["knn"])),
+    "heat map, gaps": lambda: plot_classifier_heatmap(
+        draw_heat(["resnet50", "vgg19", "mobilenetv2_100"], ["knn", LONG]).iloc[:-1], metric="ap"
+    ),
+    "heat map, none": lambda: plot_classifier_heatmap(draw_heat([], []), metric="ap"),
+    "heat map, one cell": lambda: plot_classifier_heatmap(draw_heat(["vgg19"], ["knn"]), metric="ap"),
     "regimes": lambda: plot_regimes(
         draw_regimes(
             ["accuracy", "sensitivity", "specificity", "precision", "log_loss"], ["scratch", "features", "finetune"]

@@ -10,7 +10,7 @@ from drawn_predictions import COMPARISON, draw_predictions
 from benchmarks.oracles import ROOT, ask_mlscorecheck, ask_official, find_contradiction, read_truth
 from lesion_utils.evaluation.predictions import add_ensembles, write_predictions
 from lesion_utils.evaluation.tables import tabulate_results
-from lesion_utils.notebooks.ensembles import write_submissions
+from lesion_utils.notebooks.comparison import write_submissions
 
 REPORTS = sorted(path.parent.parent for path in ROOT.glob("docs/*/metrics/05_comparison_results.csv"))
 COMBINED = COMPARISON.model_copy(update={"combinations": [["resnet50/finetune", "vgg19/finetune"]]})

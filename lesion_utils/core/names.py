@@ -11,6 +11,7 @@ from typing import Any
 
 #: The regimes in their order, from the least to the most pretrained, and how they are written.
 REGIME_NAMES = {"scratch": "from scratch", "features": "frozen features", "finetune": "fine-tuned"}
+REGIMES = tuple(REGIME_NAMES)
 CLASSIFIER_NAMES = {
     "logistic": "logistic regression", "knn": "k nearest neighbours", "svm_linear": "linear SVM",
     "svm_rbf": "RBF SVM", "svm_cubic": "cubic SVM", "random_forest": "random forest",
@@ -106,6 +107,11 @@ class SeriesName(str):
         name = super().__new__(cls, text)
         name.model, name.regime = model, regime
         return name
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """`name`, `model` and `regime`, as tables have them."""
+        return {"name": self, "model": self.model, "regime": self.regime}
 
     def __getnewargs__(self) -> tuple[str, str, str]:
         return str(self), self.model, self.regime

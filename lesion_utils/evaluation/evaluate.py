@@ -1,8 +1,9 @@
-"""All metrics of one set of scores, each with its interval, from one pass over the bootstrap."""
+"""All metrics of one set of scores, each with its interval, from one pass over the bootstrap; bands of its curves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from lesion_utils.evaluation.calibration import average_losses
 from lesion_utils.evaluation.intervals import (
+    ENDS,
     Interval,
     bound_specificity,
     bounds_from_below,
     combine_intervals,
     delong_interval,
+    draw_weights,
+    format_value,
     map_draws,
     percentile_interval,
     wilson_interval,
@@ -29,6 +33,10 @@ AT_SENSITIVITY = "specificity_at_sensitivity_"
 #: Sensitivity above which the partial AUC counts, as in the official scorer.
 PARTIAL_FROM = 0.80
 
+#: Settings of `look_at`: those of the studies that come with the project, so that its intervals are the same as in
+#: 05_comparison. They are fixed here, so that a change of `comparison.yaml` does not concern the notebooks that train.
+CONFIDENCE, DRAWS, SEED = 0.95, 10_000, 2016
+
 #: A score above this is a call of malignant (ISIC 2016).
 CALL = 0.5
 
@@ -38,6 +46,8 @@ AT_TARGET = "_at_target"
 #: The calibration error is biased upwards and resampling adds to the bias: `calibration.expect_ece` gives the range
 #: that perfect calibration would show instead. The Brier reference depends on the prevalence alone.
 WITHOUT_INTERVAL = ("ece", "brier_reference")
+
+Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 #: How the interval of a specificity that has no lower bound is named.
 ONE_SIDED = "one-sided"
@@ -77,16 +87,14 @@ def evaluate(
     """Every metric of scores, for one or many weightings of the images.
 
     Args:
-        targets: (N,) labels, 0 or 1.
-        probs: (N,) scores in [0, 1].
         target_threshold: chosen on validation for a sensitivity; without it the metrics `*_at_target` are left out.
-        weights: (N,) or (draws, N) weight of each image; 1 by default.
+        weights: 1 by default.
 
     Returns:
         metric -> a number, or (draws,).
 
     Raises:
-        MetricError: NaN, scores outside [0, 1], labels other than 0 and 1, or a class is missing.
+        MetricError: as `metrics.check_scores`.
     """
     ranking = rank_scores(targets, probs, weights=weights)
     values = {
@@ -120,13 +128,6 @@ def evaluate_with_intervals(
     Where the test set cannot bound a specificity from below (`intervals.bounds_from_below`) its interval runs from 0 to
     the one-sided bound of `intervals.bound_specificity`, and the bootstrap's is left out. A perfect ranking leaves
     neither DeLong nor the bootstrap anything to vary; then low is high.
-
-    Args:
-        targets: (N,) labels, 0 or 1.
-        probs: (N,) scores in [0, 1].
-        weights: (draws, N) from `intervals.draw_weights`.
-        confidence: coverage of the intervals.
-        target_threshold: as in `evaluate`.
 
     Returns:
         one row per metric: `metric`, `value`, `low`, `high`, `interval` (how it was had),
@@ -177,9 +178,6 @@ def _find_analytic(
     return found
 
 
-Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
-
-
 def band_roc(
     targets: ArrayLike, probs: ArrayLike, *, weights: ArrayLike, confidence: float, points: int = 101
 ) -> Curve:
@@ -227,3 +225,34 @@ def _band(
     tail = (1 - confidence) / 2
     low, high = np.quantile(map_draws(compute, np.asarray(weights))["curve"], [tail, 1 - tail], axis=0)
     return low, high
+
+
+class FirstLook(NamedTuple):
+    """Values, intervals and bands of one set of scores."""
+
+    metrics: dict[str, dict[str, float]]  # metric -> value, low, high
+    confusion: NDArray[np.int_]  # (2, 2), above `CALL` is called malignant; rows the truth, benign first
+    roc: Curve
+    precision_recall: Curve
+
+    def write(self, metric: str) -> str:
+        """A value with its interval, such as "AUC 0.821 (0.765 to 0.877)"."""
+        return f"{metric.upper()} {format_value(**self.metrics[metric])}"
+
+    def flatten(self, *metrics: str) -> dict[str, float]:
+        """Values and intervals for one row of a table: `auc`, `auc_low`, `auc_high`, ..."""
+        spans = ((metric, self.metrics[metric].values()) for metric in metrics)
+        return {metric + end: value for metric, span in spans for end, value in zip(ENDS, span, strict=True)}
+
+
+def look_at(targets: np.ndarray, probs: np.ndarray) -> FirstLook:
+    """Evaluate one set of test scores, in the notebooks before the comparison."""
+    settings = {"weights": draw_weights(targets, draws=DRAWS, seed=SEED), "confidence": CONFIDENCE}
+    table = evaluate_with_intervals(targets, probs, **settings).set_index("metric")
+    at_half = rank_scores(targets, probs).confusion(CALL)
+    return FirstLook(
+        metrics=table[["value", "low", "high"]].to_dict("index"),
+        confusion=np.array([[at_half.tn, at_half.fp], [at_half.fn, at_half.tp]]).astype(int),
+        roc=band_roc(targets, probs, **settings),
+        precision_recall=band_precision_recall(targets, probs, **settings),
+    )

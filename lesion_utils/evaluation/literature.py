@@ -1,4 +1,4 @@
-"""What others report on this task, with its source, and whether the figures can be true.
+"""What others report on this task, whether it can be true, and their tables with this study's networks in them.
 
 `published_results.csv` holds facts with citations. `certainty` says how each was had: "read" in the source, "computed"
 from what the source gives, or "secondary", taken from another work and to be marked so wherever it is printed.
@@ -6,11 +6,20 @@ from what the source gives, or "secondary", taken from another work and to be ma
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from lesion_utils.config.schema import Comparison
+from lesion_utils.core.names import COMBINATION, REGIMES, name_model
+from lesion_utils.evaluation.evaluate import evaluate
+from lesion_utils.evaluation.intervals import ENDS, map_draws, percentile_interval
+from lesion_utils.evaluation.predictions import ENSEMBLE, select_run
+from lesion_utils.evaluation.ranking import CLASSICAL, find_classical
 
 #: Half a unit of the third decimal, the last that the published rows give, and room for rounding the other way.
 TOLERANCE = 0.0005 + 1e-9
@@ -22,6 +31,13 @@ CONFUSION_SCORES = ("accuracy", "sensitivity", "specificity", "precision")
 AVERAGED = ("Eight dermatologists",)
 
 SECONDARY_MARK = "secondary source"
+
+#: What Lopez et al. print for each regime, and the specificity that the imbalance of the official test set calls for.
+LOPEZ_METRICS = ("accuracy", "sensitivity", "specificity", "precision", "log_loss")
+
+#: Columns of the leaderboard that come with an interval.
+LEADERBOARD_METRICS = ("ap", "auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
+
 #: What is printed beside a figure for its certainty; one that was read in the source needs no mark.
 MARKS = {"read": "", "computed": "recomputed", "secondary": SECONDARY_MARK}
 
@@ -91,3 +107,143 @@ def check_published(table: pd.DataFrame) -> pd.DataFrame:
         verdict = "not checkable" if not checkable else "consistent" if found else "contradictory"
         rows.append((row["work"], given, len(found), only.tp, only.tn, verdict, row["note"]))
     return pd.DataFrame(rows, columns=["work", "scores", "matrices", "tp", "tn", "verdict", "note"])
+
+
+def draw_balanced(targets: ArrayLike, *, per_class: int, repeats: int, seed: int) -> NDArray[np.uint8]:
+    """Subsets with as many malignant as benign images, drawn without replacement.
+
+    Returns:
+        (repeats, N) weights, 1 for the `per_class` images of each class in a subset, fewer where a class has fewer, and
+        0 for the rest.
+    """
+    labels = np.asarray(targets).astype(bool)
+    size = min(per_class, int(labels.sum()), int((~labels).sum()))
+    keys = np.random.default_rng(seed).random((repeats, labels.size))
+    weights = np.zeros(keys.shape, dtype=np.uint8)
+    for member in (labels, ~labels):
+        ranks = keys[:, member].argsort(axis=1).argsort(axis=1)
+        weights[:, member] = ranks < size
+    return weights
+
+
+def tabulate_regimes(
+    predictions: pd.DataFrame, results: pd.DataFrame, published: pd.DataFrame, params: Comparison
+) -> pd.DataFrame:
+    """Lopez's table: three regimes, on the official test images and on balanced subsets of them.
+
+    Lopez et al. tested on 75 + 75 images, where accuracy is another quantity than on the official 75 + 304; so theirs
+    is set beside the mean over many such subsets, whose spread says what one subset is worth.
+
+    Returns:
+        one row per regime, source and metric: `regime`, `model` ("" of published rows), `source`, `balanced` (bool),
+        `metric`, `value`, `low`, `high` (the interval, or the middle share of subsets; NaN in published rows), `sd`
+        (over subsets; NaN elsewhere), `mark`.
+    """
+    own = results[(results["seed"] == ENSEMBLE) & results["regime"].isin(REGIMES)]
+    own = own[own["model"] != COMBINATION]
+    official = own[own["metric"].isin(LOPEZ_METRICS)].assign(balanced=False, sd=np.nan, mark="")
+    parts = [official.assign(source=official["model"].map(name_model))]
+    for (model, regime), _ in own.groupby(["model", "regime"], sort=False):
+        run = select_run(predictions, model=model, regime=regime)
+        parts.append(_evaluate_balanced(run, params).assign(regime=regime, model=model, source=name_model(model)))
+    parts.append(_list_lopez(published))
+    table = pd.concat(parts, ignore_index=True)
+    columns = ["regime", "model", "source", "balanced", "metric", "value", "low", "high", "sd", "mark"]
+    order = [table["regime"].map(REGIMES.index), table["metric"].map(LOPEZ_METRICS.index)]
+    return table.iloc[np.lexsort(order[::-1])][columns].reset_index(drop=True)
+
+
+def _evaluate_balanced(run: pd.DataFrame, params: Comparison) -> pd.DataFrame:
+    targets, probs = run["target"], run["probability"]
+    weights = draw_balanced(
+        targets, per_class=params.balanced_subset, repeats=params.balanced_repeats, seed=params.seed
+    )
+    draws = map_draws(lambda part: evaluate(targets, probs, weights=part), weights)
+    rows = []
+    for metric in LOPEZ_METRICS:
+        spread = percentile_interval(draws[metric], confidence=params.confidence)
+        values = draws[metric][~np.isnan(draws[metric])]
+        mean, sd = (values.mean(), values.std(ddof=min(1, values.size - 1))) if values.size else (np.nan, np.nan)
+        rows.append({"metric": metric, "value": mean, "low": spread.low, "high": spread.high, "sd": sd})
+    return pd.DataFrame(rows).assign(balanced=True, mark=f"mean of {params.balanced_repeats} subsets")
+
+
+def _list_lopez(published: pd.DataFrame) -> pd.DataFrame:
+    rows = published[published["regime"] != ""].melt(
+        id_vars=["regime", "certainty"], value_vars=list(LOPEZ_METRICS), var_name="metric"
+    )
+    recalled = (rows["certainty"] == "secondary") | (rows["metric"] == "log_loss")  # a loss follows from no counts
+    marks = rows["certainty"].map(MARKS).mask(recalled, SECONDARY_MARK)
+    return (
+        rows.dropna(subset="value")
+        .assign(model="", source="VGG16, Lopez et al. 2017", balanced=True, mark=marks)
+        .assign(low=np.nan, high=np.nan, sd=np.nan)
+    )
+
+
+def tabulate_classifiers(results: pd.DataFrame, *, metric: str) -> pd.DataFrame:
+    """Benyahia's table: classical classifiers on the frozen features of each backbone.
+
+    Returns:
+        one row per backbone and classifier: `backbone`, `classifier`, `value`, `low`, `high`.
+    """
+    chosen = find_classical(results) & (results["metric"] == metric)
+    rows = results[chosen & (results["seed"] == ENSEMBLE)]
+    named = rows.assign(backbone=rows["model"], classifier=rows["regime"].str.removeprefix(CLASSICAL))
+    return named[["backbone", "classifier", "value", "low", "high"]].reset_index(drop=True)
+
+
+def tabulate_leaderboard(
+    results: pd.DataFrame,
+    published: pd.DataFrame,
+    controls: pd.DataFrame,
+    *,
+    classifiers: Mapping[tuple[str, str], str] | None = None,
+) -> pd.DataFrame:
+    """This study among the published results, best average precision first, comparable rows apart from the rest.
+
+    Args:
+        controls: from `tables.tabulate_controls`.
+        classifiers: (model, regime) -> how it was chosen, of the classical classifiers to show; all of them have a
+            table of their own.
+
+    Returns:
+        `name`, `group` ("this study", "controls", "published", "not comparable"), each of `LEADERBOARD_METRICS` with
+        `_low` and `_high` (NaN in published rows), `citation`, `note`, `model` and `regime` ("" in
+        rows of others). Names of published rows say in brackets why a row is not comparable and where a figure is
+        recomputed or comes from a secondary source.
+    """
+    own = results[results["seed"] == ENSEMBLE]
+    runs = pd.Series(list(zip(own["model"], own["regime"], strict=True)), own.index)
+    marks = runs.map(lambda run: f" [{classifiers[run]}]" if run in (classifiers or {}) else "")
+    own = own.assign(name=own["name"] + marks)[~find_classical(own) | (marks != "")]
+    controls = controls.assign(model="", regime="")
+    tables = [_spread_columns(own, "this study"), _spread_columns(controls, "controls")]
+    rows = published.assign(
+        name=_mark_names(published),
+        model="",
+        regime="",
+        group=published["comparable"].map({True: "published", False: "not comparable"}),
+    )
+    tables += [part.sort_values("ap", ascending=False) for _, part in rows.groupby("group", sort=False)]
+    columns = [f"{metric}{end}" for metric in LEADERBOARD_METRICS for end in ENDS]
+    board = pd.concat(tables, ignore_index=True).reindex(
+        columns=["name", "group", *columns, "citation", "note", "model", "regime"]
+    )
+    order = {"this study": 0, "controls": 1, "published": 2, "not comparable": 3}
+    board = board.sort_values("group", key=lambda g: g.map(order), kind="stable", ignore_index=True)
+    return board.fillna({"citation": "", "note": "", "model": "", "regime": ""})
+
+
+def _mark_names(published: pd.DataFrame) -> list[str]:
+    """A work's name with what a reader must know beside it: why it cannot be compared, how its figures were had."""
+    certainty = published["certainty"].map(MARKS)
+    marks = (", ".join(filter(None, pair)) for pair in zip(published["why_not"], certainty, strict=True))
+    return [f"{work} [{mark}]" if mark else work for work, mark in zip(published["work"], marks, strict=True)]
+
+
+def _spread_columns(rows: pd.DataFrame, group: str) -> pd.DataFrame:
+    rows = rows[rows["metric"].isin(LEADERBOARD_METRICS)]
+    wide = rows.pivot(index=["name", "model", "regime"], columns="metric", values=["value", "low", "high"])
+    wide.columns = [metric if part == "value" else f"{metric}_{part}" for part, metric in wide.columns]
+    return wide.sort_values("ap", ascending=False).reset_index().assign(group=group)

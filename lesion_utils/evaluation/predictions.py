@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 
 from lesion_utils.core.errors import DataError, MetricError
 from lesion_utils.core.files import write_atomic
-from lesion_utils.core.names import COMBINATION
+from lesion_utils.core.names import COMBINATION, SeriesName, name_series
 
 COLUMNS = ["image_id", "split", "model", "regime", "seed", "target", "logit", "probability"]
 RUN = ["model", "regime", "seed"]
@@ -179,12 +179,38 @@ def iterate_runs(table: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd
         yield key, rows[rows["split"] == "val"], rows[rows["split"] == "test"]
 
 
+def iterate_means(table: pd.DataFrame) -> Iterator[tuple[SeriesName, pd.DataFrame, pd.DataFrame]]:
+    """Each row of the study, its seeds averaged: networks, classifiers, combinations; as `iterate_runs`."""
+    for (model, regime, seed), validation, test in iterate_runs(table):
+        if seed == ENSEMBLE:
+            yield name_series(model, regime), validation, test
+
+
 def select_run(
     table: pd.DataFrame, *, model: str, regime: str, seed: str = ENSEMBLE, split: str = "test"
 ) -> pd.DataFrame:
     """The rows of one run and split in the order of image_id; empty when there is no such run."""
     chosen = (table["model"] == model) & (table["regime"] == regime) & (table["split"] == split)
     return table[chosen & (table["seed"].astype(str) == str(seed))].sort_values("image_id", ignore_index=True)
+
+
+def select_outcomes(targets: np.ndarray, probs: np.ndarray, *, count: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Pick cases of each outcome at 0.5, at random, so that a grid shows neither the best nor the worst.
+
+    Args:
+        count: at most so many of each.
+        seed: of the choice.
+
+    Returns:
+        "TP", "FN", "FP", "TN" -> positions in the arrays, the highest probability first.
+    """
+    targets, probs = np.asarray(targets), np.asarray(probs)
+    called = probs > 0.5
+    masks = {"TP": (targets == 1) & called, "FN": (targets == 1) & ~called}
+    masks |= {"FP": (targets == 0) & called, "TN": (targets == 0) & ~called}
+    random = np.random.default_rng(seed)
+    chosen = {name: random.permutation(np.flatnonzero(mask))[:count] for name, mask in masks.items()}
+    return {name: picks[np.argsort(-probs[picks], kind="stable")] for name, picks in chosen.items()}
 
 
 def write_submission(run: pd.DataFrame, path: Path) -> Path:

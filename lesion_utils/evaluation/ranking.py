@@ -1,4 +1,4 @@
-"""The two networks against each other: one comparison tested, the others described."""
+"""Which of the study's rows to put forward, by validation; and which network is better, by the one declared test."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from lesion_utils.config.schema import NamedComparison
-from lesion_utils.core.names import REGIME_NAMES, name_model
+from lesion_utils.config.schema import NamedComparison, StudyParams
+from lesion_utils.core.names import COMBINATION, REGIME_NAMES, REGIMES, name_model, name_series
 from lesion_utils.evaluation.evaluate import label_metric
-from lesion_utils.evaluation.intervals import draw_weights
+from lesion_utils.evaluation.intervals import draw_weights, format_value
+from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.paired_tests import (
     PairedTest,
     compare_bootstrap,
@@ -18,10 +19,109 @@ from lesion_utils.evaluation.paired_tests import (
     compare_mcnemar,
     detectable_difference,
 )
-from lesion_utils.evaluation.predictions import select_run
+from lesion_utils.evaluation.predictions import find_missing, iterate_means, select_run
+
+#: How the regime of a classical classifier on frozen features begins.
+CLASSICAL = "features:"
 
 #: The test that speaks for each metric; the others stand beside it.
 TEST_OF_RECORD = {"auc": "DeLong", "ap": "paired bootstrap", "accuracy": "McNemar, exact"}
+
+
+def find_classical(table: pd.DataFrame) -> pd.Series:
+    """Which rows, of any table with `model` and `regime`, are of classical classifiers on frozen features."""
+    return table["regime"].str.startswith(CLASSICAL) & (table["model"] != COMBINATION)
+
+
+def rank_on_validation(predictions: pd.DataFrame) -> pd.DataFrame:
+    """All rows of the study, the highest average precision on the validation images first.
+
+    With several folds these are all training images, each scored by what has not learnt from it.
+
+    Returns:
+        `name`, `model`, `regime`, `images`, `ap` and `auc` on the validation images; empty without any of these.
+    """
+    rows = [
+        name.columns
+        | {
+            "images": len(validation),
+            "ap": average_precision(validation["target"], validation["probability"]),
+            "auc": roc_auc(validation["target"], validation["probability"]),
+        }
+        for name, validation, _ in iterate_means(predictions)
+        if not validation.empty
+    ]
+    table = pd.DataFrame(rows, columns=["name", "model", "regime", "images", "ap", "auc"])
+    return table.sort_values("ap", ascending=False, kind="stable", ignore_index=True)
+
+
+def state_validation(order: pd.DataFrame, subsets: pd.Series, params: StudyParams) -> str:
+    """On what the rows are ordered, and whether that compares like with like.
+
+    Args:
+        order: from `rank_on_validation`.
+        subsets: train, val, test or left_out of each image.
+        params: folds, and which epoch each network keeps.
+    """
+    if order.empty:
+        return "Without validation images nothing orders the rows."
+    count, folds = order["images"].iloc[0], params.data.folds
+    said = (
+        f"Each of the {count} training images is scored by networks and classifiers that learnt from the other parts "
+        f"of {folds}, the same parts for both. A test image has the mean of all {folds}, so a threshold or a line of "
+        "log odds that was fitted to single scores suits it only roughly."
+        if folds > 1
+        else f"Networks and classifiers learnt from the same {(subsets == 'train').sum()} images and are ordered on "
+        f"{count} others."
+    )
+    choosing = [name_model(model) for slot, model in params.models.items() if getattr(params, slot).keep == "best"]
+    if choosing:
+        said += f" {' and '.join(choosing)} kept the epoch that scored best on them, which flatters a little."
+    return said
+
+
+def list_spoken(table: pd.DataFrame, params: NamedComparison) -> list[tuple[str, str]]:
+    """The rows that the prose speaks of, as (model, regime): of each network the declared regime, and the best taught.
+
+    The declared regime is that of the primary comparison; where no network has it, the most pretrained that any has.
+
+    Args:
+        table: with `model` and `regime`: predictions or results.
+        params: `primary.regime` and the two models are used.
+    """
+    trained = set(table[["model", "regime"]].itertuples(index=False, name=None))
+    own = {model: [regime for regime in REGIMES if (model, regime) in trained] for model in params.pair}
+    everywhere = [regime for regime in REGIMES if any(regime in regimes for regimes in own.values())]
+    declared = params.primary.regime if params.primary.regime in everywhere else everywhere[-1]
+    return [
+        (model, regime) for model, regimes in own.items() for regime in regimes if regime in (declared, regimes[-1])
+    ]
+
+
+def pick_classifiers(validation: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """Each network's best classical classifier on the validation images.
+
+    Args:
+        validation: from `rank_on_validation`, the best first.
+
+    Returns:
+        (model, regime) -> how it was chosen, such as "best of 7 by validation".
+    """
+    rows = validation[find_classical(validation)]
+    return {
+        (model, part["regime"].iloc[0]): f"best of {len(part)} by validation"
+        for model, part in rows.groupby("model", sort=False)
+    }
+
+
+def describe_left_out(predictions: pd.DataFrame, params: NamedComparison) -> list[str]:
+    """A sentence for each combination that lacks a member."""
+    missing = find_missing(predictions, params.averages)
+    return [
+        f"The combination \u201c{name}\u201d is left out: there are no scores of "
+        f"{' and of '.join(name_series(*member) for member in members)}."
+        for name, members in missing.items()
+    ]
 
 
 def compare_networks(predictions: pd.DataFrame, params: NamedComparison) -> pd.DataFrame:
@@ -35,7 +135,7 @@ def compare_networks(predictions: pd.DataFrame, params: NamedComparison) -> pd.D
         (bool). Empty when the networks share no regime.
     """
     rows = []
-    for regime in REGIME_NAMES:
+    for regime in REGIMES:
         first, second = (select_run(predictions, model=model, regime=regime) for model in params.pair)
         if first.empty or second.empty:
             continue
@@ -73,12 +173,6 @@ def format_p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def format_difference(row: pd.Series, confidence: float) -> str:
-    """A signed difference with its interval: `+0.012 (95 % interval −0.040 to +0.064)`."""
-    span = f" ({confidence * 100:g} % interval {row['low']:+.3f} to {row['high']:+.3f})"
-    return f"{row['difference']:+.3f}{span}".replace("-", "−")
-
-
 def state_primary(comparisons: pd.DataFrame, params: NamedComparison) -> str:
     """The verdict of the one declared comparison, in a sentence that says no more than its numbers."""
     primary, regime = params.primary, REGIME_NAMES[params.primary.regime]
@@ -89,9 +183,10 @@ def state_primary(comparisons: pd.DataFrame, params: NamedComparison) -> str:
             f"The declared comparison ({first} against {second}, {regime}) could not be made: a network has no scores."
         )
     row, metric = rows.iloc[0], label_metric(primary.metric)
+    gap = format_value(row["difference"], row["low"], row["high"], "+.3f")
+    gap = gap.replace("(", f"({params.confidence * 100:g} % interval ")
     numbers = (
-        f"{metric} {row['a']:.3f} against {row['b']:.3f}, difference {format_difference(row, params.confidence)}, "
-        f"{format_p(row['p'])}, {row['test']}"
+        f"{metric} {row['a']:.3f} against {row['b']:.3f}, difference {gap}, {format_p(row['p'])}, {row['test']}"
     )
     if row["p"] >= primary.alpha:
         verdict = f"No significant difference between {first} and {second}"

@@ -1,4 +1,7 @@
-"""Is it skin that a network reads? Networks beside controls, within blocks of ids, and without doubtful images.
+"""Is it skin that a network reads, or the clinic? Classifiers that see no pixel, and networks beside them.
+
+Ids follow the clinic that contributed an image, sizes follow its camera, and the share of melanomas follows the clinic.
+A classifier that knows nothing else is the floor that a network must beat before its score says anything about skin.
 
 Blocks of ids follow the contributing clinics, and prevalence follows the clinic, so a model that recognises the clinic
 ranks well without reading a lesion. Within a block it can do so still: ids, sizes and the share of melanomas also run
@@ -7,21 +10,38 @@ in step inside the blocks. So the networks are compared with the controls there 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.ensemble import GradientBoostingClassifier
 
 from lesion_utils.config.schema import Comparison
 from lesion_utils.core.names import name_series
-from lesion_utils.evaluation.candidates import find_classical
-from lesion_utils.evaluation.control import id_block, id_number
-from lesion_utils.evaluation.intervals import Interval, delong_interval, draw_weights, map_draws, percentile_interval
+from lesion_utils.evaluation.intervals import (
+    Interval,
+    delong_interval,
+    draw_weights,
+    map_draws,
+    percentile_interval,
+    wilson_interval,
+)
 from lesion_utils.evaluation.metrics import auc_within, average_precision, rank_scores, roc_auc
 from lesion_utils.evaluation.paired_tests import compare_bootstrap, compare_delong
-from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_runs
+from lesion_utils.evaluation.predictions import iterate_means
+from lesion_utils.evaluation.ranking import find_classical
+
+#: What each control knows.
+CONTROLS = {
+    "id": ["number"],
+    "size": ["native_width", "native_height"],
+    "size and bytes": ["native_width", "native_height", "native_bytes"],
+    "id, size and bytes": ["number", "native_width", "native_height", "native_bytes"],
+}
+#: Ids from here on begin a block of their own; between the blocks lie gaps, other cameras and other prevalences.
+BLOCKS = {0: "0000000 to 0000999", 1000: "0001000 to 0009859", 9860: "0009860 to 0011402"}
 
 #: Rows that pool strata: pairs of a malignant and a benign image of one and the same stratum.
 WITHIN, QUARTERS = "within blocks", "within quarters of blocks"
@@ -38,6 +58,56 @@ NO_INTERVAL = Interval(np.nan, np.nan)
 
 #: What a paired difference tells.
 FOUND = ("metric", "a", "b", "difference", "low", "high")
+
+
+def id_number(image_id: str) -> int:
+    """The number in an id: 280 for ISIC_0000280."""
+    return int(image_id.removeprefix("ISIC_"))
+
+
+def id_block(image_id: str) -> str:
+    """The block of ids that an image belongs to, as a label; the blocks follow the contributing clinics."""
+    number = id_number(image_id)
+    return BLOCKS[max(start for start in BLOCKS if start <= number)]
+
+
+def predict_from_metadata(images: pd.DataFrame) -> pd.DataFrame:
+    """Train a classifier on metadata alone, on all training images, and score the test set.
+
+    Gradient-boosted trees with scikit-learn's defaults: nothing is tuned, so nothing is fitted to the test set.
+
+    Args:
+        images: columns `image_id`, `split`, `target`, `native_width`, `native_height` (px), `native_bytes`.
+
+    Returns:
+        one row per control and test image: `control` (a key of `CONTROLS`), `image_id`, `target`, `probability`
+        of being malignant, in [0, 1].
+    """
+    images = images.assign(number=images["image_id"].map(id_number))
+    train, test = images[images["split"] == "train"], images[images["split"] == "test"]
+    parts = []
+    for control, columns in CONTROLS.items():
+        classifier = GradientBoostingClassifier(random_state=0).fit(train[columns], train["target"])
+        probability = classifier.predict_proba(test[columns])[:, 1]
+        parts.append(test[["image_id", "target"]].assign(control=control, probability=probability))
+    return pd.concat(parts, ignore_index=True)[["control", "image_id", "target", "probability"]]
+
+
+def count_blocks(images: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
+    """Prevalence by block of ids.
+
+    Args:
+        images: columns `image_id`, `split`, `target`.
+
+    Returns:
+        one row per block and split, in order: `block`, `split`, `images`, `malignant` (counts), `prevalence` and its
+        Wilson interval, `low` and `high`, all in [0, 1].
+    """
+    grouped = images.groupby([images["image_id"].map(id_block).rename("block"), "split"])["target"]
+    counts = grouped.agg(images="size", malignant="sum", prevalence="mean").reset_index()
+    spans = [wilson_interval(row.malignant, row.images, confidence=confidence) for row in counts.itertuples()]
+    counts[["low", "high"]] = np.array(spans)
+    return counts.sort_values(["block", "split"], ascending=[True, False], ignore_index=True)
 
 
 class Shortcuts(NamedTuple):
@@ -77,10 +147,8 @@ def examine(predictions: pd.DataFrame, metadata: pd.DataFrame, params: Compariso
     """Networks, combinations and controls by block of ids, and the paired differences between them.
 
     Args:
-        predictions: from `add_ensembles`; networks enter by their mean probability over seeds. Classical classifiers
-            are left out.
-        metadata: columns `control`, `image_id`, `probability`, from `control.predict_from_metadata`.
-        params: draws, seed and confidence.
+        predictions: networks enter by their mean probability over seeds; classical classifiers are left out.
+        metadata: columns `control`, `image_id`, `probability`, from `predict_from_metadata`.
     """
     scores = _collect(predictions[~find_classical(predictions)], metadata)
     within = _rank_within(scores, params)
@@ -88,9 +156,9 @@ def examine(predictions: pd.DataFrame, metadata: pd.DataFrame, params: Compariso
 
 
 def _collect(predictions: pd.DataFrame, metadata: pd.DataFrame) -> _Scores:
-    runs = {run[:2]: test for run, _, test in iterate_runs(predictions) if run[2] == ENSEMBLE}
-    test = next(iter(runs.values()))
-    probs = {run: rows["probability"].to_numpy() for run, rows in runs.items()}
+    probs = {}
+    for name, _, test in iterate_means(predictions):
+        probs[name.model, name.regime] = test["probability"].to_numpy()
     for control in COMPARED:
         known = metadata[metadata["control"] == control].set_index("image_id")["probability"]
         probs[CONTROL, control] = known.loc[test["image_id"]].to_numpy()
@@ -135,8 +203,8 @@ def _has_interval(targets: NDArray[np.int_]) -> bool:
 
 
 def _describe_run(model: str, regime: str) -> dict[str, str]:
-    name = f"Metadata alone: {regime}" if model == CONTROL else name_series(model, regime)
-    return {"model": model, "regime": regime, "name": name}
+    named = name_series(model, regime).columns
+    return named | {"name": f"Metadata alone: {regime}"} if model == CONTROL else named
 
 
 def tabulate_blocks(
@@ -226,66 +294,3 @@ def _compare_within(
         if draws is not None:
             low, high = percentile_interval(draws - others, confidence=params.confidence)
             yield {"block": label} | dict(zip(FOUND, ("auc", a, b, a - b, low, high), strict=True))
-
-
-def tabulate_exclusions(
-    predictions: pd.DataFrame,
-    params: Comparison,
-    *,
-    exclusions: Mapping[str, Collection[str]],
-    splits: Collection[str] = ("test", "val"),
-) -> pd.DataFrame:
-    """AUC and average precision with and without doubtful images.
-
-    Nothing is trained again: an excluded training image changes only what is measured on validation, if it is there.
-
-    Args:
-        predictions: as `read_predictions` returns them; networks enter by their mean probability over seeds.
-        params: names the combinations.
-        exclusions: what is wrong -> image ids, such as {"duplicate of a training image": [...]}.
-        splits: which images to measure on.
-
-    Returns:
-        one row per model, split, exclusion and metric: `model`, `regime`, `name`, `split`, `exclusion`, `metric`,
-        `removed` (images), `value_in`, `value_out` (with and without them), `change` (out minus in).
-    """
-    rows = []
-    for (model, regime, seed), validation, test in iterate_runs(predictions):
-        if seed != ENSEMBLE:
-            continue
-        run = {"model": model, "regime": regime, "name": name_series(model, regime)}
-        for split, part in (("test", test), ("val", validation)):
-            if split in splits and not part.empty:
-                rows += [run | {"split": split} | row for row in _exclude(part, exclusions)]
-    return pd.DataFrame(rows)
-
-
-def widen_exclusions(exclusions: pd.DataFrame) -> pd.DataFrame:
-    """How the test scores of networks and combinations change without doubtful images, as people read it.
-
-    Args:
-        exclusions: from `tabulate_exclusions`.
-
-    Returns:
-        `name`, and for each exclusion that removes a test image a column of changes: "AUC +0.012, AP −0.003".
-    """
-    rows = exclusions[(exclusions["split"] == "test") & (exclusions["removed"] > 0) & ~find_classical(exclusions)]
-    cells = {}
-    for row in rows.itertuples():
-        column = f"without {row.exclusion} ({row.removed})"
-        cells.setdefault(row.name, {}).setdefault(column, []).append(f"{row.metric.upper()} {row.change:+.3f}")
-    wide = pd.DataFrame.from_dict(cells, orient="index").map(lambda parts: ", ".join(parts).replace("-", "−"))
-    return wide.rename_axis("name").reset_index()
-
-
-def _exclude(part: pd.DataFrame, exclusions: Mapping[str, Collection[str]]) -> list[dict[str, object]]:
-    rows = []
-    for exclusion, images in exclusions.items():
-        kept = part[~part["image_id"].isin(set(images))]
-        for metric, compute in (("auc", roc_auc), ("ap", average_precision)):
-            before, after = (compute(images_["target"], images_["probability"]) for images_ in (part, kept))
-            rows.append(
-                {"exclusion": exclusion, "metric": metric, "removed": len(part) - len(kept)}
-                | {"value_in": before, "value_out": after, "change": after - before}
-            )
-    return rows

@@ -1,8 +1,8 @@
-"""Tables made of predictions: every run with its intervals, the spread over seeds, calibration, and the leaderboard."""
+"""Tables made of predictions: every run with its intervals, spread over seeds, calibration, without doubtful images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,25 +17,17 @@ from lesion_utils.evaluation.calibration import (
     fit_recalibration,
     measure_calibration,
 )
-from lesion_utils.evaluation.candidates import find_classical
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals, label_metric
-from lesion_utils.evaluation.intervals import ENDS, draw_weights, format_value
-from lesion_utils.evaluation.literature import MARKS
-from lesion_utils.evaluation.metrics import choose_threshold
-from lesion_utils.evaluation.predictions import ENSEMBLE, RUN, iterate_runs
-
-#: Columns of the leaderboard that come with an interval.
-LEADERBOARD_METRICS = ("ap", "auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
+from lesion_utils.evaluation.intervals import draw_weights, format_value
+from lesion_utils.evaluation.metrics import average_precision, choose_threshold, roc_auc
+from lesion_utils.evaluation.predictions import ENSEMBLE, RUN, iterate_means, iterate_runs
+from lesion_utils.evaluation.ranking import find_classical
 
 
 def tabulate_results(predictions: pd.DataFrame, params: Comparison) -> pd.DataFrame:
     """Every metric of every run on the test images, of the mean probability over seeds, and of the combinations.
 
     The second threshold is chosen on the run's own validation rows; a run without them has no metrics `*_at_target`.
-
-    Args:
-        predictions: from `add_ensembles`.
-        params: draws, seed, confidence and the target sensitivity.
 
     Returns:
         one row per run and metric: `model` ("combination" for those), `regime`, `seed` (text; "ensemble" for the mean
@@ -60,7 +52,7 @@ def tabulate_results(predictions: pd.DataFrame, params: Comparison) -> pd.DataFr
             confidence=params.confidence,
             target_threshold=threshold,
         )
-        run = {"model": model, "regime": regime, "seed": seed, "name": name_series(model, regime)}
+        run = name_series(model, regime).columns | {"seed": seed}
         parts.append(rows.assign(**run, threshold=np.nan if threshold is None else threshold))
     table = pd.concat(parts, ignore_index=True)
     return table[[*RUN, "name", *[c for c in table.columns if c not in (*RUN, "name")]]]
@@ -104,13 +96,11 @@ def format_spread(mean: float, sd: float) -> str:
     return format_value(mean) if np.isnan(sd) else f"{mean:.3f} ± {sd:.3f}"
 
 
-def widen_results(results: pd.DataFrame, metrics: Sequence[str], *, ensembles_only: bool = True) -> pd.DataFrame:
+def widen_results(results: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Results as people read them: a row per model, a column per metric, each cell a value with its interval."""
-    rows = results[results["metric"].isin(metrics)]
-    rows = rows[rows["seed"] == ENSEMBLE] if ensembles_only else rows
+    rows = results[results["metric"].isin(metrics) & (results["seed"] == ENSEMBLE)]
     cells = rows.assign(cell=[format_value(r.value, r.low, r.high) for r in rows.itertuples()])
-    index = ["name"] if ensembles_only else ["name", "seed"]
-    wide = cells.pivot_table(index=index, columns="metric", values="cell", aggfunc="first", sort=False)
+    wide = cells.pivot_table(index="name", columns="metric", values="cell", aggfunc="first", sort=False)
     return wide[[m for m in metrics if m in wide]].rename(columns=label_metric).rename_axis(columns=None).reset_index()
 
 
@@ -124,20 +114,19 @@ def tabulate_calibration(predictions: pd.DataFrame, params: Comparison) -> pd.Da
         and `observed_expected`, each with `_low` and `_high`, see `calibration.measure_calibration`.
     """
     rows = []
-    for (model, regime, seed), validation, test in iterate_runs(predictions):
-        if seed != ENSEMBLE or validation.empty:
+    for name, validation, test in iterate_means(predictions):
+        if validation.empty:
             continue
         line = fit_recalibration(validation["target"], validation["logit"])
-        run = {"model": model, "regime": regime, "name": name_series(model, regime)}
         fitted = {"validation_images": len(validation), "intercept": line.intercept, "recalibration_slope": line.slope}
         for stage, logits in (("before", test["logit"].to_numpy()), ("after", line.apply(test["logit"]))):
             measured = measure_calibration(test["target"], logits, confidence=params.confidence)
-            losses = {name: float(value) for name, value in average_losses(test["target"], expit(logits)).items()}
+            losses = {loss: float(value) for loss, value in average_losses(test["target"], expit(logits)).items()}
             expected = expect_ece(
                 expit(logits), draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed
             )
             bias = {"ece_expected": expected.mean, "ece_low": expected.low, "ece_high": expected.high}
-            rows.append(run | {"stage": stage} | fitted | losses | bias | measured)
+            rows.append(name.columns | {"stage": stage} | fitted | losses | bias | measured)
     return pd.DataFrame(rows)
 
 
@@ -145,8 +134,7 @@ def tabulate_controls(metadata: pd.DataFrame, params: Comparison) -> pd.DataFram
     """Rows that see no pixel: classifiers of metadata alone, and calling every image benign.
 
     Args:
-        metadata: columns `control`, `image_id`, `target`, `probability`, from `control.predict_from_metadata`.
-        params: draws, seed and confidence.
+        metadata: columns `control`, `image_id`, `target`, `probability`, from `shortcuts.predict_from_metadata`.
 
     Returns:
         as `tabulate_results` without run columns: `name`, `metric`, `value`, `low`, `high`, ...
@@ -165,59 +153,61 @@ def tabulate_controls(metadata: pd.DataFrame, params: Comparison) -> pd.DataFram
     return pd.concat(tables, ignore_index=True)
 
 
-def tabulate_leaderboard(
-    results: pd.DataFrame,
-    published: pd.DataFrame,
-    controls: pd.DataFrame,
-    *,
-    classifiers: Mapping[tuple[str, str], str] | None = None,
-) -> pd.DataFrame:
-    """This study among the published results, best average precision first, comparable rows apart from the rest.
+def list_exclusions(duplicates: pd.DataFrame, label_changes: pd.DataFrame) -> dict[str, list[str]]:
+    """Doubtful images by what is wrong with them, for the question of what they are worth."""
+    across = duplicates[duplicates["split_a"] != duplicates["split_b"]]
+    return {
+        "duplicates across the split": [*across["image_id_a"], *across["image_id_b"]],
+        "all duplicates": [*duplicates["image_id_a"], *duplicates["image_id_b"]],
+        "changed labels": label_changes["image_id"].tolist(),
+    }
+
+
+def tabulate_exclusions(predictions: pd.DataFrame, exclusions: Mapping[str, Collection[str]]) -> pd.DataFrame:
+    """AUC and average precision with and without doubtful images; nothing is trained again.
 
     Args:
-        results: from `tabulate_results`; networks enter by their mean probability over seeds, and combinations.
-        published: from `read_published`.
-        controls: from `tabulate_controls`.
-        classifiers: (model, regime) -> how it was chosen, of the classical classifiers to show; all of them have a
-            table of their own.
+        predictions: networks enter by their mean probability over seeds.
+        exclusions: from `list_exclusions`.
 
     Returns:
-        `name`, `group` ("this study", "controls", "published", "not comparable"), each of `LEADERBOARD_METRICS` with
-        `_low` and `_high` (NaN in published rows), `citation`, `note`, `model` and `regime` ("" in
-        rows of others). Names of published rows say in brackets why a row is not comparable and where a figure is
-        recomputed or comes from a secondary source.
+        one row per model, split, exclusion and metric: `model`, `regime`, `name`, `split`, `exclusion`, `metric`,
+        `removed` (images), `value_in`, `value_out` (with and without them), `change` (out minus in).
     """
-    own = results[results["seed"] == ENSEMBLE]
-    runs = pd.Series(list(zip(own["model"], own["regime"], strict=True)), own.index)
-    marks = runs.map(lambda run: f" [{classifiers[run]}]" if run in (classifiers or {}) else "")
-    own = own.assign(name=own["name"] + marks)[~find_classical(own) | (marks != "")]
-    controls = controls.assign(model="", regime="")
-    tables = [_spread_columns(own, "this study"), _spread_columns(controls, "controls")]
-    rows = published.assign(
-        name=_mark_names(published),
-        model="",
-        regime="",
-        group=published["comparable"].map({True: "published", False: "not comparable"}),
-    )
-    tables += [part.sort_values("ap", ascending=False) for _, part in rows.groupby("group", sort=False)]
-    columns = [f"{metric}{end}" for metric in LEADERBOARD_METRICS for end in ENDS]
-    board = pd.concat(tables, ignore_index=True).reindex(
-        columns=["name", "group", *columns, "citation", "note", "model", "regime"]
-    )
-    order = {"this study": 0, "controls": 1, "published": 2, "not comparable": 3}
-    board = board.sort_values("group", key=lambda g: g.map(order), kind="stable", ignore_index=True)
-    return board.fillna({"citation": "", "note": "", "model": "", "regime": ""})
+    rows = []
+    for name, validation, test in iterate_means(predictions):
+        for split, part in (("test", test), ("val", validation)):
+            if not part.empty:
+                rows += [name.columns | {"split": split} | row for row in _exclude(part, exclusions)]
+    return pd.DataFrame(rows)
 
 
-def _mark_names(published: pd.DataFrame) -> list[str]:
-    """A work's name with what a reader must know beside it: why it cannot be compared, how its figures were had."""
-    certainty = published["certainty"].map(MARKS)
-    marks = (", ".join(filter(None, pair)) for pair in zip(published["why_not"], certainty, strict=True))
-    return [f"{work} [{mark}]" if mark else work for work, mark in zip(published["work"], marks, strict=True)]
+def widen_exclusions(exclusions: pd.DataFrame) -> pd.DataFrame:
+    """How the test scores of networks and combinations change without doubtful images, as people read it.
+
+    Args:
+        exclusions: from `tabulate_exclusions`.
+
+    Returns:
+        `name`, and for each exclusion that removes a test image a column of changes: "AUC +0.012, AP −0.003".
+    """
+    rows = exclusions[(exclusions["split"] == "test") & (exclusions["removed"] > 0) & ~find_classical(exclusions)]
+    cells = {}
+    for row in rows.itertuples():
+        column = f"without {row.exclusion} ({row.removed})"
+        cells.setdefault(row.name, {}).setdefault(column, []).append(f"{row.metric.upper()} {row.change:+.3f}")
+    wide = pd.DataFrame.from_dict(cells, orient="index").map(lambda parts: ", ".join(parts).replace("-", "−"))
+    return wide.rename_axis("name").reset_index()
 
 
-def _spread_columns(rows: pd.DataFrame, group: str) -> pd.DataFrame:
-    rows = rows[rows["metric"].isin(LEADERBOARD_METRICS)]
-    wide = rows.pivot(index=["name", "model", "regime"], columns="metric", values=["value", "low", "high"])
-    wide.columns = [metric if part == "value" else f"{metric}_{part}" for part, metric in wide.columns]
-    return wide.sort_values("ap", ascending=False).reset_index().assign(group=group)
+def _exclude(part: pd.DataFrame, exclusions: Mapping[str, Collection[str]]) -> list[dict[str, object]]:
+    rows = []
+    for exclusion, images in exclusions.items():
+        kept = part[~part["image_id"].isin(set(images))]
+        for metric, compute in (("auc", roc_auc), ("ap", average_precision)):
+            before, after = (compute(images_["target"], images_["probability"]) for images_ in (part, kept))
+            rows.append(
+                {"exclusion": exclusion, "metric": metric, "removed": len(part) - len(kept)}
+                | {"value_in": before, "value_out": after, "change": after - before}
+            )
+    return rows

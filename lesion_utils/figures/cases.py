@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 
+from lesion_utils.evaluation.predictions import select_outcomes
 from lesion_utils.figures.images import name_column, name_row, new_tiles, show_tile
 from lesion_utils.figures.style import (
     CLASS_COLOURS,
@@ -27,27 +28,6 @@ OUTCOMES = {
     "TP": "malignant, called malignant", "FN": "malignant, called benign",
     "FP": "benign, called malignant", "TN": "benign, called benign",
 }  # fmt: skip
-
-
-def select_outcomes(targets: np.ndarray, probs: np.ndarray, *, count: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Pick cases of each outcome at 0.5, at random, so that a grid shows neither the best nor the worst.
-
-    Args:
-        targets: (N,) int, 0 benign, 1 malignant.
-        probs: (N,) float in [0, 1]; above 0.5 is called malignant.
-        count: at most so many of each.
-        seed: of the choice.
-
-    Returns:
-        "TP", "FN", "FP", "TN" -> positions in the arrays, the highest probability first.
-    """
-    targets, probs = np.asarray(targets), np.asarray(probs)
-    called = probs > 0.5
-    masks = {"TP": (targets == 1) & called, "FN": (targets == 1) & ~called}
-    masks |= {"FP": (targets == 0) & called, "TN": (targets == 0) & ~called}
-    random = np.random.default_rng(seed)
-    chosen = {name: random.permutation(np.flatnonzero(mask))[:count] for name, mask in masks.items()}
-    return {name: picks[np.argsort(-probs[picks], kind="stable")] for name, picks in chosen.items()}
 
 
 @house_style

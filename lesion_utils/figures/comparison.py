@@ -1,22 +1,26 @@
-"""Figures that set models beside each other and beside the literature."""
+"""Figures that set models beside each other and beside the literature: Lopez et al. (2017), Benyahia et al. (2022)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from lesion_utils.core.names import CLASSIFIER_NAMES, REGIME_NAMES, REGIMES, SeriesName, name_model
 from lesion_utils.evaluation.evaluate import label_metric
+from lesion_utils.evaluation.literature import SECONDARY_MARK
 from lesion_utils.figures.style import (
     ACCENT,
     DOUBLE,
     GREY,
     INK,
     LIGHT,
+    SHARE_LABELS,
+    SHARES,
+    SINGLE,
     Plate,
     finish_figure,
     house_style,
@@ -26,6 +30,10 @@ from lesion_utils.figures.style import (
     style_series,
     wrap_label,
 )
+
+SHADE = "#9383c5"  # darkest cell of the heat map: dark type still reads on it
+CROSS = {"linestyle": "", "color": INK, "marker": "x", "ms": 6, "mew": 0.8}
+METRICS = ("ap", "auc")  # the panels of a forest plot
 
 #: Groups of a forest plot, from top to bottom: how each is drawn; the study's own rows take their network's style.
 GROUPS = {
@@ -37,23 +45,22 @@ GROUPS = {
 
 
 @house_style
-def plot_forest(rows: pd.DataFrame, *, metrics: Sequence[str] = ("ap", "auc")) -> Plate:
+def plot_forest(rows: pd.DataFrame) -> Plate:
     """All models with their intervals, among the published results; what cannot be compared stands apart.
 
     Args:
-        rows: one row per model, with `name`, `model`, `regime`, `group` (a key of `GROUPS`), and for each metric
+        rows: one row per model, with `name`, `model`, `regime`, `group` (a key of `GROUPS`), and for each of `METRICS`
             `<metric>`, `<metric>_low`, `<metric>_high`; NaN where there is none. Order within a group is kept; a row
             without any of the metrics is left out.
-        metrics: columns to draw, a panel each.
     """
-    rows = rows.dropna(subset=list(metrics), how="all")
+    rows = rows.dropna(subset=list(METRICS), how="all")
     groups = [g for g in GROUPS if g in set(rows["group"])]
     ordered = pd.concat([rows[rows["group"] == g] for g in groups], ignore_index=True)
     labels = [wrap_label(name, 46) for name in ordered["name"]]
     steps = np.array([max(1, 0.7 * (label.count("\n") + 1)) for label in labels])  # longer names take more room
     y = np.cumsum(steps) - steps / 2 + 1.6 * np.array([groups.index(g) for g in ordered["group"]])
-    fig, axes = new_figure(1, len(metrics), width=DOUBLE, height=16 + 4.3 * (y[-1] + 2), sharey=True)
-    for ax, metric in zip(axes[0], metrics, strict=True):
+    fig, axes = new_figure(1, len(METRICS), width=DOUBLE, height=16 + 4.3 * (y[-1] + 2), sharey=True)
+    for ax, metric in zip(axes[0], METRICS, strict=True):
         _draw_forest(ax, ordered, y, metric)
     axes[0, 0].set_yticks(y, labels)
     axes[0, 0].set_ylim(y[-1] + 0.8, -1.2)
@@ -69,7 +76,7 @@ def plot_forest(rows: pd.DataFrame, *, metrics: Sequence[str] = ("ap", "auc")) -
         note="bars: intervals of this study and its controls; published rows give none",
         alt=f"Forest plot of {len(rows)} models. "
         + "; ".join(
-            f"{r['name']}: " + ", ".join(f"{label_metric(m)} {r[m]:.3f}" for m in metrics) for _, r in own.iterrows()
+            f"{r['name']}: " + ", ".join(f"{label_metric(m)} {r[m]:.3f}" for m in METRICS) for _, r in own.iterrows()
         ),
     )
 
@@ -143,13 +150,12 @@ def plot_paired_differences(rows: pd.DataFrame) -> Plate:
 
 
 @house_style
-def plot_scores_by_block(rows: pd.DataFrame, *, metric: str = "auc") -> Plate:
-    """A metric on all images, within each block of ids, and over the pairs of one stratum.
+def plot_scores_by_block(rows: pd.DataFrame) -> Plate:
+    """The AUC on all images, within each block of ids, and over the pairs of one stratum.
 
     Args:
         rows: one row per (block, name), with `block`, `name`, `model`, `regime`, `images`, `malignant` (counts in
             the block), `value`, `low`, `high`; NaN where a block holds one class only.
-        metric: "auc" or "ap".
     """
     blocks, names = list(dict.fromkeys(rows["block"])), list_series(rows)
     styles = style_series(names)
@@ -164,30 +170,119 @@ def plot_scores_by_block(rows: pd.DataFrame, *, metric: str = "auc") -> Plate:
     ax.set_xticks(range(len(blocks)), labels)
     for edge in range(1, len(blocks)):
         ax.axvline(edge - 0.5, color=LIGHT, lw=0.6)
-    if metric == "auc":
-        ax.axhline(0.5, color=GREY, lw=0.8, ls=(0, (1, 2)))
-    else:
-        ax.hlines(
-            counts.malignant / counts.images,
-            np.arange(len(blocks)) - 0.45,
-            np.arange(len(blocks)) + 0.45,
-            color=GREY,
-            lw=0.8,
-            ls=(0, (1, 2)),
-        )
-    ax.set(
-        ylim=(0, 1),
-        xlim=(-0.5, len(blocks) - 0.5),
-        ylabel=label_metric(metric),
-        xlabel="block of image ids, malignant of all images",
-    )
+    chance = ax.axhline(0.5, color=GREY, lw=0.8, ls=(0, (1, 2)), label="chance")
+    ax.set(ylim=(0, 1), xlim=(-0.5, len(blocks) - 0.5), ylabel="AUC")
+    ax.set_xlabel("block of image ids, malignant of all images")
     handles = [Line2D([], [], **style | {"linestyle": ""}, label=name) for name, style in styles.items()]
-    chance = Line2D([], [], color=GREY, lw=0.8, ls=(0, (1, 2)), label="chance")
     legend_below(fig, [*handles, chance], columns=min(3, len(handles) + 1))
     return finish_figure(
         fig,
-        note=f"bars: intervals; dotted: {'chance' if metric == 'auc' else 'the share of malignant images'}"
-        + ("; no bar: too few images of a class" if rows["low"].isna().any() else ""),
-        alt=f"{label_metric(metric)} within blocks of ids: "
+        note="bars: intervals" + ("; no bar: too few images of a class" if rows["low"].isna().any() else ""),
+        alt="AUC within blocks of ids: "
         + "; ".join(f"{r.name} in {r.block} {r.value:.2f}" for r in rows.itertuples() if not np.isnan(r.value)),
     )
+
+
+@house_style
+def plot_classifier_heatmap(rows: pd.DataFrame, *, metric: str) -> Plate:
+    """Classical classifiers on frozen features, after Benyahia et al.: a cell per backbone and classifier.
+
+    Args:
+        rows: one row per cell, with `backbone`, `classifier`, `value`, `low`, `high`. Without any, the figure says so.
+        metric: what `value` is.
+    """
+    if rows.empty:
+        return _state_absence("no classical classifiers in this study: they need pretrained features")
+    table = rows.pivot(index="classifier", columns="backbone", values="value")
+    order = [c for c in CLASSIFIER_NAMES if c in table.index] + [c for c in table.index if c not in CLASSIFIER_NAMES]
+    table = table.loc[order, list(dict.fromkeys(rows["backbone"]))]
+    spans = rows.set_index(["classifier", "backbone"])
+    fig, ((ax,),) = new_figure(width=SINGLE if table.shape[1] < 3 else DOUBLE, height=24 + 8 * len(table))
+    cells = [[_write_cell(spans, c, b) for b in table.columns] for c in table.index]
+    sns.heatmap(
+        table, annot=np.array(cells), fmt="", cmap=sns.light_palette(SHADE, as_cmap=True), ax=ax, linewidths=1,
+        annot_kws={"fontsize": 6.5, "color": INK},
+        cbar_kws={"label": label_metric(metric), "shrink": 0.8, "ticks": MaxNLocator(5)},
+    )  # fmt: skip
+    ax.set_xticklabels([wrap_label(name_model(b), 16) for b in table.columns], rotation=0)
+    ax.set_yticklabels([wrap_label(CLASSIFIER_NAMES.get(c, c), 20) for c in table.index], rotation=0)
+    ax.set(xlabel="frozen features of", ylabel="")
+    ax.tick_params(length=0)
+    best = rows.loc[rows["value"].idxmax()]
+    winner = f"{CLASSIFIER_NAMES.get(best.classifier, best.classifier)} on {name_model(best.backbone)}"
+    return finish_figure(
+        fig,
+        note=f"{label_metric(metric)} with its interval",
+        alt=f"{label_metric(metric)} of {len(table)} classifiers on frozen features of {table.shape[1]} networks; "
+        f"highest: {winner}, {best.value:.3f}.",
+    )
+
+
+def _state_absence(text: str) -> Plate:
+    """A figure that says why there is nothing to draw."""
+    fig, ((ax,),) = new_figure(width=SINGLE, height=16)
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, wrap_label(text, 44), ha="center", va="center")
+    return finish_figure(fig, note="n = 0", alt=text)
+
+
+def _write_cell(spans: pd.DataFrame, classifier: str, backbone: str) -> str:
+    if (classifier, backbone) not in spans.index:
+        return ""
+    cell = spans.loc[(classifier, backbone)]
+    return f"{cell.value:.3f}\n{cell.low:.3f}–{cell.high:.3f}"
+
+
+@house_style
+def plot_regimes(rows: pd.DataFrame) -> Plate:
+    """The three regimes of Lopez et al. (2017): a panel per metric, own networks beside the published one.
+
+    Args:
+        rows: from `literature.tabulate_regimes`; values with the mark "secondary source" are crossed out.
+    """
+    metrics, regimes = list(dict.fromkeys(rows["metric"])), [r for r in REGIMES if r in set(rows["regime"])]
+    series = list(dict.fromkeys(zip(rows["source"], rows["balanced"], strict=True)))
+    own = dict(zip(rows["source"], rows["model"], strict=True))
+    styles = style_series([SeriesName(source, model, "finetune") for source, model in own.items()])
+    height = 20 + 1.6 * len(series) + len(regimes) * (4 + 3.2 * len(series))
+    fig, axes = new_figure(1, len(metrics), width=DOUBLE, height=height, sharey=True)
+    for ax, metric in zip(axes[0], metrics, strict=True):
+        for k, (source, balanced) in enumerate(series):
+            part = rows[(rows["metric"] == metric) & (rows["source"] == source) & (rows["balanced"] == balanced)]
+            y = np.array([regimes.index(r) for r in part["regime"]]) + (k - (len(series) - 1) / 2) * 0.75 / len(series)
+            colour, marker = styles[source]["color"], styles[source]["marker"]
+            ax.hlines(y, part["low"], part["high"], color=colour, lw=1.1)
+            doubtful = part["mark"].eq(SECONDARY_MARK).to_numpy()
+            if doubtful.any():  # an empty series would upset the layout
+                ax.plot(part["value"][doubtful], y[doubtful], **CROSS, clip_on=False, zorder=5)
+            fill = "white" if balanced else colour
+            ax.plot(part["value"], y, ls="", ms=4.5, color=colour, marker=marker, mfc=fill, clip_on=False)
+        _frame_regimes(ax, metric, len(regimes))
+    axes[0, 0].set_yticks(range(len(regimes)), [REGIME_NAMES[r] for r in regimes])
+    axes[0, 0].set_ylim(len(regimes) - 0.5, -0.5)
+    handles = [
+        Line2D([], [], ls="", color=styles[s]["color"], marker=styles[s]["marker"], mfc="white" if b else None,
+               label=f"{s}, {'balanced subset' if b else 'official test set'}")
+        for s, b in series
+    ]  # fmt: skip
+    if rows["mark"].eq(SECONDARY_MARK).any():
+        handles.append(Line2D([], [], **CROSS, label=f"crossed: {SECONDARY_MARK}"))
+    legend_below(fig, handles, columns=2)
+    note = "hollow: balanced subset of the test set, not comparable with the full one"
+    told = (
+        f"{r.source}{', balanced' * r.balanced}, {REGIME_NAMES[r.regime]}, {label_metric(r.metric)} {r.value:.2f}"
+        for r in rows.itertuples()
+    )
+    return finish_figure(fig, note=note, alt=f"Training regimes: {'; '.join(told)}.")
+
+
+def _frame_regimes(ax: Axes, metric: str, regimes: int) -> None:
+    _frame_rows(ax, label_metric(metric))
+    if ax.dataLim.x1 <= 1:
+        ax.set_xlim(0, 1)
+        ax.set_xticks(SHARES, SHARE_LABELS)
+    else:  # a loss has no upper end
+        ax.set_xlim(0, 1.05 * ax.dataLim.x1)
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+    for edge in range(1, regimes):
+        ax.axhline(edge - 0.5, color=LIGHT, lw=0.8)

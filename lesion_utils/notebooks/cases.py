@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lesion_utils.data.prepared import PreparedData
-from lesion_utils.figures.cases import select_outcomes
+from lesion_utils.evaluation.predictions import select_outcomes
 from lesion_utils.models.gradcam import STAGES, explain_images
 from lesion_utils.models.predict import load_network
 from lesion_utils.notebooks.finetune import Detail

@@ -11,8 +11,8 @@ import pandas as pd
 from lesion_utils.core.errors import DataError
 from lesion_utils.data.images import ImageError, content_box, decode_square
 from lesion_utils.data.prepared import PreparedData
-from lesion_utils.evaluation import control
-from lesion_utils.evaluation.first_look import look_at
+from lesion_utils.evaluation import shortcuts
+from lesion_utils.evaluation.evaluate import look_at
 
 #: Side of a photograph on a page, px; the embedded ones have no more.
 SHOWN = 256
@@ -35,7 +35,7 @@ class BlindScores(NamedTuple):
     probs: dict[str, np.ndarray]  # what it knows -> (N,) float in [0, 1]
     scores: pd.DataFrame  # knows, ap, ap_low, ap_high, auc, auc_low, auc_high
     summaries: dict[str, str]  # what it knows -> "AUC 0.77 (0.71 to 0.83)"
-    predicted: pd.DataFrame  # as `control.predict_from_metadata` returns it
+    predicted: pd.DataFrame  # as `shortcuts.predict_from_metadata` returns it
 
 
 def choose_samples(table: pd.DataFrame, *, subset: str, per_class: int, seed: int) -> pd.DataFrame:
@@ -87,7 +87,7 @@ def describe_duplicates(duplicates: pd.DataFrame) -> pd.DataFrame:
 
 def score_controls(table: pd.DataFrame) -> BlindScores:
     """Train classifiers on metadata alone and score the test images; `table` is that of the prepared images."""
-    predicted = control.predict_from_metadata(table)
+    predicted = shortcuts.predict_from_metadata(table)
     groups = dict(list(predicted.groupby("control", sort=False)))
     targets = next(iter(groups.values()))["target"].to_numpy()
     probs = {knows: group["probability"].to_numpy() for knows, group in groups.items()}

@@ -14,8 +14,8 @@ from IPython.display import Markdown
 from torch import nn
 
 from lesion_utils.config.schema import Network, StudyParams
-from lesion_utils.core.names import name_series
-from lesion_utils.evaluation.first_look import FirstLook
+from lesion_utils.core.names import REGIMES, name_series
+from lesion_utils.evaluation.evaluate import FirstLook
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.predictions import add_ensembles, select_run
 from lesion_utils.training.classifiers import ClassifierResult
@@ -24,9 +24,6 @@ from lesion_utils.training.task import Images, TrainingTask, choose_regimes, lis
 
 #: What tells a network's runs apart.
 RUN_KEYS = ("regime", "seed", "fold")
-
-#: From the least to the most pretrained.
-REGIME_ORDER = ("scratch", "features", "finetune")
 
 
 class Detail(NamedTuple):
@@ -123,7 +120,7 @@ def show_source(function: Callable[..., Any]) -> Markdown:
 
 def describe_regimes(params: Network) -> pd.DataFrame:
     """The settings that differ between regimes, one column per regime."""
-    regimes = {name: params.regimes[name].model_dump() for name in REGIME_ORDER if name in params.regimes}
+    regimes = {name: params.regimes[name].model_dump() for name in REGIMES if name in params.regimes}
     return pd.DataFrame(regimes).rename_axis("setting").reset_index()
 
 
@@ -171,7 +168,7 @@ def describe_spread(result: NetworkResult) -> pd.DataFrame:
             spread = np.std(seeds, ddof=1) if len(seeds) > 1 else np.nan
             row = {"regime": regime, "metric": metric, "mean": np.mean(seeds)}
             rows.append(row | {"sd over seeds": spread, "sd over folds": singles.std().mean()})
-    order = {regime: place for place, regime in enumerate(REGIME_ORDER)}
+    order = {regime: place for place, regime in enumerate(REGIMES)}
     return pd.DataFrame(rows).sort_values("regime", key=lambda names: names.map(order), kind="stable").round(3)
 
 
@@ -190,7 +187,7 @@ def read_curves(result: NetworkResult, *, folder: Path) -> pd.DataFrame:
 def select_detail(predictions: pd.DataFrame) -> Detail:
     """The most pretrained regime that was trained, its seeds averaged, on the test images."""
     regimes = set(predictions["regime"])
-    regime = next(name for name in reversed(REGIME_ORDER) if name in regimes)
+    regime = next(name for name in reversed(REGIMES) if name in regimes)
     (model,) = set(predictions["model"])
     run, name = select_run(add_ensembles(predictions), model=model, regime=regime), name_series(model, regime)
     return Detail(name, regime, run["image_id"].tolist(), run["target"].to_numpy(), run["probability"].to_numpy())

@@ -1,59 +1,149 @@
-"""The headline rows of a study, in the order in which a reader should meet them, and what the study does not show."""
+"""What 05_comparison says: the headline numbers, and sentences that are written from its tables."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from lesion_utils.config.schema import NamedComparison
-from lesion_utils.core.names import name_series
+from lesion_utils.core.names import COMBINATION, REGIMES, name_series
+from lesion_utils.evaluation.decisions import state_predictive_values
 from lesion_utils.evaluation.evaluate import AT_TARGET, label_metric
 from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.evaluation.predictions import ENSEMBLE
-from lesion_utils.evaluation.ranking import find_power
+from lesion_utils.evaluation.ranking import CLASSICAL, find_power, list_spoken, state_power, state_primary
 from lesion_utils.evaluation.shortcuts import ALL, CONTROL, QUARTERS, WITHIN, Shortcuts
+from lesion_utils.evaluation.tables import format_spread
 
-Run = tuple[str, str]
+Run = tuple[str, str]  # model, regime
+
+#: What each part of the headline brings.
+KEYS = ["name", "metric", "value", "low", "high"]
+CALLS = ["sensitivity" + AT_TARGET, "specificity" + AT_TARGET]
 
 
-def list_headline(
-    results: pd.DataFrame, primary: pd.DataFrame, seen: Shortcuts, shown: list[Run], lead: Run
-) -> list[dict[str, object]]:
+@dataclass(frozen=True)
+class Findings:
+    """The tables of 05_comparison that its sentences are written from.
+
+    Attributes:
+        results: from `tables.tabulate_results`.
+        seeds: from `tables.summarise_seeds`.
+        order: from `ranking.rank_on_validation`.
+        comparisons: from `ranking.compare_networks`.
+        seen: from `shortcuts.examine`.
+        params: the declared comparison, confidence, power and the target sensitivity.
+    """
+
+    results: pd.DataFrame
+    seeds: pd.DataFrame
+    order: pd.DataFrame
+    comparisons: pd.DataFrame
+    seen: Shortcuts
+    params: NamedComparison
+
+    @property
+    def primary(self) -> pd.DataFrame:
+        """The tested row of the comparisons, or none."""
+        return self.comparisons[self.comparisons["primary"]]
+
+    @cached_property
+    def lead(self) -> Run:
+        """The row to set against the controls: what validation puts first, unless it is a classical classifier."""
+        for _, best in self.order.iloc[:1].iterrows():
+            if best["model"] == COMBINATION or not best["regime"].startswith(CLASSICAL):
+                return best["model"], best["regime"]
+        return list_spoken(self.results, self.params)[0]
+
+    @cached_property
+    def counts(self) -> tuple[int, int]:
+        """Test images, and malignant ones among them."""
+        everything = self.seen.blocks.iloc[0]
+        return int(everything["images"]), int(everything["malignant"])
+
+
+def summarise(found: Findings, *, more: Sequence[str] = ()) -> dict[str, object]:
+    """What the report, the README and the checklists take from 05_comparison; every number from its tables.
+
+    Args:
+        found: the tables.
+        more: sentences to be said with the rest.
+
+    Returns:
+        `images`, `malignant`, `prevalence`, `always_benign_accuracy`, `regimes` (trained), `power` (a sentence),
+        `primary` (the tested row or None), `detectable_auc_difference` (None where it cannot be had), `best` (the row
+        that validation puts first, with its AP there, or None), `headline` (rows, see `list_headline`), `limits`
+        (sentences on what the study does not show) and `sentences`. Ready for JSON.
+    """
+    (images, malignant), power = found.counts, state_power(found.comparisons, found.params)
+    smallest, first = find_power(found.comparisons, found.params), found.order.iloc[:1].to_dict("records")
+    return {
+        "images": images,
+        "malignant": malignant,
+        "prevalence": malignant / images,
+        "always_benign_accuracy": (images - malignant) / images,
+        "regimes": sorted(set(found.results["regime"]) & set(REGIMES)),
+        "power": power,
+        "primary": _read_row(found.primary.iloc[0]) if len(found.primary) else None,
+        "detectable_auc_difference": None if np.isnan(smallest) else smallest,
+        "best": {"name": first[0]["name"], "validation_ap": first[0]["ap"]} if first else None,
+        "headline": list_headline(found),
+        "limits": list_limits(found),
+        "sentences": [
+            state_primary(found.comparisons, found.params),
+            power,
+            *(_describe_model(found, run) for run in list_spoken(found.results, found.params)),
+            *([_describe_best(found)] if first else []),
+            *more,
+            f"The test set holds {images} images, {malignant} of them malignant; calling every image benign is right "
+            f"in {100 * (images - malignant) / images:.1f} %, so accuracy is no headline.",
+        ],
+    }
+
+
+def _read_row(row: pd.Series) -> dict[str, object]:
+    """A row for JSON, which knows no NaN."""
+    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in values.items()}
+
+
+def list_headline(found: Findings) -> list[dict[str, object]]:
     """Networks, the control, the difference to it, the same within blocks, calls, and the difference that was tested.
 
     A number without an interval is no headline and is left out.
-
-    Args:
-        results: from `tables.tabulate_results`.
-        primary: the tested row of `ranking.compare_networks`, or none.
-        seen: from `shortcuts.examine`.
-        shown: (model, regime) whose scores are given.
-        lead: (model, regime) that is set against the control and whose calls are given.
 
     Returns:
         rows of `label`, `metric`, `value`, `low`, `high`, `n` (images that the number rests on: for a sensitivity the
         malignant, for a specificity the benign ones) and `difference` (bool).
     """
-    own = results[results["seed"] == ENSEMBLE]
+    blocks, lead, control = found.seen.blocks, found.lead, (CONTROL, found.seen.harder)
+    own = found.results[found.results["seed"] == ENSEMBLE]
+    shown = list_spoken(found.results, found.params)
+    shown += [(row["model"], row["regime"]) for _, row in found.order.iloc[:1].iterrows()]
+    whole, within = blocks[blocks["block"] == ALL], blocks[blocks["block"] == WITHIN]
     rows = pd.concat(
         [
-            _pick(own, shown, ("ap", "auc")),
-            _pick_control(seen, ALL),
-            _pick_difference(seen, lead, ALL),
-            *_pick_within(seen, lead),
-            _pick(own, [lead], ("sensitivity" + AT_TARGET, "specificity" + AT_TARGET)),
-            primary.rename(columns={"difference": "value"}).assign(difference=True),
+            _pick(own, shown, ["ap", "auc"]),
+            _pick(whole, [control], ["ap", "auc"]).sort_values("metric"),
+            _pick_difference(found, ALL),
+            _pick(within, [lead], ["auc"]),
+            _pick(within, [control], ["auc"]),
+            _pick_difference(found, WITHIN),
+            _pick(own, [lead], CALLS),
+            found.primary.rename(columns={"difference": "value"}).assign(difference=True),
         ]
     )
-    images, malignant = (int(seen.blocks.iloc[0][column]) for column in ("images", "malignant"))
-    counts = {"sensitivity" + AT_TARGET: malignant, "specificity" + AT_TARGET: images - malignant}
+    images, malignant = found.counts
+    counts = dict(zip(CALLS, (malignant, images - malignant), strict=True))
     return [
         {
             "label": row["name"],
             "metric": label_metric(row["metric"]) + (f" {row['block']}" if row["block"] == WITHIN else ""),
-            "value": row["value"],
-            "low": row["low"],
-            "high": row["high"],
+            **{key: row[key] for key in ("value", "low", "high")},
             "n": counts.get(row["metric"], images),
             "difference": row["difference"] is True,
         }
@@ -61,108 +151,146 @@ def list_headline(
     ]
 
 
-#: What each part of the headline brings.
-KEYS = ["name", "metric", "value", "low", "high"]
+def _pick(table: pd.DataFrame, runs: list[Run], metrics: list[str]) -> pd.DataFrame:
+    own = pd.MultiIndex.from_frame(table[["model", "regime"]]).isin(runs)
+    return table.loc[own & table["metric"].isin(metrics), [key for key in (*KEYS, "block") if key in table]]
 
 
-def _pick(results: pd.DataFrame, runs: list[Run], metrics: tuple[str, ...]) -> pd.DataFrame:
-    own = pd.MultiIndex.from_frame(results[["model", "regime"]]).isin(runs)
-    return results.loc[own & results["metric"].isin(metrics), KEYS]
+def _pick_difference(found: Findings, block: str) -> pd.DataFrame:
+    rows = _select_differences(found, block)
+    names = rows["name"] + " \u2212 metadata alone: " + found.seen.harder
+    return rows.assign(name=names, value=rows["difference"], difference=True)
 
 
-def _pick_control(seen: Shortcuts, block: str) -> pd.DataFrame:
-    blocks = seen.blocks
-    rows = (blocks["model"] == CONTROL) & (blocks["regime"] == seen.harder) & (blocks["block"] == block)
-    return blocks.loc[rows, [*KEYS, "block"]].sort_values("metric")
+def _select_differences(found: Findings, block: str) -> pd.DataFrame:
+    """The leading row's differences to the harder control, on all images or within strata, AP before AUC."""
+    table, (model, regime) = found.seen.differences, found.lead
+    own = (table["model"] == model) & (table["regime"] == regime) & (table["control"] == found.seen.harder)
+    return table[own & (table["block"] == block)].sort_values("metric")
 
 
-def _pick_difference(seen: Shortcuts, lead: Run, block: str) -> pd.DataFrame:
-    rows = select_differences(seen, lead, block)
-    names = rows["name"] + " \u2212 metadata alone: " + seen.harder
-    rows = rows.assign(name=names, value=rows["difference"], difference=True)
-    return rows[[*KEYS, "block", "difference"]].sort_values("metric")
-
-
-def _pick_within(seen: Shortcuts, lead: Run) -> list[pd.DataFrame]:
-    blocks = seen.blocks
-    own = (blocks["model"] == lead[0]) & (blocks["regime"] == lead[1]) & (blocks["block"] == WITHIN)
-    return [blocks.loc[own, [*KEYS, "block"]], _pick_control(seen, WITHIN), _pick_difference(seen, lead, WITHIN)]
-
-
-def select_differences(seen: Shortcuts, lead: Run, block: str) -> pd.DataFrame:
-    """A row's differences to the harder control, on all images or within strata."""
-    table = seen.differences
-    own = (table["model"] == lead[0]) & (table["regime"] == lead[1]) & (table["control"] == seen.harder)
-    return table[own & (table["block"] == block)]
-
-
-def state_controls(seen: Shortcuts, lead: Run) -> str:
+def state_controls(found: Findings) -> str:
     """How a network stands to the control that sees no pixel: on all images, within blocks, within their quarters."""
-    found = [select_differences(seen, lead, block) for block in (ALL, WITHIN, QUARTERS)]
+    rows = pd.concat([_select_differences(found, block) for block in (ALL, WITHIN, QUARTERS)])
+    if rows.empty:
+        return "There are too few images of a class to set the networks against the controls that see no pixel."
     parts = [
         f"{label_metric(row.metric)} {format_value(row.difference, row.low, row.high, '+.3f')}"
         + f" {row.block}" * (row.block != ALL)
-        for rows in found
-        for row in rows.sort_values("metric").itertuples()
+        for row in rows.itertuples()
     ]
-    if not parts:
-        return "There are too few images of a class to set the networks against the controls that see no pixel."
-    rows = pd.concat(found)
     unclear = rows[(rows["low"] <= 0) & (rows["high"] >= 0)]["block"].unique()
     verdict = (
-        "Every one of these intervals lies on one side of zero."
-        if not len(unclear)
-        else f"An interval that holds zero ({', '.join(unclear)}) leaves open whether the pixels add anything there."
+        f"An interval that holds zero ({', '.join(unclear)}) leaves open whether the pixels add anything there."
+        if len(unclear)
+        else "Every one of these intervals lies on one side of zero."
     )
     return (
-        f"{name_series(*lead)}, minus the harder of the controls that see no pixel (metadata alone: {seen.harder}): "
-        f"{'; '.join(parts)}. {verdict}"
+        f"{name_series(*found.lead)}, minus the harder of the controls that see no pixel (metadata alone: "
+        f"{found.seen.harder}): {'; '.join(parts)}. {verdict}"
     )
 
 
-def state_calls(results: pd.DataFrame, lead: Run, params: NamedComparison, *, malignant: int) -> str:
-    """Sensitivity and specificity at the threshold from validation; how many lesions are missed there and at 0.5."""
-    own = (results["model"] == lead[0]) & (results["regime"] == lead[1]) & (results["seed"] == ENSEMBLE)
-    rows = results[own].set_index("metric")
-    at_half = malignant - round(rows.loc["sensitivity", "value"] * malignant)
-    if "sensitivity" + AT_TARGET not in rows.index:
-        return f"{name_series(*lead)}, misses {at_half} of {malignant} malignant lesions when it calls above 0.5."
-    shares = [rows.loc[name + AT_TARGET, ["value", "low", "high"]] for name in ("sensitivity", "specificity")]
-    missed = malignant - round(shares[0]["value"] * malignant)
-    sensitivity, specificity = (format_value(*share) for share in shares)
-    target = params.sensitivity_target
-    inside = shares[0]["low"] <= target <= shares[0]["high"]
-    return (
-        f"{name_series(*lead)}, at the threshold {rows.loc['auc', 'threshold']:.3f}, chosen on the validation images "
-        f"for a sensitivity of {target:.2f}, has a sensitivity of {sensitivity} and a specificity of {specificity} on "
-        f"the test images: {missed} of {malignant} malignant lesions are missed there, {at_half} at 0.5. The "
-        f"sensitivity asked for lies {'within' if inside else 'outside'} the interval."
-    )
-
-
-def list_limits(
-    seen: Shortcuts, results: pd.DataFrame, comparisons: pd.DataFrame, params: NamedComparison, lead: Run
+def state_operating_points(
+    results: pd.DataFrame, values: pd.DataFrame, params: NamedComparison, *, targets: np.ndarray
 ) -> list[str]:
-    """What the study does not show, in sentences.
+    """Of each model that is spoken of, what it calls at the threshold from validation, and what a call means there.
 
     Args:
-        seen: from `shortcuts.examine`.
         results: from `tables.tabulate_results`.
-        comparisons: from `ranking.compare_networks`.
-        params: confidence, power and the target sensitivity.
-        lead: (model, regime) that is spoken of.
+        values: from `decisions.tabulate_predictive_values`.
+        params: the sensitivity asked for.
+        targets: (N,) labels of the test images, 0 or 1.
     """
-    images, malignant = (int(seen.blocks.iloc[0][column]) for column in ("images", "malignant"))
-    smallest = find_power(comparisons, params)
+    said = []
+    for model, regime in list_spoken(results, params):
+        rows = values[(values["model"] == model) & (values["regime"] == regime)]
+        worth = "" if rows.empty else f" {state_predictive_values(rows)}"
+        said.append(state_calls(results, (model, regime), params, malignant=int(np.sum(targets))) + worth)
+    return said
+
+
+def state_calls(results: pd.DataFrame, run: Run, params: NamedComparison, *, malignant: int) -> str:
+    """Sensitivity and specificity at the threshold from validation; how many lesions are missed there and at 0.5."""
+    rows = _select(results, run)
+    at_half = malignant - round(rows.loc["sensitivity", "value"] * malignant)
+    if CALLS[0] not in rows.index:
+        return f"{name_series(*run)}, misses {at_half} of {malignant} malignant lesions when it calls above 0.5."
+    reached, target = rows.loc[CALLS[0]], params.sensitivity_target
+    missed = malignant - round(reached["value"] * malignant)
+    sensitivity, specificity = (format_value(*rows.loc[name, ["value", "low", "high"]]) for name in CALLS)
+    inside = "within" if reached["low"] <= target <= reached["high"] else "outside"
+    return (
+        f"{name_series(*run)}, at the threshold {reached['threshold']:.3f}, chosen on the validation images for a "
+        f"sensitivity of {target:.2f}, has a sensitivity of {sensitivity} and a specificity of {specificity} on the "
+        f"test images: {missed} of {malignant} malignant lesions are missed there, {at_half} at 0.5. The sensitivity "
+        f"asked for lies {inside} the interval."
+    )
+
+
+def list_limits(found: Findings) -> list[str]:
+    """What the study does not show, in sentences."""
+    (images, malignant), smallest = found.counts, find_power(found.comparisons, found.params)
     size = f"The test set holds {images} images, {malignant} of them malignant"
     if not np.isnan(smallest):
         size += f": a difference in AUC below {smallest:.3f} between two networks would as a rule go unseen"
     return [
-        f"Shortcuts: {state_controls(seen, lead)}",
-        f"Missed lesions: {state_calls(results, lead, params, malignant=malignant)}",
+        f"Shortcuts: {state_controls(found)}",
+        f"Missed lesions: {state_calls(found.results, found.lead, found.params, malignant=malignant)}",
         f"Size: {size}. Intervals hold for other images from the same pool, and not for another training run.",
         "One source: training and test images come from one archive and the same clinics; nothing here is evidence for "
         "another clinic, another camera or skin other than light.",
         "Patients: the challenge publishes no patient numbers, so images of one patient may lie on both sides of the "
         "split, and the intervals take every image for a patient of its own.",
     ]
+
+
+def _select(results: pd.DataFrame, run: Run) -> pd.DataFrame:
+    own = (results["model"] == run[0]) & (results["regime"] == run[1]) & (results["seed"] == ENSEMBLE)
+    return results[own].set_index("metric")
+
+
+def _describe_model(found: Findings, run: Run) -> str:
+    """AP and AUC of the mean probability, and of a single network with its seeds' spread."""
+    spread = found.seeds[(found.seeds["model"] == run[0]) & (found.seeds["regime"] == run[1])].set_index("metric")
+    count, of = int(spread.loc["ap", "seeds"]), ""
+    single = "one seed, so nothing is known about the spread between trainings"
+    if count > 1:
+        of = f" with the probabilities of its {count} seeds averaged"
+        ap, auc = (f"{m.upper()} {format_spread(*spread.loc[m, ['mean', 'sd']])}" for m in ("ap", "auc"))
+        single = f"a single network (mean of {count} seeds): {ap}, {auc} (standard deviation over seeds)"
+    return (
+        f"{name_series(*run)}, reaches {_write_scores(_select(found.results, run))}{of}, "
+        f"{found.params.confidence * 100:g} % intervals; {single}."
+    )
+
+
+def _write_scores(rows: pd.DataFrame) -> str:
+    ap, auc = (f"{label_metric(m)} {format_value(*rows.loc[m, ['value', 'low', 'high']])}" for m in ("ap", "auc"))
+    return f"{ap} and {auc}"
+
+
+def _describe_best(found: Findings) -> str:
+    best = found.order.iloc[0]
+    return (
+        f"Of the study's {len(found.order)} rows, the {best['images']} validation images put first "
+        f"\u201c{best['name']}\u201d (average precision there {best['ap']:.3f}); on the test images it reaches "
+        f"{_write_scores(_select(found.results, (best['model'], best['regime'])))}."
+    )
+
+
+def state_standing(order: pd.DataFrame, results: pd.DataFrame, published: pd.DataFrame) -> str:
+    """How the row that validation puts first stands to the best published average precision, in a sentence."""
+    if order.empty:
+        return "Without validation images no row was chosen beforehand, so none is set against the published ones."
+    best = order.iloc[0]
+    row = _select(results, (best["model"], best["regime"])).loc["ap"]
+    leader = published.loc[published["ap"].where(published["comparable"]).idxmax()]
+    gap = row["value"] - leader["ap"]
+    inside = row["low"] <= leader["ap"] <= row["high"]
+    return (
+        f"\u201c{best['name']}\u201d, first by validation, reaches an average precision of "
+        f"{format_value(row['value'], row['low'], row['high'])}: {abs(gap):.3f} {'above' if gap >= 0 else 'below'} the "
+        f"best published one, {leader['ap']:.3f} ({leader['work']}), which lies {'within' if inside else 'outside'} "
+        "this interval."
+    )

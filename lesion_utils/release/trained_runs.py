@@ -9,15 +9,12 @@ from typing import Any
 
 from lesion_utils.core import files
 from lesion_utils.core.errors import CheckpointError, RunError, WeightsError
-from lesion_utils.core.names import REGIME_NAMES, find_architecture, name_series
+from lesion_utils.core.names import REGIMES, find_architecture, name_series
 from lesion_utils.core.paths import Study
 from lesion_utils.models.predict import TrainedNetwork, load_network
 from lesion_utils.models.weights import find_weights
 from lesion_utils.provenance.steps import STEPS, Step
 from lesion_utils.training.loop import rank_epoch
-
-#: From the least to the most pretrained.
-REGIME_ORDER = list(REGIME_NAMES)
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def list_runs(study: Study) -> list[TrainedRun]:
             where=f"reports/{study.name}",
             do=f"run: make all STUDY={study.name}",
         )
-    return sorted(found, key=lambda run: (run.network, REGIME_ORDER.index(run.regime), run.seed))
+    return sorted(found, key=lambda run: (run.network, REGIMES.index(run.regime), run.seed))
 
 
 def choose_runs(study: Study, model: str = "") -> list[TrainedRun]:
@@ -151,5 +148,5 @@ def _is_named(run: TrainedRun, model: str) -> bool:
 
 
 def _choose(runs: Sequence[TrainedRun]) -> TrainedRun:
-    regime = max((run.regime for run in runs), key=REGIME_ORDER.index)
+    regime = max((run.regime for run in runs), key=REGIMES.index)
     return max((run for run in runs if run.regime == regime), key=lambda run: rank_epoch(run.record))

@@ -1,4 +1,4 @@
-"""Every published row, checked with mlscorecheck and by trying every confusion matrix."""
+"""Every published row, checked with mlscorecheck and by trying every confusion matrix; tables with our rows in them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_predictions import COMPARISON, SKILL, get_row
 from hypothesis import given
 from hypothesis import strategies as st
 from mlscorecheck.check.binary import check_1_testset_no_kfold
 from mlscorecheck.check.bundles.skinlesion import check_isic2016
+from sklearn import metrics as sk
 
+from lesion_utils.core.names import COMBINATION
 from lesion_utils.evaluation.literature import (
     AVERAGED,
     CONFUSION_SCORES,
+    LOPEZ_METRICS,
     Counts,
     check_published,
+    draw_balanced,
     find_confusions,
     read_published,
+    tabulate_classifiers,
+    tabulate_leaderboard,
+    tabulate_regimes,
 )
 from lesion_utils.evaluation.metrics import rank_scores
+from lesion_utils.evaluation.predictions import select_run
+from lesion_utils.evaluation.ranking import compare_networks
+from lesion_utils.evaluation.tables import summarise_seeds
 
 PUBLISHED = read_published()
 VERDICTS = check_published(PUBLISHED).set_index("work")
@@ -120,3 +131,74 @@ def test_rows_agree_with_the_reference_table():
     extra = set(own.index) - {names.get(work, work) for work in reference["work"]}
     assert extra == {"Lopez et al. 2017 M1", "Lopez et al. 2017 M2"}, "recalled, from the reference's page"
     assert (own.loc[sorted(extra), "certainty"] == "secondary").all()
+
+
+def test_balanced_subsets_are_balanced_and_vary():
+    targets = np.repeat([1, 0], [75, 304])
+    weights = draw_balanced(targets, per_class=75, repeats=400, seed=1)
+    assert (weights[:, :75] == 1).all() and (weights[:, 75:].sum(1) == 75).all()
+    assert set(np.unique(weights)) == {0, 1}
+    np.testing.assert_allclose(weights[:, 75:].mean(0), 75 / 304, atol=0.09)
+    assert (draw_balanced(targets, per_class=500, repeats=3, seed=1).sum(1) == 150).all(), "the smaller class bounds it"
+    assert (draw_balanced(targets, per_class=20, repeats=3, seed=1).sum(1) == 40).all()
+
+
+def test_a_loss_that_no_matrix_gives_is_marked(predictions, results):
+    rows = tabulate_regimes(predictions, results, PUBLISHED, COMPARISON)
+    lopez = rows[(rows["source"] == "VGG16, Lopez et al. 2017") & (rows["regime"] == "finetune")].set_index("metric")
+    assert lopez["mark"].to_dict() == {
+        **dict.fromkeys(("accuracy", "sensitivity", "specificity", "precision"), "recomputed"),
+        "log_loss": "secondary source",
+    }  # fmt: skip
+
+
+def test_lopez_table_has_both_test_sets_and_the_published_rows(predictions, results):
+    rows = tabulate_regimes(predictions, results, PUBLISHED, COMPARISON)
+    assert set(rows["metric"]) == set(LOPEZ_METRICS)
+    counts = rows.groupby(["source", "balanced"]).size().to_dict()
+    assert counts[("ResNet50", False)] == counts[("ResNet50", True)] == counts[("VGG19", True)] == 15
+    lopez = rows[(rows["source"] == "VGG16, Lopez et al. 2017") & (rows["metric"] == "accuracy")]
+    assert lopez.set_index("regime")["value"].to_dict() == {"scratch": 0.66, "features": 0.687, "finetune": 0.813}
+    assert lopez.set_index("regime")["mark"].to_dict()["scratch"] == "secondary source"
+    run = select_run(predictions, model="vgg19", regime="finetune")
+    balanced = rows[(rows["source"] == "VGG19") & rows["balanced"] & (rows["regime"] == "finetune")].set_index("metric")
+    recall = sk.recall_score(run["target"], run["probability"] > 0.5)
+    specificity = sk.recall_score(run["target"], run["probability"] > 0.5, pos_label=0)
+    assert balanced.loc["sensitivity", "value"] == pytest.approx(recall), "all malignant images are in every subset"
+    assert balanced.loc["accuracy", "value"] == pytest.approx((recall + specificity) / 2, abs=0.02)
+    assert balanced.loc["accuracy", "sd"] > 0 and balanced.loc["accuracy", "low"] < balanced.loc["accuracy", "high"]
+
+
+def test_classifiers_are_listed_by_backbone(results):
+    rows = tabulate_classifiers(results, metric="auc")
+    assert rows[["backbone", "classifier"]].to_records(index=False).tolist() == [
+        ("resnet50", "svm_rbf"),
+        ("resnet50", "knn"),
+        ("vgg19", "knn"),
+    ]
+    assert rows["value"][0] == get_row(results, "resnet50", "features:svm_rbf", "auc")["value"]
+
+
+def test_combinations_stay_out_of_the_networks_own_tables(scored, combined, comparisons):
+    assert COMBINATION not in set(summarise_seeds(combined)["model"])
+    pd.testing.assert_frame_equal(compare_networks(scored, COMPARISON), comparisons)
+    named = combined.replace({"regime": {"both": "scratch"}})  # a study may call one so
+    assert set(tabulate_regimes(scored, named, PUBLISHED, COMPARISON)["source"]) == {
+        "ResNet50", "VGG19", "VGG16, Lopez et al. 2017",
+    }  # fmt: skip
+    assert set(tabulate_classifiers(combined, metric="ap")["backbone"]) == {"resnet50", "vgg19"}
+
+
+def test_leaderboard_keeps_the_comparable_apart(results, controls):
+    board = tabulate_leaderboard(results, PUBLISHED, controls)
+    assert list(dict.fromkeys(board["group"])) == ["this study", "controls", "published", "not comparable"]
+    own = board[board["group"] == "this study"]
+    assert len(own) == len(SKILL), "classical classifiers have their own table"
+    assert own["ap"].is_monotonic_decreasing and (own["ap_low"] < own["ap_high"]).all()
+    published = board[board["group"] == "published"]
+    assert published["ap"].dropna().is_monotonic_decreasing and published["ap_low"].isna().all()
+    assert published["name"].iloc[0].startswith("Tang")
+    assert "Yu Z. et al. 2019 [secondary source]" in set(published["name"])
+    recomputed = board[board["name"].str.startswith("Al-masni")].iloc[0]
+    assert recomputed["name"].endswith("recomputed]") and "un-weighted" in recomputed["note"]
+    assert "Lopez et al. 2017 M3 [balanced 75 + 75 subset, recomputed]" in set(board["name"])

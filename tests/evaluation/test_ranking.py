@@ -1,12 +1,27 @@
-"""One comparison is declared and tested, and what is said of it."""
+"""What is put forward by validation; the one comparison that is declared and tested, and what is said of it."""
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import pytest
-from drawn_predictions import COMPARISON, draw_predictions
+from drawn_predictions import CLASSICAL, COMPARISON, SKILL, draw_predictions
+from sklearn import metrics as sk
+from tiny_study import make_params
 
-from lesion_utils.evaluation.predictions import add_ensembles
-from lesion_utils.evaluation.ranking import compare_networks, state_primary
+from lesion_utils.core.names import name_model, name_series
+from lesion_utils.evaluation.literature import read_published, tabulate_leaderboard
+from lesion_utils.evaluation.predictions import add_ensembles, select_run
+from lesion_utils.evaluation.ranking import (
+    compare_networks,
+    find_power,
+    list_spoken,
+    pick_classifiers,
+    rank_on_validation,
+    state_power,
+    state_primary,
+    state_validation,
+)
 
 
 def test_one_comparison_is_primary(comparisons):
@@ -38,3 +53,67 @@ def test_the_primary_comparison_may_be_of_average_precision(predictions):
     rows = compare_networks(predictions, params)
     assert rows[rows["primary"]]["test"].tolist() == ["paired bootstrap"]
     assert "average precision" in state_primary(rows, params)
+
+
+def test_the_leaderboard_shows_each_networks_best_classifier_and_how_it_was_chosen(predictions, results, controls):
+    picked = pick_classifiers(rank_on_validation(predictions))
+    assert {model for model, _ in picked} == {"resnet50", "vgg19"}
+    assert picked["vgg19", "features:knn"] == "best of 1 by validation"
+    scores = {
+        name: sk.average_precision_score(run["target"], run["probability"])
+        for name in ("svm_rbf", "knn")
+        for run in [select_run(predictions, model="resnet50", regime=f"features:{name}", split="val")]
+    }
+    best = max(scores, key=scores.get)
+    assert picked["resnet50", f"features:{best}"] == "best of 2 by validation" and len(picked) == 2
+    board = tabulate_leaderboard(results, read_published(), controls, classifiers=picked)
+    own = set(board.loc[board["group"] == "this study", "name"])
+    assert len(own) == len(SKILL) + 2
+    assert f"{name_series('resnet50', f'features:{best}')} [best of 2 by validation]" in own
+
+
+@pytest.mark.parametrize(("folds", "keep"), [(1, "best"), (5, "last")])
+def test_the_order_says_what_it_compares(predictions, folds, keep):
+    params = make_params()
+    params = params.model_copy(
+        update={
+            "data": params.data.model_copy(update={"folds": folds}),
+            "resnet50": params.resnet50.model_copy(update={"keep": keep}),
+            "vgg19": params.vgg19.model_copy(update={"keep": "last"}),
+        }
+    )
+    subsets = pd.Series(["train"] * 200 + ["val"] * 60)
+    said = state_validation(rank_on_validation(predictions), subsets, params)
+    assert ("same 200 images and are ordered on 60 others" in said) == (folds == 1)
+    assert ("Each of the 60 training images" in said and "other parts of 5" in said) == (folds == 5)
+    name = name_model(params.models["resnet50"])
+    assert (f"{name} kept the epoch that scored best on them" in said) == (keep == "best")
+    tested = predictions[predictions["split"] == "test"]
+    assert "nothing orders" in state_validation(rank_on_validation(tested), subsets, params)
+
+
+def test_the_order_is_that_of_the_validation_images(predictions, scored):
+    ranking = rank_on_validation(scored)
+    assert len(ranking) == len(SKILL | CLASSICAL) + 2 and ranking["ap"].is_monotonic_decreasing
+    run = select_run(predictions, model="vgg19", regime="features", split="val")
+    row = ranking.set_index("name").loc["VGG19, frozen features"]
+    assert row["ap"] == pytest.approx(sk.average_precision_score(run["target"], run["probability"]))
+
+
+def test_what_cannot_be_compared_is_said(predictions, results):
+    alone = predictions[(predictions["model"] == "resnet50") | (predictions["regime"] == "scratch")]
+    rows = compare_networks(alone, COMPARISON)
+    assert set(rows["regime"]) == {"scratch"} and not rows["primary"].any()
+    assert "could not be made" in state_primary(rows, COMPARISON)
+    assert "nothing can be said" in state_power(rows, COMPARISON)
+    empty = compare_networks(predictions[predictions["model"] == "vgg19"], COMPARISON)
+    assert empty.empty and np.isnan(find_power(empty, COMPARISON))
+
+
+def test_the_rows_spoken_of_are_the_declared_regime_and_the_most_pretrained(results):
+    below = results[results["regime"] == "scratch"]
+    assert list_spoken(below, COMPARISON) == [("resnet50", "scratch"), ("vgg19", "scratch")]
+    unequal = results[(results["regime"] == "scratch") | (results["model"] == "resnet50")]
+    declared = COMPARISON.model_copy(update={"primary": COMPARISON.primary.model_copy(update={"regime": "scratch"})})
+    expected = [("resnet50", "scratch"), ("resnet50", "finetune"), ("vgg19", "scratch")]
+    assert list_spoken(unequal, declared) == expected

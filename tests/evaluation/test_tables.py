@@ -11,13 +11,15 @@ from sklearn import metrics as sk
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.names import COMBINATION
 from lesion_utils.evaluation.intervals import format_value
-from lesion_utils.evaluation.literature import read_published
+from lesion_utils.evaluation.literature import read_published, tabulate_leaderboard
 from lesion_utils.evaluation.predictions import ENSEMBLE, select_run
 from lesion_utils.evaluation.tables import (
+    list_exclusions,
     summarise_seeds,
     tabulate_calibration,
-    tabulate_leaderboard,
+    tabulate_exclusions,
     tabulate_results,
+    widen_exclusions,
     widen_results,
     widen_seeds,
 )
@@ -80,7 +82,6 @@ def test_wide_results_are_written_as_read(results):
     row = get_row(results, "resnet50", "finetune", "auc")
     cell = wide.set_index("name").loc["ResNet50, fine-tuned", "AUC"]
     assert cell == f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-    assert len(widen_results(results, ["ap"], ensembles_only=False)) == 3 * len(wide)
     assert format_value(np.nan) == "–" and format_value(-0.5) == "−0.500"
 
 
@@ -108,21 +109,6 @@ def test_controls_end_with_always_benign(controls, predictions):
     assert row["ap"] == pytest.approx(0.2) and row["accuracy"] == pytest.approx(0.8)
 
 
-def test_leaderboard_keeps_the_comparable_apart(results, controls):
-    board = tabulate_leaderboard(results, read_published(), controls)
-    assert list(dict.fromkeys(board["group"])) == ["this study", "controls", "published", "not comparable"]
-    own = board[board["group"] == "this study"]
-    assert len(own) == len(SKILL), "classical classifiers have their own table"
-    assert own["ap"].is_monotonic_decreasing and (own["ap_low"] < own["ap_high"]).all()
-    published = board[board["group"] == "published"]
-    assert published["ap"].dropna().is_monotonic_decreasing and published["ap_low"].isna().all()
-    assert published["name"].iloc[0].startswith("Tang")
-    assert "Yu Z. et al. 2019 [secondary source]" in set(published["name"])
-    recomputed = board[board["name"].str.startswith("Al-masni")].iloc[0]
-    assert recomputed["name"].endswith("recomputed]") and "un-weighted" in recomputed["note"]
-    assert "Lopez et al. 2017 M3 [balanced 75 + 75 subset, recomputed]" in set(board["name"])
-
-
 def test_combinations_are_rows_of_their_own(scored, combined, controls, seen):
     rows = combined[combined["model"] == COMBINATION]
     assert set(rows["name"]) == {"both", "with an SVM"} and set(rows["seed"]) == {ENSEMBLE}
@@ -134,3 +120,35 @@ def test_combinations_are_rows_of_their_own(scored, combined, controls, seen):
     assert {"both", "with an SVM"} <= set(seen.blocks["name"]) & set(seen.differences["name"])
     board = tabulate_leaderboard(combined, read_published(), controls)
     assert {"both", "with an SVM"} <= set(board.loc[board["group"] == "this study", "name"])
+
+
+def test_doubtful_images_are_listed_by_what_is_wrong():
+    duplicates = pd.DataFrame(
+        {"image_id_a": ["a", "c"], "split_a": ["train"] * 2, "image_id_b": ["b", "d"], "split_b": ["test", "train"]}
+    )
+    found = list_exclusions(duplicates, pd.DataFrame({"image_id": ["e"]}))
+    assert sorted(found["duplicates across the split"]) == ["a", "b"]
+    assert sorted(found["all duplicates"]) == ["a", "b", "c", "d"]
+    assert found["changed labels"] == ["e"]
+
+
+def test_exclusions_say_how_many_and_what_changes(predictions):
+    run = select_run(predictions, model="vgg19", regime="features")
+    doubtful = run["image_id"][:5].tolist()
+    rows = tabulate_exclusions(predictions, {"doubtful": doubtful, "elsewhere": ["ISIC_9999999"]})
+    own = rows[(rows["model"] == "vgg19") & (rows["regime"] == "features") & (rows["metric"] == "auc")]
+    row = own[(own["split"] == "test") & (own["exclusion"] == "doubtful")].iloc[0]
+    kept = run[~run["image_id"].isin(doubtful)]
+    assert row["removed"] == 5
+    assert row["value_out"] == pytest.approx(sk.roc_auc_score(kept["target"], kept["probability"]))
+    assert row["change"] == pytest.approx(row["value_out"] - row["value_in"])
+    assert (own.loc[own["exclusion"] == "elsewhere", ["removed", "change"]] == 0).all(axis=None)
+    assert set(own["split"]) == {"test", "val"}
+
+
+def test_exclusions_are_read_as_changes(scored):
+    run = select_run(scored, model="vgg19", regime="features", seed=0)
+    doubtful = {"doubtful": run["image_id"][:5].tolist(), "elsewhere": []}
+    wide = widen_exclusions(tabulate_exclusions(scored, doubtful))
+    assert list(wide.columns) == ["name", "without doubtful (5)"]
+    assert len(wide) == len(SKILL) + 2 and wide.iloc[0, 1].startswith("AUC ")

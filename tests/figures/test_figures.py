@@ -12,10 +12,11 @@ from figure_inputs import BAND, FIGURES, NETWORKS, PROBS, TARGETS, draw_images, 
 from matplotlib.text import Text
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from lesion_utils.evaluation.predictions import select_outcomes
 from lesion_utils.figures import style
 from lesion_utils.figures.calibration import plot_reliability
-from lesion_utils.figures.cases import plot_prediction_grid, select_outcomes
-from lesion_utils.figures.papers import plot_regimes
+from lesion_utils.figures.cases import plot_prediction_grid
+from lesion_utils.figures.comparison import plot_regimes
 from lesion_utils.figures.roc import plot_precision_recall, plot_roc
 
 

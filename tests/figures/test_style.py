@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lesion_utils.core.names import COMBINATION, SeriesName, name_series
-from lesion_utils.figures import papers, style
+from lesion_utils.figures import comparison, style
 from lesion_utils.figures.style import save
 
 
@@ -140,7 +140,7 @@ def test_a_colour_can_be_read_as_type_on_white(colour):
 
 
 def test_type_on_the_darkest_cell_of_a_heat_map_can_be_read():
-    assert contrast(style.INK, papers.SHADE) >= 4.5
+    assert contrast(style.INK, comparison.SHADE) >= 4.5
 
 
 def test_networks_and_regimes_look_the_same_in_every_list():

@@ -9,16 +9,15 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from drawn_predictions import COMPARISON, draw_predictions
+from drawn_predictions import COMPARISON, collect_findings, draw_predictions
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core.paths import Study
 from lesion_utils.evaluation.predictions import add_ensembles
-from lesion_utils.evaluation.ranking import compare_networks
-from lesion_utils.evaluation.tables import summarise_seeds, tabulate_results
+from lesion_utils.evaluation.tables import tabulate_results
 from lesion_utils.notebooks import checklist
 from lesion_utils.notebooks.checklist import answer_items, show_items
-from lesion_utils.notebooks.comparison import summarise
+from lesion_utils.notebooks.headline import summarise
 
 ITEMS = pd.read_csv(Path(checklist.__file__).with_name("checklist.csv"), keep_default_na=False)
 DATA = SimpleNamespace(
@@ -32,8 +31,7 @@ DATA = SimpleNamespace(
 def outcome(seen):
     predictions = add_ensembles(draw_predictions())
     results = tabulate_results(predictions, COMPARISON)
-    compared = compare_networks(predictions, COMPARISON)
-    return summarise(predictions, results, summarise_seeds(results), compared, COMPARISON, seen=seen)
+    return summarise(collect_findings(predictions, results, seen))
 
 
 @pytest.fixture(scope="module", params=["demo", "isic2016"])

@@ -1,60 +1,69 @@
-"""What 05_comparison says, against the tables that it is said from."""
+"""What 05_comparison draws and says, against the tables that it is said from."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from drawn_predictions import CLASSICAL, COMBINED, COMPARISON, SKILL, draw_predictions, get_row
-from sklearn import metrics as sk
+from drawn_predictions import CLASSICAL, COMBINED, COMPARISON, SKILL, collect_findings, draw_predictions, get_row
+from sklearn.metrics import roc_auc_score
 
 from lesion_utils.core.files import dump_json
 from lesion_utils.core.names import COMBINATION
-from lesion_utils.evaluation.candidates import list_spoken, rank_on_validation
+from lesion_utils.evaluation.decisions import tabulate_predictive_values
 from lesion_utils.evaluation.literature import read_published
 from lesion_utils.evaluation.predictions import add_ensembles, select_run
-from lesion_utils.evaluation.ranking import compare_networks, find_power, state_power, state_primary
-from lesion_utils.evaluation.tables import (
-    summarise_seeds,
-    tabulate_results,
-)
-from lesion_utils.notebooks.comparison import find_best, state_standing, summarise
-from lesion_utils.notebooks.ensembles import write_submissions
+from lesion_utils.evaluation.ranking import compare_networks, describe_left_out, rank_on_validation, state_primary
+from lesion_utils.evaluation.tables import tabulate_results
+from lesion_utils.notebooks.comparison import collect_models, write_submissions
+from lesion_utils.notebooks.headline import list_limits, state_operating_points, state_standing, summarise
 
 
-def test_what_cannot_be_compared_is_said(predictions, results, seen):
+def test_models_are_networks_and_recalibration_changes_no_ranking(scored):
+    models = collect_models(scored)
+    assert len(models.probs) == len(SKILL), "classical classifiers and combinations have tables of their own"
+    for name, before in models.probs.items():
+        assert not np.allclose(before, models.calibrated[name])
+        assert roc_auc_score(models.targets, before) == roc_auc_score(models.targets, models.calibrated[name])
+    assert list(collect_models(scored, runs=[("vgg19", "scratch")]).probs) == ["VGG19, from scratch"]
+
+
+def test_entries_are_written_for_networks_and_combinations(scored, tmp_path):
+    table = write_submissions(scored, folder=tmp_path, prefix="entry")
+    assert len(table) == len(SKILL) + 2 and table["file"].is_unique
+    assert {path.name for path in tmp_path.iterdir()} == set(table["file"])
+    entry = pd.read_csv(tmp_path / table.set_index("name").loc["with an SVM", "file"])
+    run = select_run(scored, model=COMBINATION, regime="with an SVM")
+    assert entry.columns.tolist() == ["image", "malignant"] and entry["image"].tolist() == run["image_id"].tolist()
+    np.testing.assert_allclose(entry["malignant"], run["probability"])
+
+
+def test_without_a_tested_comparison_the_summary_has_none(predictions, findings):
     alone = predictions[(predictions["model"] == "resnet50") | (predictions["regime"] == "scratch")]
-    rows = compare_networks(alone, COMPARISON)
-    assert set(rows["regime"]) == {"scratch"} and not rows["primary"].any()
-    assert "could not be made" in state_primary(rows, COMPARISON)
-    assert "nothing can be said" in state_power(rows, COMPARISON)
-    empty = compare_networks(predictions[predictions["model"] == "vgg19"], COMPARISON)
-    assert empty.empty and np.isnan(find_power(empty, COMPARISON))
-    summary = summarise(alone, results, summarise_seeds(results), rows, COMPARISON, seen=seen)
+    untested = replace(findings, comparisons=compare_networks(alone, COMPARISON))
+    summary = summarise(untested)
     assert summary["primary"] is None and summary["detectable_auc_difference"] is None
     assert not any("ResNet50 − VGG19" in row["label"] for row in summary["headline"])
-    below = results[results["regime"] == "scratch"]
-    standing = summarise(
-        alone, results, summarise_seeds(results), rows, COMPARISON, seen=seen, standing="Below the best."
-    )
-    assert set(standing["sentences"]) - set(summary["sentences"]) == {"Below the best."}
-    assert list_spoken(below, COMPARISON) == [("resnet50", "scratch"), ("vgg19", "scratch")]
-    unequal = results[(results["regime"] == "scratch") | (results["model"] == "resnet50")]
-    declared = COMPARISON.model_copy(update={"primary": COMPARISON.primary.model_copy(update={"regime": "scratch"})})
-    expected = [("resnet50", "scratch"), ("resnet50", "finetune"), ("vgg19", "scratch")]
-    assert list_spoken(unequal, declared) == expected, "of each network the declared regime and the most pretrained"
+    assert set(summarise(untested, more=["Below the best."])["sentences"]) - set(summary["sentences"]) == {
+        "Below the best."
+    }
     dump_json(summary)
 
 
-def test_the_summary_is_json_and_its_numbers_are_the_tables(predictions, results, comparisons, seen):
-    summary = summarise(predictions, results, summarise_seeds(results), comparisons, COMPARISON, seen=seen)
+def test_the_summary_is_json_and_its_numbers_are_the_tables(results, findings):
+    summary = summarise(findings)
     dump_json(summary)
     assert (summary["images"], summary["malignant"]) == (120, 24)
     assert summary["always_benign_accuracy"] == pytest.approx(0.8)
-    assert summary["sentences"][0] == state_primary(comparisons, COMPARISON)
+    assert summary["sentences"][0] == state_primary(findings.comparisons, COMPARISON)
     assert "80.0 %" in summary["sentences"][-1]
     ap = get_row(results, "vgg19", "finetune", "ap")
     assert any(f"{ap['value']:.3f} ({ap['low']:.3f} to {ap['high']:.3f})" in s for s in summary["sentences"])
+    values = [get_row(results, "resnet50", "finetune", "ap", seed)["value"] for seed in ("0", "1")]
+    expected = f"a single network (mean of 2 seeds): AP {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    assert sum(expected in sentence for sentence in summary["sentences"]) == 1
     network, control = "ResNet50, fine-tuned", "Metadata alone: id, size and bytes"
     scores = ["average precision", "AUC"]
     difference, at = f"{network} − m{control[1:]}", "threshold from validation"
@@ -68,85 +77,76 @@ def test_the_summary_is_json_and_its_numbers_are_the_tables(predictions, results
     assert [row["difference"] for row in summary["headline"]] == [" − " in row["label"] for row in summary["headline"]]
 
 
-def test_the_limits_say_what_is_missed_and_what_the_control_reaches(predictions, results, comparisons, seen):
-    summary = summarise(predictions, results, summarise_seeds(results), comparisons, COMPARISON, seen=seen)
-    said = "\n".join(summary["limits"])
+def test_the_limits_say_what_is_missed_and_what_the_control_reaches(predictions, results, findings):
+    said = "\n".join(list_limits(findings))
     run = select_run(predictions, model="resnet50", regime="finetune")
     malignant = run.loc[run["target"] == 1, "probability"]
     threshold = get_row(results, "resnet50", "finetune", "auc")["threshold"]
     missed, at_half = (malignant <= threshold).sum(), (malignant <= 0.5).sum()
     assert missed != at_half
     assert f"{missed} of 24 malignant lesions are missed there, {at_half} at 0.5" in said
-    for row in summary["headline"][6:8]:
+    for row in summarise(findings)["headline"][6:8]:
         numbers = f"{row['value']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
         assert f"{row['metric']} {numbers.replace('-', '−')}" in said
     assert all(word in said for word in ("one archive", "patient", "120 images, 24 of them malignant"))
 
 
-def test_the_best_row_is_chosen_by_validation_and_not_by_the_test(predictions, scored, combined, comparisons, seen):
-    ranking = rank_on_validation(scored)
-    assert len(ranking) == len(SKILL | CLASSICAL) + 2 and ranking["ap"].is_monotonic_decreasing
-    run = select_run(predictions, model="vgg19", regime="features", split="val")
-    row = ranking.set_index("name").loc["VGG19, frozen features"]
-    assert row["ap"] == pytest.approx(sk.average_precision_score(run["target"], run["probability"]))
+def test_an_operating_point_is_said_with_what_was_asked_for_and_reached(predictions, results):
+    targets = select_run(predictions, model="vgg19", regime="finetune")["target"]
+    values = tabulate_predictive_values(results, COMPARISON, targets=targets)
+    first, second = state_operating_points(results, values, COMPARISON, targets=targets)
+    row = get_row(results, "vgg19", "finetune", "sensitivity_at_target")
+    assert "for a sensitivity of 0.90, has a sensitivity of " in first and first.startswith("ResNet50, fine-tuned, at")
+    assert f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in second
+    where = "within" if row["low"] <= 0.9 <= row["high"] else "outside"
+    assert f"asked for lies {where} the interval. Where 20 % of lesions are malignant" in second
+    tested = predictions[predictions["split"] == "test"]
+    results = tabulate_results(tested, COMPARISON)
+    values = tabulate_predictive_values(results, COMPARISON, targets=targets)
+    (only, _) = state_operating_points(results, values, COMPARISON, targets=targets)
+    assert only.endswith("malignant lesions when it calls above 0.5."), "no validation images, no threshold"
+
+
+def test_the_best_row_is_chosen_by_validation_and_not_by_the_test(scored, combined, seen):
     poor = "ResNet50 features, k nearest neighbours"
     lucky = scored.copy()  # a poor classifier that is right about every validation image
     own = (lucky["regime"] == "features:knn") & (lucky["model"] == "resnet50") & (lucky["split"] == "val")
     lucky.loc[own, "probability"] = 0.01 + 0.98 * lucky["target"]
-    best = find_best(lucky, combined)
-    assert (best.name, best.validation_ap, best.rivals) == (poor, 1.0, len(ranking))
-    summary = summarise(
-        lucky,
-        combined,
-        summarise_seeds(combined),
-        comparisons,
-        COMPARISON.model_copy(update={"combinations": [list(map("/".join, members)) for members in COMBINED.values()]}),
-        seen=seen,
-    )
+    found = collect_findings(lucky, combined, seen)
+    assert found.lead == ("resnet50", "finetune"), "a network is set against the controls"
+    members = [list(map("/".join, members)) for members in COMBINED.values()]
+    left_out = describe_left_out(lucky, COMPARISON.model_copy(update={"combinations": members}))
+    assert [text.partition(" is left out")[0] for text in left_out] == [
+        "The combination \u201cVGG19, fine-tuned + logistic regression\u201d"
+    ]
+    summary = summarise(found, more=left_out)
+    assert summary["best"] == {"name": poor, "validation_ap": 1.0}
     assert [row["label"] for row in summary["headline"]].count(poor) == 2
-    assert any(f"put first \u201c{poor}\u201d" in sentence for sentence in summary["sentences"])
-    left_out = "\u201cVGG19, fine-tuned + logistic regression\u201d is left out"
-    assert sum(left_out in sentence for sentence in summary["sentences"]) == 1
+    said = [sentence for sentence in summary["sentences"] if f"put first \u201c{poor}\u201d" in sentence]
+    assert len(said) == 1 and f"study's {len(SKILL | CLASSICAL) + 2} rows" in said[0]
     dump_json(summary)
 
 
-def test_no_validation_images_no_best_row(predictions):
-    tested = predictions[predictions["split"] == "test"]
-    results = tabulate_results(tested, COMPARISON)
-    assert find_best(tested, results) is None
-    assert "no row was chosen" in state_standing(None, results, read_published())
+def test_no_validation_images_no_best_row(predictions, findings):
+    order = rank_on_validation(predictions[predictions["split"] == "test"])
+    assert order.empty and "no row was chosen" in state_standing(order, findings.results, read_published())
+    summary = summarise(replace(findings, order=order))
+    assert summary["best"] is None and not any("put first" in sentence for sentence in summary["sentences"])
 
 
 def test_the_standing_says_by_how_much(scored, combined):
-    best = find_best(scored, combined)
-    row = get_row(combined, best.model, best.regime, "ap")
-    sentence = state_standing(best, combined, read_published())
+    order = rank_on_validation(scored)
+    row = get_row(combined, order["model"][0], order["regime"][0], "ap")
+    sentence = state_standing(order, combined, read_published())
     assert f"{abs(row['value'] - 0.718):.3f} {'above' if row['value'] > 0.718 else 'below'}" in sentence
     assert "0.718 (Tang et al. 2020" in sentence
     assert ("within" in sentence) == (row["low"] <= 0.718 <= row["high"])
 
 
-def test_the_summary_gives_a_single_networks_scores_with_their_spread(predictions, results, comparisons, seen):
-    summary = summarise(predictions, results, summarise_seeds(results), comparisons, COMPARISON, seen=seen)
-    values = [get_row(results, "resnet50", "finetune", "ap", seed)["value"] for seed in ("0", "1")]
-    expected = f"a single network (mean of 2 seeds): AP {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
-    assert sum(expected in sentence for sentence in summary["sentences"]) == 1
-
-
-def test_entries_are_written_for_networks_and_combinations(scored, tmp_path):
-    table = write_submissions(scored, folder=tmp_path, prefix="entry")
-    assert len(table) == len(SKILL) + 2 and table["file"].is_unique
-    assert {path.name for path in tmp_path.iterdir()} == set(table["file"])
-    entry = pd.read_csv(tmp_path / table.set_index("name").loc["with an SVM", "file"])
-    run = select_run(scored, model=COMBINATION, regime="with an SVM")
-    np.testing.assert_allclose(entry["malignant"], run["probability"])
-
-
 def test_one_seed_says_that_spread_is_unknown(seen):
     predictions = add_ensembles(draw_predictions(seeds=1))
-    results = tabulate_results(predictions, COMPARISON)
-    seeds = summarise_seeds(results)
-    assert seeds["sd"].isna().all()
-    summary = summarise(predictions, results, seeds, compare_networks(predictions, COMPARISON), COMPARISON, seen=seen)
+    found = collect_findings(predictions, tabulate_results(predictions, COMPARISON), seen)
+    assert found.seeds["sd"].isna().all()
+    summary = summarise(found)
     assert sum("one seed" in sentence for sentence in summary["sentences"]) == 2
     dump_json(summary)

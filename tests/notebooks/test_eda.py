@@ -1,4 +1,4 @@
-"""What the notebooks compute between the package's parts: samples, first looks, ensembles."""
+"""What the notebooks compute between the package's parts: samples, first looks, details."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 from lesion_utils.config.load import load_study
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.paths import params_root
-from lesion_utils.evaluation.evaluate import evaluate_with_intervals
-from lesion_utils.evaluation.first_look import look_at
+from lesion_utils.evaluation.evaluate import evaluate_with_intervals, look_at
 from lesion_utils.evaluation.intervals import draw_weights
-from lesion_utils.evaluation.predictions import add_ensembles
-from lesion_utils.notebooks import eda, ensembles, finetune
+from lesion_utils.notebooks import eda, finetune
 
 
 @pytest.fixture(scope="module")
@@ -110,39 +108,3 @@ def test_the_detail_is_the_most_pretrained_regime_and_the_mean_of_its_seeds(pred
     rows = own.query("regime == 'finetune' and split == 'test'")
     assert detail.regime == "finetune"
     assert detail.probs == pytest.approx(rows.groupby("image_id")["probability"].mean().to_numpy())
-
-
-def test_ensembles_hold_networks_and_not_classical_classifiers(predictions):
-    models = ensembles.collect_ensembles(add_ensembles(predictions))
-    assert sorted(models.probs) == [
-        "ResNet50, fine-tuned", "ResNet50, from scratch", "VGG19, fine-tuned", "VGG19, from scratch"
-    ]  # fmt: skip
-    only = ensembles.collect_ensembles(add_ensembles(predictions), runs=[("vgg19", "scratch")])
-    assert list(only.probs) == ["VGG19, from scratch"]
-
-
-def test_scaling_changes_probabilities_and_no_ranking(predictions):
-    models = ensembles.collect_ensembles(add_ensembles(predictions))
-    for name, before in models.probs.items():
-        assert not np.allclose(before, models.calibrated[name])
-        assert roc_auc_score(models.targets, before) == roc_auc_score(models.targets, models.calibrated[name])
-
-
-def test_entries_for_the_challenge_hold_every_test_image_once(predictions, tmp_path):
-    written = ensembles.write_submissions(add_ensembles(predictions), folder=tmp_path, prefix="entry")
-    assert len(written) == 4
-    for name in written["file"]:
-        entry = pd.read_csv(tmp_path / name)
-        assert entry.columns.tolist() == ["image", "malignant"]
-        assert entry["image"].is_unique
-        assert len(entry) == 60
-
-
-def test_doubtful_images_are_listed_by_what_is_wrong():
-    duplicates = pd.DataFrame(
-        {"image_id_a": ["a", "c"], "split_a": ["train"] * 2, "image_id_b": ["b", "d"], "split_b": ["test", "train"]}
-    )
-    found = ensembles.list_exclusions(duplicates, pd.DataFrame({"image_id": ["e"]}))
-    assert sorted(found["duplicates across the split"]) == ["a", "b"]
-    assert sorted(found["all duplicates"]) == ["a", "b", "c", "d"]
-    assert found["changed labels"] == ["e"]

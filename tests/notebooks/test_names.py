@@ -8,13 +8,17 @@ from drawn_predictions import CLASSICAL, COMPARISON, SKILL, draw_metadata, draw_
 from tiny_study import make_params
 
 from lesion_utils.config.schema import StudyParams
-from lesion_utils.evaluation import candidates, predictions, ranking, replication, shortcuts, tables
-from lesion_utils.evaluation.literature import read_published
+from lesion_utils.evaluation import literature, predictions, ranking, shortcuts, tables
 from lesion_utils.figures.calibration import plot_decision_curve
-from lesion_utils.figures.comparison import plot_forest, plot_paired_differences, plot_scores_by_block
-from lesion_utils.figures.papers import plot_classifier_heatmap, plot_regimes
+from lesion_utils.figures.comparison import (
+    plot_classifier_heatmap,
+    plot_forest,
+    plot_paired_differences,
+    plot_regimes,
+    plot_scores_by_block,
+)
 from lesion_utils.figures.roc import plot_roc
-from lesion_utils.notebooks import checklist, comparison, ensembles, finetune
+from lesion_utils.notebooks import checklist, comparison, finetune, headline
 
 
 def make_study(first: str, second: str) -> StudyParams:
@@ -43,28 +47,29 @@ def test_another_backbone_is_called_by_its_name_in_every_table_figure_and_senten
     trained = read_scores(tmp_path, study)
     alone = trained[trained["model"] == study.models["resnet50"]]
     scores = predictions.add_ensembles(trained, settings.averages)
-    results, published = tables.tabulate_results(scores, settings), read_published()
-    order, comparisons = candidates.rank_on_validation(scores), ranking.compare_networks(scores, settings)
-    picked = candidates.pick_classifiers(order)
+    results, published = tables.tabulate_results(scores, settings), literature.read_published()
+    order, comparisons = ranking.rank_on_validation(scores), ranking.compare_networks(scores, settings)
+    picked = ranking.pick_classifiers(order)
     run = predictions.select_run(scores, model=study.models["vgg19"], regime="scratch")
     controls = tables.tabulate_controls(run.assign(control="size"), settings)
-    board = tables.tabulate_leaderboard(results, published, controls, classifiers=picked)
-    classifiers = replication.tabulate_classifiers(results, metric="ap")
-    regimes = replication.tabulate_regimes(scores, results, published, settings)
+    board = literature.tabulate_leaderboard(results, published, controls, classifiers=picked)
+    classifiers = literature.tabulate_classifiers(results, metric="ap")
+    regimes = literature.tabulate_regimes(scores, results, published, settings)
     seen = shortcuts.examine(scores, draw_metadata(scores, model=study.models["vgg19"]), settings)
-    blocks, models = seen.blocks, ensembles.collect_ensembles(scores)
+    blocks, models = seen.blocks, comparison.collect_models(scores)
     seeds = tables.summarise_seeds(results)
-    said = comparison.summarise(scores, results, seeds, comparisons, settings, seen=seen)
-    exclusions = shortcuts.tabulate_exclusions(scores, settings, exclusions={"one": ["ISIC_0000000"]})
+    found = headline.Findings(results, seeds, order, comparisons, seen, settings)
+    said = headline.summarise(found)
+    exclusions = tables.tabulate_exclusions(scores, {"one": ["ISIC_0000000"]})
     networks = checklist._describe_networks(study, said | {"regimes": ["scratch"]})
     figures = {
         "roc": plot_roc(models.targets, models.probs),
         "differences": plot_paired_differences(comparisons[comparisons["of_record"]]),
         "regimes": plot_regimes(regimes[regimes["model"] != ""]),
-        "heat map": plot_classifier_heatmap(classifiers),
+        "heat map": plot_classifier_heatmap(classifiers, metric="ap"),
         "forest": plot_forest(board[board["group"] == "this study"]),
         "by block": plot_scores_by_block(blocks[blocks["metric"] == "auc"]),
-        "decision": plot_decision_curve(ensembles.trace_benefit(models, settings)),
+        "decision": plot_decision_curve(comparison.trace_benefit(models, settings)),
     }
     texts = {name: figure.alt for name, figure in figures.items()}
     frames = {
@@ -76,8 +81,8 @@ def test_another_backbone_is_called_by_its_name_in_every_table_figure_and_senten
     texts |= {name: frame.to_csv() for name, frame in frames.items()}
     texts |= {
         "summary": str(said), "networks": str(networks), "detail": finetune.select_detail(alone).name,
-        "validation": candidates.state_validation(order, pd.Series(["train", "val"]), study),
-        "left out": str(candidates.describe_left_out(scores, settings)),
+        "validation": ranking.state_validation(order, pd.Series(["train", "val"]), study),
+        "left out": str(ranking.describe_left_out(scores, settings)),
     }  # fmt: skip
     wrong = {name for name, text in texts.items() if "resnet" in text.lower().replace("@resnet50", "")}
     silent = {name for name, text in texts.items() if written not in text}

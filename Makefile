@@ -47,7 +47,7 @@ NOTEBOOKS := 01_eda 02_augmentation_preview 03_resnet50_finetune 04_vgg19_finetu
 STEPS     := data $(NOTEBOOKS) index
 
 .PHONY: help all test test-fast test-long lint reference box readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish paper \
-        compare diff-notebooks \
+        archive compare diff-notebooks \
         setup-git export predict strip clean lock FORCE
 
 help:  ## this page
@@ -96,6 +96,11 @@ verify: | $(ENV)  ## every file of the report, its copy in docs/ and its paper, 
 
 publish: | $(ENV)  ## a finished report copied to docs/<study>/, which is committed and served
 	@$(LESION) publish $(STUDY)
+
+archive:  ## lesion-utils-<version>.zip of what is committed, for Zenodo: code, parameters, published reports
+	@name=lesion-utils-$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml); \
+	git archive --format=zip --prefix=$$name/ -o $$name.zip HEAD && echo "$$name.zip"; \
+	git diff --quiet HEAD || echo "without what is not committed" >&2
 
 paper: | $(ENV)  ## numbers, tables, figures, methods and checklists of a finished report as LaTeX, with a draft
 	@$(LESION) paper $(STUDY)
@@ -184,7 +189,7 @@ $(DEV): | $(ENV)
 	@$(UV) -q -r requirements-dev.lock
 	@rm -f $(VENV)/.dev-* && touch $@
 
-reference: | $(ENV)  ## params/README.md and the schemas for editors, from the schema
+reference: | $(ENV)  ## params/README.md, the schemas for editors and codemeta.json, from what they repeat
 	@$(LESION) reference
 
 box: | $(ENV)  ## the archive of embedded images, from the challenge's files in DATA_DIR

@@ -61,7 +61,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         verb.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
     add("readme", write_readme, "write the README's results from the published copies")
     add("box", write_box, "write the archive of embedded images from the challenge's files in DATA_DIR")
-    add("reference", write_reference, "write params/README.md and params/schema/ from the schema")
+    add("reference", write_reference, "write params/README.md, params/schema/ and codemeta.json from what they repeat")
     both = add("compare", compare, "compare two reports, number by number")
     both.add_argument("a", type=Path, help="folder of a report")
     both.add_argument("b", type=Path, help="folder of another")
@@ -85,8 +85,10 @@ def write_readme(options: argparse.Namespace) -> None:
 
 def write_reference(options: argparse.Namespace) -> None:
     from lesion_utils.config.reference import write_reference
+    from lesion_utils.report.crate import write_codemeta
 
     write_reference()
+    write_codemeta()
 
 
 def write_box(options: argparse.Namespace) -> None:

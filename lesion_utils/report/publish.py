@@ -1,7 +1,8 @@
 """`make publish`: a finished report copied to `docs/<study>/`, where version control keeps it and a forge serves it.
 
 A copy holds the pages, every file that they link to, and what their numbers can be checked with. `SHA256SUMS` lists all
-of it, for `make verify` and for `sha256sum --check`. Photographs go along where the study's data.yaml allows it.
+of it, for `make verify` and for `sha256sum --check`; `ro-crate-metadata.json` says which step made what. Photographs go
+along where the study's data.yaml allows it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lesion_utils.evaluation.openings import publish_openings
 from lesion_utils.provenance.fingerprint import digest_file
 from lesion_utils.provenance.verify import SUMS, verify_study
 from lesion_utils.report.content import Report
+from lesion_utils.report.crate import write_crate
 from lesion_utils.report.index import build_site
 from lesion_utils.report.notebook_pages import write_notebook_page
 from lesion_utils.report.pages import render_page
@@ -60,6 +62,7 @@ def publish_study(study: Study, params: StudyParams) -> Path:
     if not params.data.publish_photographs:
         _hide_photographs(study, params, partial)
     _link_back(partial / "index.html")
+    write_crate(Report(study.report_dir), partial)
     write_sums(partial)
     replaced = folder.with_name(f".{study.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)

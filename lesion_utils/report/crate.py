@@ -1,0 +1,116 @@
+"""Reports and code as other programs read them: RO-Crate for a published report, CodeMeta for the project.
+
+The crate's profile is Process Run Crate 0.5 (https://w3id.org/ro/wfrun/process/0.5): an action for each step, with what
+it read, what it made and what it ran, all taken from the steps' records.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rocrate.model.contextentity import ContextEntity
+from rocrate.model.entity import Entity
+from rocrate.rocrate import ROCrate
+from ruamel.yaml import YAML
+
+from lesion_utils.core.files import dump_json, write_atomic, write_if_changed
+from lesion_utils.core.paths import project_root
+from lesion_utils.provenance.fingerprint import digest_file
+from lesion_utils.report.content import Report
+
+CRATE = "ro-crate-metadata.json"
+PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+TERMS = "https://w3id.org/ro/terms/workflow-run/context"
+LICENSES = "https://spdx.org/licenses/"
+DATA_SET = "https://arxiv.org/abs/1605.01397"
+
+
+def write_crate(report: Report, folder: Path) -> None:
+    """Write `ro-crate-metadata.json`.
+
+    Args:
+        report: whose records say which step made what.
+        folder: the copy that is described; what a step made and the copy lacks is left out.
+    """
+    crate = ROCrate(version="1.1")
+    crate.metadata.extra_contexts.append(TERMS)
+    crate.name, crate.license = report.title, LICENSES + "MIT"
+    crate.description = " ".join(report.sentences[:1]) or f"Report of the study {report.study}."
+    crate.datePublished = max(run.get("ended") or "" for run in report.runs.values())
+    crate.root_dataset["conformsTo"] = _add(crate, PROFILE, "CreativeWork", name="Process Run Crate", version="0.5")
+    crate.root_dataset["citation"] = _add(crate, DATA_SET, "ScholarlyArticle", name="Gutman et al. 2016, ISIC 2016")
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != CRATE)
+    files = {name: crate.add_file(dest_path=name, properties=_describe_file(folder / name)) for name in names}
+    for step, run in report.runs.items():
+        crate.root_dataset.append_to("mentions", _add_action(crate, step, run, files))
+    write_atomic(folder / CRATE, dump_json(crate.metadata.generate()))
+
+
+def _add_action(crate: ROCrate, step: str, run: Mapping[str, Any], files: Mapping[str, Entity]) -> Entity:
+    """One step: its notebook or module at its commit, the files that it read and those that it made."""
+    software = {"name": f"lesion-utils, {step}", "version": run.get("commit") or "unknown"}
+    read = [files[name] for name in run.get("inputs", {}) if name in files]
+    weights = run.get("weights") or {}
+    if weights.get("sha256"):
+        read.append(
+            _add(crate, f"#{weights['sha256'][:12]}", "CreativeWork", name=weights["name"], sha256=weights["sha256"])
+        )
+    made = [output["path"] for output in run.get("outputs", [])] + [f"runs/{step}/run.json"]
+    return _add(
+        crate,
+        f"#{run['run_id']}",
+        "CreateAction",
+        name=run.get("title") or step,
+        startTime=run.get("started"),
+        endTime=run.get("ended"),
+        actionStatus="http://schema.org/" + ("Completed" if run.get("status") == "ok" else "Failed") + "ActionStatus",
+        instrument=_add(crate, f"#software-{step}", "SoftwareApplication", **software),
+        object=read,
+        result=[files[name] for name in made if name in files],
+    )
+
+
+def _add(crate: ROCrate, identifier: str, kind: str, /, **properties: object) -> Entity:
+    entity = crate.add(ContextEntity(crate, identifier, properties={"@type": kind}))
+    for key, value in properties.items():
+        if value not in (None, []):
+            entity[key] = value
+    return entity
+
+
+def _describe_file(path: Path) -> dict[str, str]:
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return {"sha256": digest_file(path), "contentSize": str(path.stat().st_size), "encodingFormat": kind}
+
+
+def render_codemeta() -> str:
+    """The project's `codemeta.json`, from `pyproject.toml` and `CITATION.cff`."""
+    project = tomllib.loads((project_root() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    cited = YAML(typ="safe").load(project_root() / "CITATION.cff")
+    article = cited["references"][0]
+    return dump_json(
+        {
+            "@context": "https://w3id.org/codemeta/3.0",
+            "@type": "SoftwareSourceCode",
+            "name": project["name"],
+            "description": project["description"],
+            "version": project["version"],
+            "datePublished": str(cited["date-released"]),
+            "license": LICENSES + project["license"],
+            "author": [{"@type": "Organization", "name": author["name"]} for author in cited["authors"]],
+            "keywords": cited["keywords"],
+            "programmingLanguage": "Python",
+            "runtimePlatform": f"Python {project['requires-python']}",
+            "softwareRequirements": project["dependencies"],
+            "referencePublication": {"@type": "ScholarlyArticle", "name": article["title"], "@id": article["url"]},
+        }
+    )
+
+
+def write_codemeta() -> None:
+    """Write `codemeta.json` at the project's root, where registries of software look for it."""
+    write_if_changed(project_root() / "codemeta.json", render_codemeta())

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from lesion_utils.config.schema import Augmentation, Comparison, Data, Network, StudyParams
 from lesion_utils.config.words import Location, describe_range, find_schema, list_keys
@@ -22,6 +23,9 @@ from lesion_utils.core.errors import ParamsError
 from lesion_utils.core.paths import project_root
 
 Model = TypeVar("Model", bound=BaseModel)
+
+#: A study's values lie four brackets deep at most.
+_DEEPEST = 20
 
 #: The files of a study and what validates each, in the order in which they are read.
 FILES: dict[str, type[BaseModel]] = {
@@ -103,12 +107,15 @@ def to_mapping(name: str, params: StudyParams) -> dict[str, Any]:
 def _read_yaml(path: Path) -> CommentedMap:
     where = _relative(path)
     try:
-        with path.open(encoding="utf-8") as stream:
-            document = YAML(typ="rt").load(stream)
+        text = path.read_text(encoding="utf-8")
+        _refuse_indirections(text, where)
+        document = YAML(typ="rt").load(text)
     except FileNotFoundError:
         raise ParamsError(
             "this file of the study is missing", where=where, do=f"copy params/demo/{path.name} there and edit it"
         ) from None
+    except OSError as error:
+        raise ParamsError(f"cannot be read ({error.strerror})", where=where, expected="a file of text") from None
     except UnicodeDecodeError as error:
         raise ParamsError(f"not UTF-8 text ({error.reason})", where=where, do="save the file as UTF-8") from None
     except YAMLError as error:
@@ -116,9 +123,34 @@ def _read_yaml(path: Path) -> CommentedMap:
         line = f":{mark.line + 1}" if mark else ""
         what = (getattr(error, "problem", None) or str(error)).splitlines()[0]
         raise ParamsError(f"not valid YAML: {what}", where=f"{where}{line}", do="correct the line") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ParamsError(f"a value cannot be read: {str(error).partition(';')[0]}", where=where) from None
     if not isinstance(document, CommentedMap):
         raise ParamsError("expected `key: value` lines", where=f"{where}:1", do=f"start from params/demo/{path.name}")
+    _refuse_odd_keys(document, where)
     return document
+
+
+def _refuse_indirections(text: str, where: str) -> None:
+    """Plain values only: tags build objects, and a few lines of aliases or brackets can stand for billions of values."""
+    depth = 0
+    for event in YAML(typ="rt").parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        what = f"the tag {event.tag}" if getattr(event, "tag", None) else None
+        what = f"the alias *{event.anchor}" if isinstance(event, AliasEvent) else what
+        what = f"more than {_DEEPEST} brackets in one another" if depth > _DEEPEST else what
+        if what:
+            line = f"{where}:{event.start_mark.line + 1}"
+            raise ParamsError(f"here stands {what}", where=line, expected="plain values", do="write the value out")
+
+
+def _refuse_odd_keys(node: Any, where: str) -> None:
+    if isinstance(node, CommentedMap):
+        for key in node:
+            if not isinstance(key, str):
+                line = f"{where}:{node.lc.key(key)[0] + 1}"
+                raise ParamsError(f"{key!r} is no parameter's name", where=line, expected="`key: value`")
+            _refuse_odd_keys(node[key], where)
 
 
 def _to_plain(node: Any) -> Any:

@@ -62,6 +62,43 @@ def test_every_key_carries_a_comment(name):
                 assert commented or "#" in line or inner_comments, f"{path.name}:{number}: no comment"
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("seed: !!python/object/apply:os.system ['false']", r"data.yaml:\d+: here stands the tag .*os.system"),
+        ("seed: !mine 2016", r"data.yaml:\d+: here stands the tag !mine"),
+        ("seed: &a 2016\nshear: *a", r"data.yaml:\d+: here stands the alias \*a"),
+        ("seed: " + "9" * 5000, r"a value cannot be read: Exceeds the limit"),
+        ("seed: " + "[" * 3000 + "]" * 3000, r"data.yaml:\d+: here stands more than 20 brackets"),
+        ("seed: 2016\n? [1, 2]\n: 3", r"data.yaml:\d+: \(1, 2\) is no parameter's name"),
+        ("seed: 2016\n~: 3", r"data.yaml:\d+: None is no parameter's name"),
+        ("seed: 2016\x00", r"data.yaml: not valid YAML"),
+        ("seed: 2016\n---\nseed: 1", r"data.yaml:\d+: not valid YAML"),
+    ],
+)
+def test_what_yaml_can_and_a_study_never_needs_is_refused(study, line, words):
+    edit(study, "data.yaml", "seed: 2016", line)
+    with pytest.raises(ParamsError, match=words):
+        load_study(study)
+
+
+def test_a_few_lines_that_stand_for_billions_of_values_are_refused_at_once(study):
+    names = "abcdefghij"
+    lines = ["a: &a [0, 0]"] + [
+        f"{n}: &{n} [{', '.join([f'*{m}'] * 9)}]" for m, n in zip(names, names[1:], strict=False)
+    ]
+    (study / "data.yaml").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(ParamsError, match=r"data.yaml:2: here stands the alias \*a"):
+        load_study(study)
+
+
+def test_a_folder_in_a_files_place_is_named(study):
+    (study / "data.yaml").unlink()
+    (study / "data.yaml").mkdir()
+    with pytest.raises(ParamsError, match="data.yaml: cannot be read"):
+        load_study(study)
+
+
 def test_numbers_are_read_as_yaml_1_2_reads_them(study):
     edit(study, "resnet50.yaml", "lr: 1e-3", "lr: 1e-4")
     edit(study, "resnet50.yaml", "seeds: [1]", "seeds: [010]")

@@ -132,7 +132,7 @@ def _read_yaml(path: Path) -> CommentedMap:
 
 
 def _refuse_indirections(text: str, where: str) -> None:
-    """Plain values only: tags build objects, and a few lines of aliases or brackets can stand for billions of values."""
+    """Plain values only: tags build objects, and a few lines of aliases can stand for billions of values."""
     depth = 0
     for event in YAML(typ="rt").parse(text):
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)

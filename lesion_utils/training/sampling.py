@@ -64,12 +64,13 @@ def draw_order(rows: np.ndarray, targets: np.ndarray, *, balanced: bool, seed: i
 def split_steps(samples: Batch, *, batch_size: int, accumulation: int) -> list[list[Batch]]:
     """The steps of an epoch: for each change of the weights, its batches.
 
-    Batches are as even as they can be, so that none is too small for BatchNorm.
+    Batches are as even as they can be, and hold two samples at least: BatchNorm cannot do with one.
 
     Returns:
-        Steps of up to `accumulation` batches of up to `batch_size` samples.
+        Steps of up to `accumulation` batches of up to `batch_size` samples; with an odd number and batches of two, one
+        has three.
     """
-    count = math.ceil(len(samples.rows) / batch_size)
+    count = max(1, min(math.ceil(len(samples.rows) / batch_size), len(samples.rows) // 2))
     parts = zip(np.array_split(samples.rows, count), np.array_split(samples.keys, count), strict=True)
     batches = [Batch(*part) for part in parts]
     return [batches[i : i + accumulation] for i in range(0, count, accumulation)]

@@ -42,6 +42,6 @@ def test_steps_cover_all_samples_in_even_batches(count, batch_size, accumulation
     batches = [batch for step in steps for batch in step]
     assert np.concatenate([b.rows for b in batches]).tolist() == order.rows.tolist()
     sizes = [len(b.rows) for b in batches]
-    assert max(sizes) <= batch_size
+    assert max(sizes) <= max(batch_size, 3 if count % 2 else 2) and min(sizes) >= 2, "BatchNorm cannot do with one"
     assert max(sizes) - min(sizes) <= 1
     assert all(len(step) == accumulation for step in steps[:-1])

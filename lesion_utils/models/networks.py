@@ -280,6 +280,13 @@ def _load_weights(params: Network, source: WeightsSource, settings: dict[str, An
             "the file is damaged, or holds more than weights", where=source.path, do="fetch it again"
         ) from error
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    if broken := [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
+        raise WeightsError(
+            f"{broken[0]} holds numbers that are not finite",
+            where=source.path,
+            expected="weights of a network that was trained to an end",
+            do="fetch the file again, or name another",
+        )
     config = timm.get_pretrained_cfg(params.backbone)
     key = f"{config.classifier}.weight" if config is not None else ""
     classes = state[key].shape[0] if key in state else (config.num_classes if config is not None else 1)

@@ -191,6 +191,14 @@ def test_torchvision_vgg_is_converted(tmp_path):
         assert torch.allclose(features_of(ours.eval(), x), expected, atol=1e-5)
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    state = timm.create_model("resnet10t").state_dict()
+    state["layer3.0.conv1.weight"][0, 0] = float("nan")
+    save_file(state, tmp_path / "w.safetensors")
+    with raises(WeightsError, match=r"layer3.0.conv1.weight holds numbers that are not finite[\s\S]*w.safetensors"):
+        build_network(network_params("resnet10t", weights=str(tmp_path / "w.safetensors")), pretrained=True, seed=0)
+
+
 def test_weights_with_a_missing_tensor_are_refused(tmp_path):
     state = timm.create_model("resnet10t").state_dict()
     del state["layer3.0.conv1.weight"]

@@ -128,7 +128,7 @@ test-fast: | $(DEV)  ## the tests that train no network, run no notebook and ope
 test-long: | $(DEV)  ## every regime of both networks at a small size, with weights from a hub on loopback: minutes, 7 GB of memory
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
-lint: | $(DEV)  ## style of the code
+lint: | $(DEV)  ## style, order of imports, dependencies and types of the code
 	@$(BIN)/ruff check
 	@$(BIN)/python -c 'from importlinter.cli import lint_imports_command as lint; lint()' --no-logo
 	@$(BIN)/python -m deptry .

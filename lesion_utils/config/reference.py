@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from lesion_utils.config.load import FILES
 from lesion_utils.config.selection import Selection
 from lesion_utils.config.words import describe_range, find_schema
@@ -24,7 +26,7 @@ with a YAML language server says so while you type: each file's first line names
 This page is written by `make reference` from `lesion_utils/config/schema.py`.
 """
 
-_MODELS = {**FILES, "selection": Selection}
+_MODELS: dict[str, type[BaseModel]] = {**FILES, "selection": Selection}
 
 
 def render_readme() -> str:

@@ -5,7 +5,7 @@ Nothing here has a default: a default is chosen once, in the YAML file, with its
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -54,7 +54,7 @@ class Data(Section):
     drop_leaks: bool = Field(description="leave training images out that duplicate a test image")
 
     @model_validator(mode="after")
-    def _each_image_is_held_out_once(self):
+    def _each_image_is_held_out_once(self) -> Self:
         if self.folds == 1 and self.validation_fraction is None:
             raise ValueError("validation_fraction: with folds: 1 it says how many images are held out, such as 0.2")
         if self.folds > 1 and self.validation_fraction is not None:
@@ -64,7 +64,7 @@ class Data(Section):
         return self
 
     @model_validator(mode="after")
-    def _starting_project_has_its_share(self):
+    def _starting_project_has_its_share(self) -> Self:
         if self.split == "starting_project" and self.validation_fraction != 0.2:
             raise ValueError("validation_fraction: the starting project's split holds out 0.2")
         return self
@@ -88,7 +88,7 @@ class Augmentation(Section):
     fill: Literal["reflect", "border", "zeros"] = Field(description="what lies beyond the image's edge")
 
     @model_validator(mode="after")
-    def _scale_is_ordered(self):
+    def _scale_is_ordered(self) -> Self:
         if self.scale[0] > self.scale[1]:
             raise ValueError("scale: the first number is the smallest magnification, the second the largest")
         return self
@@ -194,7 +194,7 @@ class Network(Section):
     compile: bool = Field(description="compile the training step with torch.compile; needs a C++ compiler")
 
     @model_validator(mode="after")
-    def _parts_fit(self):
+    def _parts_fit(self) -> Self:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: each seed once")
         if self.weights == "none" and any(r in self.regimes for r in PRETRAINED_REGIMES):
@@ -256,7 +256,7 @@ class Comparison(Section):
     )
 
     @model_validator(mode="after")
-    def _combinations_can_be_had(self):
+    def _combinations_can_be_had(self) -> Self:
         stages = [*get_args(Regime), *(f"features:{name}" for name in get_args(Classifier))]
         known = [f"{network}/{stage}" for network in NETWORKS for stage in stages]
         for members in self.combinations:
@@ -301,7 +301,8 @@ class StudyParams(Section):
 
     def network(self, name: str) -> Network:
         """The network of one of the files `NETWORKS`."""
-        return getattr(self, name)
+        network: Network = getattr(self, name)
+        return network
 
     @property
     def models(self) -> dict[str, str]:
@@ -314,10 +315,10 @@ class StudyParams(Section):
         return NamedComparison(**self.comparison.model_dump(), models=self.models)
 
     @model_validator(mode="after")
-    def _input_is_not_larger_than_what_is_stored(self):
+    def _input_is_not_larger_than_what_is_stored(self) -> Self:
         for name in NETWORKS:
             network = self.network(name)
-            keys = {f"{name}.image_size": network.image_size}
+            keys: dict[str, int | None] = {f"{name}.image_size": network.image_size}
             keys |= {f"{name}.regimes.{regime}.image_size": own.image_size for regime, own in network.regimes.items()}
             if network.classifiers:
                 keys[f"{name}.classifier_features.image_sizes"] = max(network.classifier_features.image_sizes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -23,7 +23,7 @@ class Question(Section):
     because: str = Field(min_length=1, description="why, in a sentence")
 
     @model_validator(mode="after")
-    def _choice_is_a_candidate(self):
+    def _choice_is_a_candidate(self) -> Self:
         if self.choice not in self.candidates:
             raise ValueError("choice: name one of the candidates")
         return self

@@ -7,9 +7,9 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 from lesion_utils.core.names import describe_run
 from lesion_utils.core.paths import Study
@@ -75,7 +75,7 @@ def follow_log(study: Study, step: str) -> Callable[[], str]:
     return read
 
 
-def describe_event(event: dict) -> str:
+def describe_event(event: Mapping[str, Any]) -> str:
     """One line of the training log in words.
 
     "from scratch, seed 1: epoch 3 of 16, loss 0.531, validation AP 0.412, AUC 0.701, 41 images/s, 40 s left"

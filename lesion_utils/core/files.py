@@ -61,9 +61,10 @@ def dump_json(value: object) -> str:
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON file's content; None where the file is missing or cut short."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
+    return content
 
 
 @contextmanager

@@ -113,7 +113,7 @@ class SeriesName(str):
         """`name`, `model` and `regime`, as tables have them."""
         return {"name": self, "model": self.model, "regime": self.regime}
 
-    def __getnewargs__(self) -> tuple[str, str, str]:
+    def __getnewargs__(self) -> tuple[str, str, str]:  # type: ignore[override]  # what `__new__` takes
         return str(self), self.model, self.regime
 
 

@@ -119,7 +119,7 @@ def _walk_imports(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (_inside(alias.name) for alias in node.names if _is_inside(alias.name))
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and _is_inside(node.module):
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module and _is_inside(node.module):
             base = _inside(node.module)
             yield base
             yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names)

@@ -72,8 +72,7 @@ def find_local_weights(params: Network) -> tuple[Path, str, str | None] | None:
         path = Path(params.weights).expanduser()
         path = folder / path if folder and not path.is_absolute() else path
         return (path.resolve(), "file", None) if path.is_file() else None
-    for suffix in SUFFIXES if folder else ():
-        path = folder / f"{params.backbone}{suffix}"
+    for path in [folder / f"{params.backbone}{suffix}" for suffix in SUFFIXES] if folder else []:
         if path.is_file():
             return path, "WEIGHTS_DIR", None
     repository, pin = hub_folder(params.backbone), read_pin(params.backbone)

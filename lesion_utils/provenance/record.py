@@ -164,7 +164,7 @@ def list_seeds(step: Step, params: StudyParams) -> dict[str, Any]:
 
 def describe_device() -> dict[str, Any]:
     """The processor, without asking torch; a step that uses another device notes that itself."""
-    threads = os.environ.get("THREADS") or os.environ.get("OMP_NUM_THREADS") or os.cpu_count()
+    threads = os.environ.get("THREADS") or os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1
     return {"type": "cpu", "name": name_processor(), "threads": int(threads)}
 
 
@@ -174,7 +174,7 @@ def measure_peak_memory() -> int:
     children = unit * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     try:  # Linux hands a parent's peak on to the process that it starts, except here
         status = Path("/proc/self/status").read_text(encoding="utf-8")
-        own = 1024 * int(re.search(r"VmHWM:\s+(\d+)", status)[1])
+        own = 1024 * int(re.findall(r"VmHWM:\s+(\d+)", status)[0])
     except OSError:
         own = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return max(own, children)

@@ -39,7 +39,7 @@ WORKERS, BATCH = 2, 32
 class UsualDataset(Dataset):
     """Opens a file and resizes it, each time it is asked."""
 
-    def __init__(self, files: list[str], size: int):
+    def __init__(self, files: list[Path], size: int):
         self.files = files
         self.transform = v2.Compose([v2.Resize((size, size)), v2.PILToTensor()])
 
@@ -51,7 +51,7 @@ class UsualDataset(Dataset):
             return self.transform(image.convert("RGB"))
 
 
-def time_usual_epoch(files: list[str], size: int) -> float:
+def time_usual_epoch(files: list[Path], size: int) -> float:
     """Images/s of one shuffled epoch of the usual Dataset; the workers are running before the clock starts."""
     loader = DataLoader(
         UsualDataset(files, size), BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True, prefetch_factor=1
@@ -72,10 +72,10 @@ def time_cached_epochs(images: np.ndarray, *, least_seconds: float = 1.0) -> flo
     return seen / (time.perf_counter() - start)
 
 
-def time_plain_decoding(files: list[str], size: int) -> float:
+def time_plain_decoding(files: list[Path], size: int) -> float:
     """Seconds to decode and resize all files in parallel, keeping nothing."""
 
-    def decode(path: str) -> int:
+    def decode(path: Path) -> int:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)).size
 
@@ -134,8 +134,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     args = parser.parse_args()
     table = challenge.read_dataset(args.data)
-    native = pd.DataFrame({"path": sorted(map(str, (args.data / "native").glob("*.jpg")))})
-    native["image_id"] = [Path(path).stem for path in native["path"]]
+    native = pd.DataFrame({"path": sorted((args.data / "native").glob("*.jpg"))})
+    native["image_id"] = [path.stem for path in native["path"]]
     with MemoryWatch() as memory:
         print(f"{'images/s, ' + str(args.size) + ' px':34s} {'usual':>8s} {'cache':>9s} {'gain':>7s}")
         for name, some in (("native resolution", native), ("640 px", table)):

@@ -40,7 +40,7 @@ from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.paths import params_root
 from lesion_utils.models.compute import choose_compute, computing
 from lesion_utils.models.inference import forward_logits
-from lesion_utils.pipeline.execute import KEEP_MEMORY
+from lesion_utils.pipeline.notebook import KEEP_MEMORY
 from lesion_utils.provenance.record import measure_peak_memory
 from lesion_utils.training.loop import Run
 from lesion_utils.training.optim import make_optimizer
@@ -143,13 +143,13 @@ def measure(name: str, options: argparse.Namespace) -> dict:
     }
 
 
-def study_params(name: str) -> StudyParams:
+def study_params(name: str, image_size: int = 224) -> StudyParams:
     """The paper study from random weights; what the weights are changes no time."""
     params = load_study(params_root() / "isic2016")
     settings = getattr(params, name)
-    settings = settings.model_copy(
-        update={"weights": "none", "regimes": {"scratch": settings.regimes["scratch"]}, "batch_size": 16}
-    )
+    regimes = {"scratch": settings.regimes["scratch"]}
+    changes = {"weights": "none", "regimes": regimes, "batch_size": 16, "image_size": image_size}
+    settings = settings.model_copy(update=changes)
     return params.model_copy(update={name: settings})
 
 

@@ -71,22 +71,27 @@ def summarise_seeds(results: pd.DataFrame) -> pd.DataFrame:
     return spread.join(results[~single].set_index(keys)["value"].rename("ensemble")).reset_index()
 
 
-def widen_seeds(seeds: pd.DataFrame, metrics: Sequence[str] = ("ap", "auc")) -> pd.DataFrame:
-    """A single network's mean and standard deviation over seeds, beside the mean probability of all of them.
+def name_single(folds: int) -> str:
+    """What one seed gives: a network, or the mean of those of all folds."""
+    return "a single network" if folds == 1 else f"one seed's {folds} networks averaged"
+
+
+def widen_seeds(seeds: pd.DataFrame, *, folds: int) -> pd.DataFrame:
+    """One seed's mean and standard deviation, beside the mean probability of all of them.
 
     Args:
         seeds: from `summarise_seeds`.
-        metrics: a pair of columns each.
+        folds: of the study.
 
     Returns:
-        a row per network and regime: `name`, `seeds`, and the columns in words.
+        a row per network and regime: `name`, `seeds`, and in words a pair of columns each for AP and AUC.
     """
     networks = seeds[~find_classical(seeds)]
     wide = networks.drop_duplicates("name")[["name", "seeds"]].set_index("name")
-    for metric in metrics:
+    for metric in ("ap", "auc"):
         rows = networks[networks["metric"] == metric].set_index("name")
         single = [format_spread(row.mean_, row.sd) for row in rows.rename(columns={"mean": "mean_"}).itertuples()]
-        wide[f"{label_metric(metric)}, single network"] = pd.Series(single, rows.index)
+        wide[f"{label_metric(metric)}, {name_single(folds)}"] = pd.Series(single, rows.index)
         wide[f"{label_metric(metric)}, all averaged"] = rows["ensemble"].map(format_value)
     return wide.reset_index()
 

@@ -19,11 +19,13 @@ from lesion_utils.config.schema import PRETRAINED_REGIMES, StudyParams
 from lesion_utils.core.names import REGIME_NAMES, name_model
 from lesion_utils.data.prepared import PreparedData
 from lesion_utils.evaluation.evaluate import label_metric
+from lesion_utils.evaluation.intervals import format_value
 
 _SPLITS = {
     "grouped": "a draw within each class",
     "starting_project": "the draw of the project that this one starts from",
 }
+_EPOCHS = {"best": "Of each training the epoch that ranks the images held out from it best", "last": "The last epoch"}
 _ASPECTS = {"squash": "squashed", "crop": "cropped", "pad": "padded"}
 
 
@@ -33,7 +35,7 @@ def answer_items(params: StudyParams, data: PreparedData, outcome: Mapping[str, 
     Args:
         params: of the study.
         data: what the step "data" left.
-        outcome: from `summary.summarise`.
+        outcome: from `headline.summarise`.
 
     Returns:
         `guideline`, `item` (int), `asks` and `answer`, one row per item.
@@ -57,16 +59,21 @@ def show_items(answers: pd.DataFrame) -> Markdown:
 
 
 def _describe_data(params: StudyParams, data: PreparedData) -> dict[str, object]:
-    counts = data.table["subset"].value_counts()
+    counts, folds = data.table["subset"].value_counts(), params.data.folds
+    train, val, test = (f"{counts.get(subset, 0):,}" for subset in ("train", "val", "test"))
+    how = _SPLITS[params.data.split]
     return {
         "data_summary": data.summary,
-        "train_images": f"{counts.get('train', 0):,}",
-        "val_images": f"{counts.get('val', 0):,}",
+        "counts": f"{train} training, {test} test images"
+        if folds > 1
+        else f"{train} training, {val} validation, {test} test images",
+        "held_out": f"the training images dealt into {folds} parts by {how}, each held out in turn"
+        if folds > 1
+        else f"{val} of the training images held out for validation by {how}",
         "left_out": counts.get("left_out", 0),
         "label_changes": len(data.label_changes),
         "stored_size": params.data.stored_size,
         "aspect": _ASPECTS[params.data.aspect],
-        "split_words": _SPLITS[params.data.split],
         "together": "known duplicates kept together"
         if params.data.split == "grouped"
         else "duplicates not kept together",
@@ -82,6 +89,7 @@ def _describe_networks(params: StudyParams, outcome: Mapping[str, Any]) -> dict[
         "backbones": _tell_apart({name: network.backbone for name, network in networks.items()}),
         "image_size": _tell_apart({name: network.image_size for name, network in networks.items()}),
         "seeds": _tell_apart({name: ", ".join(map(str, network.seeds)) for name, network in networks.items()}),
+        "kept_epoch": _tell_apart({name: _EPOCHS[network.keep] for name, network in networks.items()}),
         "imbalance": _tell_apart(
             {name: network.imbalance.method.replace("_", " ") for name, network in networks.items()}
         ),
@@ -100,7 +108,7 @@ def _tell_apart(values: Mapping[str, object]) -> str:
 def _describe_outcome(params: StudyParams, outcome: Mapping[str, Any]) -> dict[str, object]:
     settings = params.comparison
     scores = (
-        f"{row['label']}: {row['metric']} {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        f"{row['label']}: {row['metric']} {format_value(row['value'], row['low'], row['high'])}"
         for row in outcome["headline"]
     )
     best = outcome["best"]
@@ -119,5 +127,5 @@ def _describe_outcome(params: StudyParams, outcome: Mapping[str, Any]) -> dict[s
         if best is None
         else f"First on validation: {best['name']}.",
         "combinations": ", ".join(params.named_comparison.averages) or "none",
-        "headline": "; ".join(scores).replace("-", "−") + ".",
+        "headline": "; ".join(scores) + ".",
     }

@@ -17,7 +17,7 @@ from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.evaluation.ranking import CLASSICAL, find_power, list_spoken, state_power, state_primary
 from lesion_utils.evaluation.shortcuts import ALL, CONTROL, QUARTERS, WITHIN, Shortcuts
-from lesion_utils.evaluation.tables import format_spread
+from lesion_utils.evaluation.tables import format_spread, name_single
 
 Run = tuple[str, str]  # model, regime
 
@@ -37,6 +37,8 @@ class Findings:
         comparisons: from `ranking.compare_networks`.
         seen: from `shortcuts.examine`.
         params: the declared comparison, confidence, power and the target sensitivity.
+        folds: parts of the training images that were held out in turn; a seed's test score is then the mean of as many
+            networks.
     """
 
     results: pd.DataFrame
@@ -45,6 +47,7 @@ class Findings:
     comparisons: pd.DataFrame
     seen: Shortcuts
     params: NamedComparison
+    folds: int = 1
 
     @property
     def primary(self) -> pd.DataFrame:
@@ -258,7 +261,7 @@ def _describe_model(found: Findings, run: Run) -> str:
     if count > 1:
         of = f" with the probabilities of its {count} seeds averaged"
         ap, auc = (f"{m.upper()} {format_spread(*spread.loc[m, ['mean', 'sd']])}" for m in ("ap", "auc"))
-        single = f"a single network (mean of {count} seeds): {ap}, {auc} (standard deviation over seeds)"
+        single = f"{name_single(found.folds)} (mean of {count} seeds): {ap}, {auc} (standard deviation over seeds)"
     return (
         f"{name_series(*run)}, reaches {_write_scores(_select(found.results, run))}{of}, "
         f"{found.params.confidence * 100:g} % intervals; {single}."

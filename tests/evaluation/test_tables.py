@@ -87,12 +87,13 @@ def test_wide_results_are_written_as_read(results):
 
 def test_a_single_network_stands_beside_the_average_of_all(results):
     seeds = summarise_seeds(results)
-    wide = widen_seeds(seeds).set_index("name")
+    wide = widen_seeds(seeds, folds=1).set_index("name")
     values = [get_row(results, "vgg19", "finetune", "ap", seed)["value"] for seed in ("0", "1")]
     row = wide.loc["VGG19, fine-tuned"]
-    assert row["average precision, single network"] == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    assert row["average precision, a single network"] == f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
     assert row["average precision, all averaged"] == f"{get_row(results, 'vgg19', 'finetune', 'ap')['value']:.3f}"
     assert len(wide) == len(SKILL), "classical classifiers are no networks"
+    assert "AUC, one seed's 5 networks averaged" in widen_seeds(seeds, folds=5)
 
 
 def test_calibration_is_told_before_and_after(predictions):

@@ -71,6 +71,18 @@ def test_the_numbers_are_the_studys(answers, outcome):
     assert "2;" in claim[14], "labels that have changed since"
 
 
+def test_folds_and_kept_epochs_are_told_as_they_are(outcome):
+    params = load_study(Study("demo").params_dir)
+    folds = params.model_copy(update={"data": params.data.model_copy(update={"folds": 5})})
+    folds = folds.model_copy(update={"vgg19": params.vgg19.model_copy(update={"keep": "last"})})
+    table = DATA.table.replace("val", "train")
+    data = SimpleNamespace(table=table, label_changes=DATA.label_changes, summary=DATA.summary)
+    claim = answer_items(folds, data, outcome).query("guideline == 'CLAIM 2024'").set_index("item")["answer"]
+    assert "dealt into 5 parts by a draw within each class, each held out in turn" in claim[19]
+    assert claim[35].startswith("880 training, 120 test images;")
+    assert "The last epoch (VGG19)" in claim[26]
+
+
 def test_a_value_that_both_networks_share_is_said_once():
     assert checklist._tell_apart({"ResNet50": 64, "VGG19": 64}) == "64"
     assert checklist._tell_apart({"ResNet50": 64, "VGG19": 48}) == "64 (ResNet50), 48 (VGG19)"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from lesion_utils.core.names import describe_run
+from lesion_utils.core.names import name_training
 from lesion_utils.core.paths import Study
 
 #: Seconds between two looks on a terminal, and between two lines in a log file.
@@ -80,7 +80,7 @@ def describe_event(event: Mapping[str, Any]) -> str:
 
     "from scratch, seed 1: epoch 3 of 16, loss 0.531, validation AP 0.412, AUC 0.701, 41 images/s, 40 s left"
     """
-    run = describe_run(event)
+    run = name_training(event)
     if "stage" in event:
         return f"{run}: {event['stage']}, {event['done']:,} of {event['total']:,}"
     return (

@@ -133,10 +133,10 @@ def name_series(model: str, regime: str) -> SeriesName:
     return SeriesName(text, model, regime)
 
 
-def describe_run(key: Mapping[str, Any]) -> str:
+def name_training(key: Mapping[str, Any]) -> str:
     """How one of a network's runs is written.
 
-    >>> describe_run({"regime": "scratch", "seed": 1}), describe_run({"regime": "finetune", "seed": 1, "fold": 5})
+    >>> name_training({"regime": "scratch", "seed": 1}), name_training({"regime": "finetune", "seed": 1, "fold": 5})
     ('from scratch, seed 1', 'fine-tuned, seed 1, fold 5')
     """
     regime = REGIME_NAMES.get(key["regime"], key["regime"])

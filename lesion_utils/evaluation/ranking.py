@@ -185,9 +185,7 @@ def state_primary(comparisons: pd.DataFrame, params: NamedComparison) -> str:
     row, metric = rows.iloc[0], label_metric(primary.metric)
     gap = format_value(row["difference"], row["low"], row["high"], "+.3f")
     gap = gap.replace("(", f"({params.confidence * 100:g} % interval ")
-    numbers = (
-        f"{metric} {row['a']:.3f} against {row['b']:.3f}, difference {gap}, {format_p(row['p'])}, {row['test']}"
-    )
+    numbers = f"{metric} {row['a']:.3f} against {row['b']:.3f}, difference {gap}, {format_p(row['p'])}, {row['test']}"
     if row["p"] >= primary.alpha:
         verdict = f"No significant difference between {first} and {second}"
     else:

@@ -42,7 +42,7 @@ def export_study(study: Study, model: str = "", *, on_progress: Callable[[str, i
         on_progress: called with a network's name, how many are done, and of how many.
     """
     runs, folders = choose_runs(study, model), []
-    asked_for = model.strip("/").count("/") == 2  # down to the seed
+    asked_for = model.strip("/").count("/") >= 2  # down to the seed
     for done, run in enumerate(runs):
         on_progress(run.label, done, len(runs))
         folders.append(export_run(run, asked_for=asked_for))
@@ -65,7 +65,8 @@ def export_run(run: TrainedRun, *, asked_for: bool = False) -> Path:
         DataError: the disk is full or the folder is not writable.
     """
     network = run.load()
-    folder = run.study.report_dir / "models" / f"{run.network}_{run.regime}_seed{run.seed}"
+    fold = f"_fold{run.record['fold']}" if "fold" in run.record else ""
+    folder = run.study.report_dir / "models" / f"{run.network}_{run.regime}_seed{run.seed}{fold}"
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)

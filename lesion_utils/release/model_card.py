@@ -101,8 +101,8 @@ def describe_start(run: TrainedRun) -> dict[str, Any] | None:
 def read_results(run: TrainedRun) -> list[dict[str, Any]]:
     """The run's metrics on the test images, each with its interval, as 05_comparison saved them.
 
-    Empty where the comparison has not run, or was made from other scores than this run's: each value is computed
-    again from the run's own predictions, and must agree.
+    Empty where the comparison has not run, or was made from other scores than this run's, such as the mean over several
+    folds: each value is computed again from the run's own predictions, and must agree.
     """
     path, scores = run.study.metrics / "05_comparison_results.csv", run.folder / "predictions.csv"
     if not (path.is_file() and scores.is_file()):
@@ -119,13 +119,14 @@ def read_results(run: TrainedRun) -> list[dict[str, Any]]:
 
 
 def _describe_choice(run: TrainedRun, *, asked_for: bool) -> str:
-    """Why this seed, in a sentence."""
+    """Why this run, in a sentence."""
     if asked_for:
         return "It was exported because a person asked for this run."
     others = [r for r in list_runs(run.study) if (r.network, r.regime) == (run.network, run.regime)]
     if len(others) == 1:
         return "It is the only run of its kind."
-    return f"Of {len(others)} seeds it is the one with the highest average precision on the validation images."
+    what = "seeds and folds" if "fold" in run.record else "seeds"
+    return f"Of {len(others)} {what} it is the one with the highest average precision on the validation images."
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import Any
 
 from lesion_utils.core import files
 from lesion_utils.core.errors import CheckpointError, RunError, WeightsError
-from lesion_utils.core.names import REGIMES, find_architecture, name_series
+from lesion_utils.core.names import REGIMES, find_architecture, name_model, name_training
 from lesion_utils.core.paths import Study
 from lesion_utils.models.predict import TrainedNetwork, load_network
 from lesion_utils.models.weights import find_weights
@@ -46,8 +46,13 @@ class TrainedRun:
 
     @property
     def label(self) -> str:
-        """How a person names it: "ResNet50, fine-tuned, seed 1"."""
-        return f"{name_series(find_architecture(self.record['backbone']), self.regime)}, seed {self.seed}"
+        """How a person names it: "ResNet50, fine-tuned, seed 1", and where there are several folds, "fold 2"."""
+        return f"{name_model(find_architecture(self.record['backbone']))}, {name_training(self.record)}"
+
+    @property
+    def path(self) -> list[str]:
+        """What `MODEL=` may name, from the left: network, regime, seed, and the fold where there are several."""
+        return [self.network, self.regime, *(str(self.record[key]) for key in ("seed", "fold") if key in self.record)]
 
     @property
     def folder(self) -> Path:
@@ -104,7 +109,7 @@ def list_runs(study: Study) -> list[TrainedRun]:
             where=f"reports/{study.name}",
             do=f"run: make all STUDY={study.name}",
         )
-    return sorted(found, key=lambda run: (run.network, REGIMES.index(run.regime), run.seed))
+    return sorted(found, key=lambda run: (run.network, REGIMES.index(run.regime), run.seed, run.record.get("fold")))
 
 
 def choose_runs(study: Study, model: str = "") -> list[TrainedRun]:
@@ -112,8 +117,9 @@ def choose_runs(study: Study, model: str = "") -> list[TrainedRun]:
 
     Args:
         study: whose.
-        model: "" for each network of the study, or `network`, `network/regime` or `network/regime/seed`. What is left
-            open is chosen: the most pretrained regime, and of its seeds the one with the highest validation AP, among
+        model: "" for each network of the study, or `network`, `network/regime`, `network/regime/seed`, and in a
+            study with several folds `.../fold`. What is left open is chosen: the most pretrained regime, and of its
+            seeds and folds the one with the highest validation AP, among
             equals the one with the lower validation loss. The test images play no part.
 
     Raises:
@@ -135,16 +141,16 @@ def choose_runs(study: Study, model: str = "") -> list[TrainedRun]:
 
 def describe_runs(runs: Sequence[TrainedRun]) -> str:
     """What there is to choose from: "resnet50/scratch/1, resnet50/finetune/1 (or 2, 3)"."""
-    seeds: dict[str, list[str]] = {}
+    ends: dict[str, list[str]] = {}
     for run in runs:
-        seeds.setdefault(f"{run.network}/{run.regime}", []).append(str(run.seed))
-    return ", ".join(f"{name}/{k[0]}" + (f" (or {', '.join(k[1:])})" if k[1:] else "") for name, k in seeds.items())
+        ends.setdefault(f"{run.network}/{run.regime}", []).append("/".join(run.path[2:]))
+    return ", ".join(f"{name}/{k[0]}" + (f" (or {', '.join(k[1:])})" if k[1:] else "") for name, k in ends.items())
 
 
 def _is_named(run: TrainedRun, model: str) -> bool:
     wanted = model.strip("/").split("/") if model.strip("/") else []
-    own = [run.network, run.regime, str(run.seed)]
-    return len(wanted) <= len(own) and all(w.removeprefix("seed") == o for w, o in zip(wanted, own, strict=False))
+    given = [part.removeprefix("seed").removeprefix("fold") for part in wanted]
+    return given == run.path[: len(given)]
 
 
 def _choose(runs: Sequence[TrainedRun]) -> TrainedRun:

@@ -27,7 +27,7 @@ from scipy.special import expit
 from lesion_utils.config.schema import PRETRAINED_REGIMES, StudyParams
 from lesion_utils.core.errors import TrainingError
 from lesion_utils.core.files import dump_json, write_atomic
-from lesion_utils.core.names import describe_run
+from lesion_utils.core.names import name_training
 from lesion_utils.evaluation.predictions import check_predictions, join_folds, read_predictions, write_predictions
 from lesion_utils.models.checkpoint import load_checkpoint
 from lesion_utils.models.compute import choose_compute, computing
@@ -247,7 +247,7 @@ def _explain_stops(task: TrainingTask, folder: Path) -> Iterator[None]:
         path = folder / "last.pt"
         kept = len(load_checkpoint(path)["history"]) if path.is_file() else 0
         raise KeyboardInterrupt(
-            f"stopped while training {task.network} ({describe_run(task.key)}); {kept} of "
+            f"stopped while training {task.network} ({name_training(task.key)}); {kept} of "
             f"{task.regime_params.epochs} epochs are kept in {folder.name}. Run the same command again to go on."
         ) from None
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lesion_utils.config.schema import PRETRAINED_REGIMES
 from lesion_utils.core.errors import TrainingError
 from lesion_utils.core.files import write_atomic
-from lesion_utils.core.names import describe_run
+from lesion_utils.core.names import name_training
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.models.checkpoint import load_checkpoint, save_checkpoint
 from lesion_utils.models.compute import Compute
@@ -267,7 +267,7 @@ class Run:
         task = self.task
         return TrainingError(
             what,
-            where=f"{task.network}, {describe_run(task.key)}",
+            where=f"{task.network}, {name_training(task.key)}",
             do=f"lower regimes.{task.regime}.lr, or set optim.clip_norm, in {task.network}.yaml",
         )
 

@@ -257,7 +257,7 @@ def test_a_file_gets_the_time_of_a_step_that_says_nothing_new(monkeypatch):
 def test_progress_in_words():
     event = {"regime": "finetune", "seed": 3, "epoch": 2, "epochs": 9, "loss": 0.5312, "images_per_s": 41.4}
     event |= {"val_ap": 0.4123, "val_auc": 0.7008, "seconds_left": 70}
-    expected = "finetune, seed 3: epoch 2 of 9, loss 0.531, validation AP 0.412, AUC 0.701, "
+    expected = "fine-tuned, seed 3: epoch 2 of 9, loss 0.531, validation AP 0.412, AUC 0.701, "
     assert describe_event(event) == f"{expected}41 images/s, 1 min 10 s left"
     stage = {"regime": "finetune", "seed": 3, "stage": "final scores", "done": 320, "total": 1559}
     assert describe_event(stage) == "finetune, seed 3: final scores, 320 of 1,559"

@@ -261,3 +261,15 @@ def test_a_place_that_cannot_be_written_is_named():
     (STUDY.report_dir / "models").write_text("a file where a folder should be")
     with pytest.raises(DataError, match="cannot write"):
         export_run(choose())
+
+
+def test_runs_of_several_folds_are_told_apart_and_named():
+    """One record stands in for each: nothing is loaded to choose among them."""
+    metrics = STUDY.metrics / "03_resnet50_finetune.json"
+    (run, *_) = json.loads(metrics.read_text(encoding="utf-8"))["runs"]
+    runs = [run | {"fold": fold, "val_ap": 0.1 * fold} for fold in (1, 2, 3)]
+    metrics.write_text(json.dumps({"runs": runs}), encoding="utf-8")
+    (best,), (named,) = choose_runs(STUDY, "resnet50"), choose_runs(STUDY, "resnet50/scratch/1/2")
+    assert best.record["fold"] == 3 and best.label == "small_cnn, from scratch, seed 1, fold 3"
+    assert named.record["fold"] == 2 and named.path == ["resnet50", "scratch", "1", "2"]
+    assert describe_runs(list_runs(STUDY)).startswith("resnet50/scratch/1/1 (or 1/2, 1/3)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
@@ -156,6 +157,16 @@ def test_a_link_to_the_environment_is_the_environment_and_another_python_is_not(
     assert doctor.check_kernel().state == "ok", str(doctor.check_kernel())
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     assert "another Python" in str(doctor.check_kernel())
+
+
+def test_the_containers_agree():
+    """The editor's container is the image's: its user, and the folder for which the environment was built."""
+    image = dict(re.findall(r"^(USER|WORKDIR|CMD) (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    text = (ROOT / ".devcontainer" / "devcontainer.json").read_text()
+    editor = json.loads(re.sub(r"^ *//.*$", "", text, flags=re.MULTILINE))
+    assert (editor["remoteUser"], editor["workspaceFolder"]) == (image["USER"], image["WORKDIR"])
+    assert f"target={image['WORKDIR']}," in editor["workspaceMount"]
+    assert json.loads(image["CMD"]) == ["make", "all"]
 
 
 def test_continuous_integration_runs_the_readmes_command():

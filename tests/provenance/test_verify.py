@@ -68,7 +68,7 @@ def test_a_record_that_was_edited_and_tidied_is_found(study):
 def test_a_changed_parameter_makes_its_steps_stale_and_names_itself(study):
     edit_yaml(study, "vgg19.yaml", "batch_size: ", "batch_size: 1")
     findings = [finding for finding in verify_study(study) if not finding.is_clean]
-    assert {finding.step for finding in findings} == {"04_vgg19_finetune", "index"}
+    assert {finding.step for finding in findings} == {"02_augmentation_preview", "04_vgg19_finetune", "index"}
     assert {finding.state for finding in findings} == {"stale"}
     assert all("params vgg19.batch_size" in finding.detail for finding in findings)
 

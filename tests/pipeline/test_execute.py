@@ -260,7 +260,7 @@ def test_progress_in_words():
     expected = "fine-tuned, seed 3: epoch 2 of 9, loss 0.531, validation AP 0.412, AUC 0.701, "
     assert describe_event(event) == f"{expected}41 images/s, 1 min 10 s left"
     stage = {"regime": "finetune", "seed": 3, "stage": "final scores", "done": 320, "total": 1559}
-    assert describe_event(stage) == "finetune, seed 3: final scores, 320 of 1,559"
+    assert describe_event(stage) == "fine-tuned, seed 3: final scores, 320 of 1,559"
     del stage["seed"]
     assert describe_event({**stage, "regime": "classifiers"}) == "classifiers: final scores, 320 of 1,559"
 

@@ -96,8 +96,10 @@ def format_clock(seconds: float) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
 
 
-def format_duration(seconds: float) -> str:
-    """A time as one says it: "42 s", "1 min 42 s", "2 h 05 min"."""
+def format_duration(seconds: float | None) -> str:
+    """A time as one says it: "42 s", "1 min 42 s", "2 h 05 min"; "unknown" for None."""
+    if seconds is None:
+        return "unknown"
     total = round(seconds)
     if total < 60:
         return f"{total} s"

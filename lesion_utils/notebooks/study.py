@@ -17,18 +17,18 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from IPython.display import Image, Markdown
+from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
 from lesion_utils.config.load import resolve
 from lesion_utils.config.schema import Network, StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.errors import RunError
-from lesion_utils.core.files import dump_json, write_if_changed
+from lesion_utils.core.files import dump_json, write_atomic, write_if_changed
 from lesion_utils.core.git import run_git
 from lesion_utils.data.prepared import PreparedData, load_prepared
 from lesion_utils.figures.style import SCREEN_SCALE, save
@@ -62,6 +62,10 @@ class OpenStudy:
             DataError: it has not been run.
         """
         return load_prepared(self.paths)
+
+    def watch_training(self) -> TrainingProgress:
+        """What takes the events of training, shows them under the cell and logs them for the terminal."""
+        return TrainingProgress(self.training_folder / "train.jsonl")
 
     def card(self) -> Markdown:
         """Six lines that say what this page was made from, and what a reader must know before its numbers."""
@@ -140,6 +144,43 @@ class OpenStudy:
     def say(self, template: str, numbers: Mapping[str, Any]) -> Markdown:
         """A sentence whose numbers come from saved metrics: `study.say("AUC {auc:.3f}", metrics)`."""
         return Markdown(template.format_map(numbers))
+
+
+class TrainingProgress:
+    """Takes the events of training, writes each to a log, and shows the latest epoch of each run in a table.
+
+    One display is updated in place: nested progress bars would leave thousands of dead lines in the page.
+    """
+
+    _COLUMNS: ClassVar = {
+        "regime": "{regime}", "seed": "{seed}", "fold": "{fold}", "epoch": "{epoch} of {epochs}",
+        "training loss": "{loss:.3f}", "validation AP": "{val_ap:.3f}", "validation AUC": "{val_auc:.3f}",
+        "images/s": "{images_per_s:.0f}", "seconds left": "{seconds_left:.0f}",
+    }  # fmt: skip
+
+    def __init__(self, log: Path):
+        self._log = log
+        write_atomic(log, "")
+        self._rows: dict[tuple[Any, ...], str] = {}
+        self._display = None
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+        if "stage" in event:  # for the terminal, which reads the log
+            return
+        event = {"fold": "–", **event}
+        row = " | ".join(self._COLUMNS.values()).format_map(event)
+        self._rows[event["regime"], event["seed"], event["fold"]] = f"| {row} |"
+        if self._display is None:
+            self._display = display(Markdown(self.render()), display_id=True)
+        else:
+            self._display.update(Markdown(self.render()))
+
+    def render(self) -> str:
+        """The table as Markdown, one line per run, in the order in which they began."""
+        head = f"| {' | '.join(self._COLUMNS)} |"
+        return "\n".join([head, "|" + "---|" * len(self._COLUMNS), *self._rows.values()])
 
 
 def open_study(params: str | Path | Mapping[str, Any], step: str) -> OpenStudy:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lesion_utils.config.schema import StudyParams
+from lesion_utils.core.console import format_duration
 from lesion_utils.core.files import dump_json, write_if_changed
 from lesion_utils.core.names import find_architecture
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance.steps import STEPS
 from lesion_utils.provenance.verify import describe_verdict, verify_study
 from lesion_utils.report.content import Figure, Report
-from lesion_utils.report.pages import describe_value, format_bytes, format_date, format_duration, render_page
+from lesion_utils.report.pages import describe_value, format_bytes, format_date, render_page
 
 #: The step whose figures and tables stand with the results.
 COMPARISON = "05_comparison"

@@ -15,6 +15,8 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
+from lesion_utils.core.console import format_duration
+
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 #: Figures are drawn for print with 7 pt type; enlarged by this, it reads as 13 px.
@@ -63,20 +65,6 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {f.__name__.split("_")[-1]: f for f in formats}
     environment.globals |= {"draw_interval": draw_interval, "credit": CREDIT}
     return environment
-
-
-def format_duration(seconds: float | None) -> str:
-    """Seconds in words: "42 s", "3 min 05 s", "2 h 10 min"."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def format_bytes(count: float | None) -> str:

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+from lesion_utils.core.console import format_duration
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.paths import docs_root
 from lesion_utils.report.content import Report
-from lesion_utils.report.pages import format_duration, format_number
+from lesion_utils.report.pages import format_number
 
 BLOCK = re.compile(r"(<!-- results:([\w-]+):begin -->\n)(.*?)(<!-- results:\2:end -->)", re.DOTALL)
 

@@ -11,7 +11,6 @@ import pytest
 
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.figures.calibration import plot_confusion
-from lesion_utils.notebooks.progress import TrainingProgress
 from lesion_utils.notebooks.study import OpenStudy, open_study
 
 
@@ -69,7 +68,7 @@ def test_a_folder_that_is_no_study_is_refused():
 
 
 def test_progress_is_logged_and_shown_once_per_run(study):
-    progress = TrainingProgress(study.paths, "03_resnet50_finetune")
+    progress = open_study("../params/demo", "03_resnet50_finetune").watch_training()
     event = {"regime": "scratch", "seed": 1, "epochs": 2, "loss": 0.7, "val_ap": 0.5, "val_auc": 0.6}
     event |= {"images_per_s": 50.0, "seconds_left": 3.0}
     for seed in (1, 2):

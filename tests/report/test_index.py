@@ -19,7 +19,6 @@ from lesion_utils.report.pages import (
     draw_interval,
     format_bytes,
     format_date,
-    format_duration,
     format_number,
 )
 
@@ -189,11 +188,6 @@ def test_numbers_without_an_interval_are_shown_without_one(study):
 @pytest.mark.parametrize(
     ("function", "value", "text"),
     [
-        (format_duration, 0.2, "0.2 s"),
-        (format_duration, 59.7, "1 min 00 s"),
-        (format_duration, 3599.6, "1 h 00 min"),
-        (format_duration, 7804, "2 h 10 min"),
-        (format_duration, None, "unknown"),
         (format_bytes, 999, "999 B"),
         (format_bytes, 1_500_000_000, "1.5 GB"),
         (format_date, "2026-03-01T10:05:42Z", "1 March 2026, 10:05 UTC"),

@@ -132,6 +132,7 @@ lint: | $(DEV)  ## style, order of imports, dependencies and types of the code
 	@$(BIN)/ruff check
 	@$(BIN)/python -c 'from importlinter.cli import lint_imports_command as lint; lint()' --no-logo
 	@$(BIN)/python -m deptry .
+	@$(BIN)/python -m mypy
 
 lab: | $(ENV)  ## JupyterLab on the notebooks; what they write goes to reports/<study>/interactive/
 	@$(BIN)/python -m jupyterlab --notebook-dir=. notebooks

@@ -126,7 +126,7 @@ def tabulate_results(results: pd.DataFrame) -> str:
     cells = own.assign(cell=[_write_interval(row, "value", "low", "high") for row in own.to_dict("records")])
     wide = cells.pivot(index="name", columns="metric", values="cell").reindex(own["name"].unique())[list(METRICS)]
     wide = wide.rename(columns=label_metric).rename_axis(index="Model", columns=None).reset_index()
-    return _write_latex(wide, "@{}p{52mm}llll@{}", position="tbp", environment="table*", label="tab:results",
+    return _write_latex(wide, "@{}p{42mm}llll@{}", position="tbp", environment="table*", label="tab:results",
                         caption="Results on the test images, with intervals.")  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def test_methods_and_checklists_say_what_the_files_say(study, paper):
     methods, params = (paper / "methods.tex").read_text(), load_study(study.params_dir)
     assert f"to a square of {params.data.stored_size} px" in methods
     assert f"{params.comparison.bootstrap_draws:,} stratified bootstrap resamples" in methods
-    assert escape_tex(params.resnet50.backbone) in methods
+    assert rf"\nolinkurl{{{params.resnet50.backbone}}}" in methods
     assert "CLEAR Derm 25" in (paper / "tables" / "checklist.tex").read_text()
 
 

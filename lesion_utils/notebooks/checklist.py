@@ -1,9 +1,9 @@
 """What reviewers ask of a report on an image classifier, answered from the study's own files.
 
-`checklist.csv` holds the items of CLAIM (2024 update: Tejani et al., Radiology: Artificial Intelligence 6(4), e240300)
-and CLEAR Derm (Daneshjou et al. 2022, JAMA Dermatology 158(1), 90-96) that apply to a study like this one: the item's
-number, what it asks, in our words, and our answer, whose numbers are filled in here. Items about writing a paper are
-left out.
+`checklist.csv` holds the items of CLAIM (2024 update: Tejani et al., Radiology: Artificial Intelligence 6(4), e240300),
+CLEAR Derm (Daneshjou et al. 2022, JAMA Dermatology 158(1), 90-96) and TRIPOD+AI (Collins et al. 2024, BMJ 385, e078378)
+that apply to a study like this one: the item's number, what it asks, in our words, and our answer, whose numbers are
+filled in here. Items about writing a paper are left out.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def answer_items(params: StudyParams, data: PreparedData, outcome: Mapping[str, 
         outcome: from `headline.summarise`.
 
     Returns:
-        `guideline`, `item` (int), `asks` and `answer`, one row per item.
+        `guideline`, `item` (such as "12" or "12a"), `asks` and `answer`, one row per item.
     """
-    items = pd.read_csv(Path(__file__).with_name("checklist.csv"), dtype={"item": int}, keep_default_na=False)
+    items = pd.read_csv(Path(__file__).with_name("checklist.csv"), dtype={"item": str}, keep_default_na=False)
     facts = {
         **_describe_data(params, data),
         **_describe_networks(params, outcome),

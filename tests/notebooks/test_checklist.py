@@ -19,7 +19,7 @@ from lesion_utils.notebooks import checklist
 from lesion_utils.notebooks.checklist import answer_items, show_items
 from lesion_utils.notebooks.headline import summarise
 
-ITEMS = pd.read_csv(Path(checklist.__file__).with_name("checklist.csv"), keep_default_na=False)
+ITEMS = pd.read_csv(Path(checklist.__file__).with_name("checklist.csv"), dtype=str, keep_default_na=False)
 DATA = SimpleNamespace(
     table=pd.DataFrame({"subset": ["train"] * 700 + ["val"] * 180 + ["test"] * 120 + ["left_out"] * 4}),
     label_changes=pd.DataFrame({"image_id": ["a", "b"]}),
@@ -40,10 +40,12 @@ def answers(request, outcome):
 
 
 def test_every_item_stands_once_and_in_order():
-    for name, last in (("CLAIM 2024", 44), ("CLEAR Derm", 25)):
-        numbers = ITEMS.loc[ITEMS["guideline"] == name, "item"]
-        assert numbers.is_monotonic_increasing and numbers.is_unique and numbers.between(1, last).all()
-    assert set(ITEMS["guideline"]) == {"CLAIM 2024", "CLEAR Derm"}
+    lasts = {"CLAIM 2024": 44, "CLEAR Derm": 25, "TRIPOD+AI": 27}
+    for name, last in lasts.items():
+        items = ITEMS.loc[ITEMS["guideline"] == name, "item"]
+        numbers = items.str.extract(r"^(\d+)[a-g]?$")[0].astype(int)
+        assert numbers.is_monotonic_increasing and items.is_unique and numbers.between(1, last).all()
+    assert set(ITEMS["guideline"]) == set(lasts)
     assert (ITEMS[["asks", "answer"]] != "").all(axis=None)
 
 
@@ -57,18 +59,18 @@ def test_no_template_holds_a_number_of_its_own():
 def test_every_answer_is_filled_in(answers):
     _, table = answers
     assert len(table) == len(ITEMS)
-    assert not table["answer"].str.contains(r"[{}]|\bnan\b|None:|\(\)").drop(table.index[table["item"] == 33]).any()
+    assert not table["answer"].str.contains(r"[{}]|\bnan\b|None:|\(\)").drop(table.index[table["item"] == "33"]).any()
     assert table["answer"].str.len().min() > 4
 
 
 def test_the_numbers_are_the_studys(answers, outcome):
     _, table = answers
     claim = table[table["guideline"] == "CLAIM 2024"].set_index("item")["answer"]
-    assert "700 training, 180 validation, 120 test images; 4 left out" in claim[35]
-    assert "120 test images, 24 malignant" in claim[21] and outcome["power"] in claim[21]
-    assert f"{outcome['headline'][0]['value']:.3f}" in claim[38]
-    assert outcome["best"]["name"] in claim[26]
-    assert "2;" in claim[14], "labels that have changed since"
+    assert "700 training, 180 validation, 120 test images; 4 left out" in claim["35"]
+    assert "120 test images, 24 malignant" in claim["21"] and outcome["power"] in claim["21"]
+    assert f"{outcome['headline'][0]['value']:.3f}" in claim["38"]
+    assert outcome["best"]["name"] in claim["26"]
+    assert "2;" in claim["14"], "labels that have changed since"
 
 
 def test_folds_and_kept_epochs_are_told_as_they_are(outcome):
@@ -78,9 +80,9 @@ def test_folds_and_kept_epochs_are_told_as_they_are(outcome):
     table = DATA.table.replace("val", "train")
     data = SimpleNamespace(table=table, label_changes=DATA.label_changes, summary=DATA.summary)
     claim = answer_items(folds, data, outcome).query("guideline == 'CLAIM 2024'").set_index("item")["answer"]
-    assert "dealt into 5 parts by a draw within each class, each held out in turn" in claim[19]
-    assert claim[35].startswith("880 training, 120 test images;")
-    assert "The last epoch (VGG19)" in claim[26]
+    assert "dealt into 5 parts by a draw within each class, each held out in turn" in claim["19"]
+    assert claim["35"].startswith("880 training, 120 test images;")
+    assert "The last epoch (VGG19)" in claim["26"]
 
 
 def test_a_value_that_both_networks_share_is_said_once():

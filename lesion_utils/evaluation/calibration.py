@@ -13,7 +13,7 @@ from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
 from lesion_utils.core.errors import MetricError
-from lesion_utils.evaluation.intervals import ENDS, Estimate, format_value, wilson_interval
+from lesion_utils.evaluation.intervals import ENDS, Estimate, format_value, percentile_interval, wilson_interval
 from lesion_utils.evaluation.metrics import check_scores
 
 #: Bins of the calibration error and of the reliability curve, each with (nearly) the same number of images.
@@ -30,9 +30,7 @@ def average_losses(targets: ArrayLike, probs: ArrayLike, *, weights: ArrayLike |
     probability would score. The log loss clips probabilities at the resolution of float64, as scikit-learn does.
 
     Args:
-        targets: (N,) labels, 0 or 1.
-        probs: (N,) scores in [0, 1].
-        weights: (N,) or (draws, N) weight of each image; 1 by default. The bins stay those of the unweighted images.
+        weights: 1 by default. The bins stay those of the unweighted images.
 
     Returns:
         `brier`, `brier_reference`, `log_loss` and `ece`, each a number or (draws,).
@@ -41,15 +39,8 @@ def average_losses(targets: ArrayLike, probs: ArrayLike, *, weights: ArrayLike |
     weights = np.ones(labels.size) if weights is None else np.asarray(weights, dtype=np.float64)
     bounded = np.clip(scores, np.finfo(float).eps, 1 - np.finfo(float).eps)
     members = assign_bins(scores)[:, None] == np.arange(BINS)
-    columns = np.column_stack(
-        [
-            np.ones(labels.size),
-            labels,
-            (scores - labels) ** 2,
-            -np.log(np.where(labels, bounded, 1 - bounded)),
-            members * (scores - labels)[:, None],
-        ]
-    )
+    losses = (scores - labels) ** 2, -np.log(np.where(labels, bounded, 1 - bounded))
+    columns = np.column_stack([np.ones(labels.size), labels, *losses, members * (scores - labels)[:, None]])
     total, malignant, brier, log_loss, *gaps = np.moveaxis(weights @ columns, -1, 0)
     prevalence = malignant / total
     return {
@@ -60,13 +51,13 @@ def average_losses(targets: ArrayLike, probs: ArrayLike, *, weights: ArrayLike |
     }
 
 
-def assign_bins(probs: NDArray[np.float64], *, bins: int = BINS) -> NDArray[np.intp]:
+def assign_bins(probs: NDArray[np.float64]) -> NDArray[np.intp]:
     """(N,) index of the equal-count bin of each score; tied scores share one, so some bins may stay empty."""
-    edges = np.percentile(probs, np.linspace(0, 1, bins + 1) * 100)
+    edges = np.percentile(probs, np.linspace(0, 1, BINS + 1) * 100)
     return np.searchsorted(edges[1:-1], probs)
 
 
-def measure_reliability(targets: ArrayLike, probs: ArrayLike, *, confidence: float, bins: int = BINS) -> pd.DataFrame:
+def measure_reliability(targets: ArrayLike, probs: ArrayLike, *, confidence: float) -> pd.DataFrame:
     """Observed share of malignant images against the predicted one, in bins of equal count.
 
     Returns:
@@ -74,7 +65,7 @@ def measure_reliability(targets: ArrayLike, probs: ArrayLike, *, confidence: flo
         interval of `observed`), `images`.
     """
     labels, scores = check_scores(targets, probs)
-    table = pd.DataFrame({"bin": assign_bins(scores, bins=bins), "predicted": scores, "observed": labels.astype(float)})
+    table = pd.DataFrame({"bin": assign_bins(scores), "predicted": scores, "observed": labels.astype(float)})
     grouped = table.groupby("bin")
     rows = grouped[["predicted", "observed"]].mean().assign(images=grouped.size())
     malignant = grouped["observed"].sum()
@@ -83,26 +74,21 @@ def measure_reliability(targets: ArrayLike, probs: ArrayLike, *, confidence: flo
     return rows.reset_index(drop=True)[["predicted", "observed", "low", "high", "images"]]
 
 
-class ExpectedError(NamedTuple):
-    """The calibration error of a perfectly calibrated model: its mean, and the middle share of its distribution."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def expect_ece(probs: ArrayLike, *, draws: int, confidence: float, seed: int) -> ExpectedError:
+def expect_ece(probs: ArrayLike, *, draws: int, confidence: float, seed: int) -> dict[str, float]:
     """The calibration error that a perfectly calibrated model with these scores would show: the bias of the estimate.
 
     The error is a mean of absolute values, so it is never zero on a finite test set. Labels are drawn from the scores
     themselves; a measured error within the range is no evidence of miscalibration.
+
+    Returns:
+        `ece_expected`, the mean, and `ece_low` and `ece_high`, the ends of the middle share.
     """
     scores = np.asarray(probs, dtype=np.float64)
     labels = np.random.default_rng(seed).random((draws, scores.size)) < scores
     members = assign_bins(scores)[:, None] == np.arange(BINS)
     errors = np.abs((scores - labels) @ members.astype(float)).sum(-1) / scores.size
-    tail = (1 - confidence) / 2
-    return ExpectedError(float(errors.mean()), *np.quantile(errors, [tail, 1 - tail]).tolist())
+    low, high = percentile_interval(errors, confidence=confidence)
+    return {"ece_expected": float(errors.mean()), "ece_low": low, "ece_high": high}
 
 
 class Recalibration(NamedTuple):
@@ -124,7 +110,6 @@ def fit_recalibration(targets: ArrayLike, logits: ArrayLike) -> Recalibration:
     `FLATTEST`: recalibration must not turn a ranking round.
 
     Args:
-        targets: (N,) labels, 0 or 1, both present.
         logits: (N,) finite log odds.
     """
     labels, logits = _check_logits(targets, logits)
@@ -166,9 +151,7 @@ def measure_calibration(targets: ArrayLike, logits: ArrayLike, *, confidence: fl
     for a random sample of their pool.
 
     Args:
-        targets: (N,) labels, 0 or 1, both present.
         logits: (N,) finite log odds.
-        confidence: coverage of the intervals.
 
     Returns:
         each name, and with `_low` and `_high` its interval. Where the logits separate the classes there is no slope:

@@ -32,7 +32,6 @@ def predict_values(
         found: malignant images called malignant, of `malignant`.
         passed: benign images called benign, of `benign`.
         prevalence: share of malignant lesions, in (0, 1).
-        confidence: coverage of the intervals.
 
     Returns:
         `ppv` and `npv`, each also with `_low` and `_high`; the value is NaN where no image is called so.
@@ -57,11 +56,6 @@ def _apply_bayes(sensitivity: NDArray, specificity: NDArray, prevalence: float) 
 
 def tabulate_predictive_values(results: pd.DataFrame, params: Comparison, *, targets: ArrayLike) -> pd.DataFrame:
     """Predictive values at the threshold from validation, at the test set's share of malignant lesions and at others.
-
-    Args:
-        results: from `tables.tabulate_results`; models enter by their mean probability over seeds.
-        params: the other shares, and confidence.
-        targets: (N,) labels of the test images, 0 or 1.
 
     Returns:
         one row per model and share: `model`, `regime`, `name`, `threshold`, `prevalence`, `ppv`, `ppv_low`, `ppv_high`,
@@ -108,10 +102,8 @@ def compute_net_benefit(
     probability from which one would act.
 
     Args:
-        targets: (N,) labels, 0 or 1.
-        probs: (N,) scores in [0, 1].
         thresholds: (T,) in (0, 1).
-        weights: (N,) or (draws, N) weight of each image; 1 by default.
+        weights: 1 by default.
 
     Returns:
         (T,) or (draws, T) net benefits, in malignant images per image.
@@ -131,15 +123,12 @@ def trace_decision_curves(
     """Decision curves of several models on the same images, between treating all and treating none.
 
     Args:
-        targets: (N,) labels, 0 or 1.
         probs: name -> (N,) scores in [0, 1].
         thresholds: (T,) in (0, 1).
-        weights: (draws, N) from `intervals.draw_weights`, which keep the share of malignant images.
-        confidence: coverage of the pointwise bands.
 
     Returns:
-        one row per name and threshold: `name`, `threshold`, `net_benefit`, `low`, `high`; "treat all" and "treat none"
-        come last, and have no spread.
+        one row per name and threshold: `name`, `threshold`, `net_benefit`, and its pointwise interval, `low` and
+        `high`; "treat all" and "treat none" come last, and have no spread, since draws keep the share of malignant.
     """
     everyone = dict(probs) | {"treat all": np.ones(len(targets)), "treat none": np.zeros(len(targets))}
     tail, tables = (1 - confidence) / 2, []

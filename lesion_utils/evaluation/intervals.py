@@ -46,9 +46,6 @@ def draw_weights(targets: ArrayLike, *, draws: int, seed: int, strata: ArrayLike
     The same labels, draws and seed give the same counts, so two models evaluated with them are compared in pairs.
 
     Args:
-        targets: (N,) labels, 0 or 1, both present.
-        draws: number of resamples.
-        seed: of the random stream.
         strata: (N,) labels of groups, each of which is resampled by itself; one group by default.
 
     Returns:
@@ -190,8 +187,6 @@ def bound_specificity(targets: ArrayLike, probs: ArrayLike, *, sensitivity: floa
     score, covered the truth 99 times in 100 where this one does 96 times (`benchmarks/stats.py coverage`).
 
     Args:
-        targets: (N,) labels, 0 or 1.
-        probs: (N,) scores in [0, 1].
         sensitivity: in (0, 1).
         confidence: of the one-sided bound.
     """

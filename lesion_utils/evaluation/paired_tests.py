@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import binomtest, norm
 
 from lesion_utils.core.errors import MetricError
+from lesion_utils.evaluation.evaluate import CALL
 from lesion_utils.evaluation.intervals import (
     Placements,
     combine_placements,
@@ -54,17 +55,8 @@ def compare_delong(targets: ArrayLike, probs_a: ArrayLike, probs_b: ArrayLike, *
     difference, error = combine_placements(Placements(a.malignant - b.malignant, a.benign - b.benign))
     reach = norm.ppf((1 + confidence) / 2) * error
     p = 2 * norm.sf(abs(difference) / error) if error > 0 else float(difference == 0)
-    return PairedTest(
-        test="DeLong",
-        metric="auc",
-        a=float(a.malignant.mean()),
-        b=float(b.malignant.mean()),
-        difference=difference,
-        low=float(difference - reach),
-        high=float(difference + reach),
-        error=error,
-        p=float(p),
-    )
+    values = float(a.malignant.mean()), float(b.malignant.mean()), difference
+    return PairedTest("DeLong", "auc", *values, float(difference - reach), float(difference + reach), error, float(p))
 
 
 def compare_bootstrap(
@@ -76,12 +68,7 @@ def compare_bootstrap(
     (Davison and Hinkley 1997, 4.2).
 
     Args:
-        targets: (N,) labels, 0 or 1.
-        probs_a: (N,) scores of the first model.
-        probs_b: (N,) scores of the second.
         metric: "ap" or "auc".
-        weights: (draws, N) from `draw_weights`.
-        confidence: coverage of the percentile interval.
     """
     compute = RANKING_METRICS[metric]
     observed = [float(compute(rank_scores(targets, probs))) for probs in (probs_a, probs_b)]
@@ -92,18 +79,9 @@ def compare_bootstrap(
 
     differences = map_draws(compare, np.asarray(weights))["difference"]
     beyond = min((differences <= 0).sum(), (differences >= 0).sum())
-    low, high = percentile_interval(differences, confidence=confidence)
-    return PairedTest(
-        test="paired bootstrap",
-        metric=metric,
-        a=observed[0],
-        b=observed[1],
-        difference=observed[0] - observed[1],
-        low=low,
-        high=high,
-        error=float(differences.std(ddof=1)),
-        p=float(min(1.0, 2 * (beyond + 1) / (differences.size + 1))),
-    )
+    p = float(min(1.0, 2 * (beyond + 1) / (differences.size + 1)))
+    span, error = percentile_interval(differences, confidence=confidence), float(differences.std(ddof=1))
+    return PairedTest("paired bootstrap", metric, *observed, observed[0] - observed[1], *span, error, p)
 
 
 #: What the paired bootstrap can compare.
@@ -113,26 +91,15 @@ RANKING_METRICS: dict[str, Callable[[Ranking], np.ndarray]] = {
 }
 
 
-def compare_mcnemar(
-    targets: ArrayLike, probs_a: ArrayLike, probs_b: ArrayLike, *, threshold: float = 0.5
-) -> PairedTest:
+def compare_mcnemar(targets: ArrayLike, probs_a: ArrayLike, probs_b: ArrayLike) -> PairedTest:
     """McNemar's exact test (1947) on the images that exactly one of the models calls rightly."""
     labels, a = check_scores(targets, probs_a)
     _, b = check_scores(targets, probs_b)
-    right_a, right_b = (a > threshold) == labels, (b > threshold) == labels
+    right_a, right_b = (a > CALL) == labels, (b > CALL) == labels
     only_a, only_b = int((right_a & ~right_b).sum()), int((~right_a & right_b).sum())
-    p = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    return PairedTest(
-        test="McNemar, exact",
-        metric="accuracy",
-        a=float(right_a.mean()),
-        b=float(right_b.mean()),
-        difference=float((only_a - only_b) / labels.size),
-        low=np.nan,
-        high=np.nan,
-        error=np.nan,
-        p=float(p),
-    )
+    p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    values = float(right_a.mean()), float(right_b.mean()), (only_a - only_b) / labels.size
+    return PairedTest("McNemar, exact", "accuracy", *values, np.nan, np.nan, np.nan, p)
 
 
 def detectable_difference(error: float, *, alpha: float, power: float) -> float:

@@ -10,7 +10,6 @@ in step inside the blocks. So the networks are compared with the controls there 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import GradientBoostingClassifier
 
 from lesion_utils.config.schema import Comparison
-from lesion_utils.core.names import name_series
+from lesion_utils.core.names import SeriesName
 from lesion_utils.evaluation.intervals import (
     Interval,
     delong_interval,
@@ -28,8 +27,7 @@ from lesion_utils.evaluation.intervals import (
     percentile_interval,
     wilson_interval,
 )
-from lesion_utils.evaluation.metrics import auc_within, average_precision, rank_scores, roc_auc
-from lesion_utils.evaluation.paired_tests import compare_bootstrap, compare_delong
+from lesion_utils.evaluation.metrics import auc_within, rank_scores
 from lesion_utils.evaluation.predictions import iterate_means
 from lesion_utils.evaluation.ranking import find_classical
 
@@ -54,10 +52,8 @@ FEWEST = 10
 COMPARED = ("id", "id, size and bytes")
 CONTROL = "control"
 
-NO_INTERVAL = Interval(np.nan, np.nan)
-
-#: What a paired difference tells.
-FOUND = ("metric", "a", "b", "difference", "low", "high")
+DIFFERENCES = ["name", "model", "regime", "control", "block", "metric", "images", "malignant",
+               "a", "b", "difference", "low", "high"]  # fmt: skip
 
 
 def id_number(image_id: str) -> int:
@@ -111,10 +107,19 @@ def count_blocks(images: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
 
 
 class Shortcuts(NamedTuple):
-    """What speaks for skin and what for the clinic."""
+    """What speaks for skin and what for the clinic; nothing here was declared as a test.
 
-    blocks: pd.DataFrame  # from `tabulate_blocks`
-    differences: pd.DataFrame  # from `compare_controls`
+    Attributes:
+        blocks: one row per `block` (the whole, each block of ids, and those that pool strata), row and `metric` ("auc",
+            "ap"; over strata the AUC alone): `name`, `model`, `regime`, `images`, `malignant`, `value`, `low`, `high`.
+            The interval is NaN with fewer than `FEWEST` images of a class, the value where there is none.
+        differences: each network and combination minus each control, on the same images, with paired bootstrap
+            intervals, for the blocks that hold every image; the columns `DIFFERENCES`, where `a` is the network's
+            score and `b` the control's. Empty with fewer than `FEWEST` images of a class.
+    """
+
+    blocks: pd.DataFrame
+    differences: pd.DataFrame
 
     @property
     def harder(self) -> str:
@@ -133,14 +138,15 @@ class _Scores(NamedTuple):
 
     targets: NDArray[np.int_]  # (N,)
     strata: dict[str, NDArray]  # block, and quarter of the block, of each image
-    probs: dict[tuple[str, str], NDArray[np.float64]]  # (model, regime) -> (N,); controls come last
+    probs: dict[SeriesName, NDArray[np.float64]]  # name -> (N,); controls come last
 
 
-class _Within(NamedTuple):
-    """An AUC over the pairs of one stratum, and its bootstrap draws; None with too few images of a class."""
+class _Cell(NamedTuple):
+    """A score with its interval and its bootstrap draws, which are missing where a class has too few images."""
 
     value: float
-    draws: NDArray[np.float64] | None
+    span: Interval = Interval(np.nan, np.nan)
+    draws: NDArray[np.float64] | None = None
 
 
 def examine(predictions: pd.DataFrame, metadata: pd.DataFrame, params: Comparison) -> Shortcuts:
@@ -151,17 +157,27 @@ def examine(predictions: pd.DataFrame, metadata: pd.DataFrame, params: Compariso
         metadata: columns `control`, `image_id`, `probability`, from `predict_from_metadata`.
     """
     scores = _collect(predictions[~find_classical(predictions)], metadata)
-    within = _rank_within(scores, params)
-    return Shortcuts(tabulate_blocks(scores, within, params), compare_controls(scores, within, params))
+    cells, rows, differences = _evaluate_blocks(scores, params), [], []
+    for (block, metric, name), cell in cells.items():
+        targets = scores.targets[_list_views(scores)[block][0]]
+        counted = {"block": block, "metric": metric, "images": len(targets), "malignant": int(targets.sum())}
+        rows.append(name.columns | counted | {"value": cell.value} | cell.span._asdict())
+        if name.model != CONTROL and block in (ALL, WITHIN, QUARTERS) and cell.draws is not None:
+            for control in list(scores.probs)[-len(COMPARED) :]:
+                other = cells[block, metric, control]
+                span = percentile_interval(cell.draws - other.draws, confidence=params.confidence)
+                found = {"a": cell.value, "b": other.value, "difference": cell.value - other.value} | span._asdict()
+                differences.append(name.columns | {"control": control.regime} | counted | found)
+    return Shortcuts(pd.DataFrame(rows), pd.DataFrame(differences, columns=DIFFERENCES))
 
 
 def _collect(predictions: pd.DataFrame, metadata: pd.DataFrame) -> _Scores:
     probs = {}
     for name, _, test in iterate_means(predictions):
-        probs[name.model, name.regime] = test["probability"].to_numpy()
+        probs[name] = test["probability"].to_numpy()
     for control in COMPARED:
         known = metadata[metadata["control"] == control].set_index("image_id")["probability"]
-        probs[CONTROL, control] = known.loc[test["image_id"]].to_numpy()
+        probs[SeriesName(f"Metadata alone: {control}", CONTROL, control)] = known.loc[test["image_id"]].to_numpy()
     strata = {WITHIN: test["image_id"].map(id_block).to_numpy(), QUARTERS: quarter_blocks(test["image_id"])}
     return _Scores(test["target"].to_numpy(), strata, probs)
 
@@ -174,123 +190,50 @@ def quarter_blocks(image_ids: pd.Series) -> NDArray:
     return (blocks + ", quarter " + quarters.astype(int).astype(str)).to_numpy()
 
 
-def _rank_within(scores: _Scores, params: Comparison) -> dict[tuple[str, str, str], _Within]:
-    """(stratification, model, regime) -> its AUC. Draws keep each block's images of each class; quarters may vary."""
-    targets, weights = scores.targets, None
-    if _has_interval(targets):
-        blocks = scores.strata[WITHIN]
-        weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed, strata=blocks)
-    found = {}
-    for label, strata in scores.strata.items():
-        for run, probs in scores.probs.items():
-            value, draws = float(auc_within(targets, probs, strata=strata)), None
-            if weights is not None and not np.isnan(value):
-                draws = _draw(lambda w, p=probs, s=strata: auc_within(targets, p, strata=s, weights=w), weights)
-            found[label, *run] = _Within(value, draws)
-    return found
+def _list_views(scores: _Scores) -> dict[str, tuple[NDArray[np.bool_], NDArray | None]]:
+    """Label -> which images, and the strata whose pairs count; all pairs by default."""
+    blocks, everyone = scores.strata[WITHIN], np.ones(len(scores.targets), bool)
+    whole = {ALL: everyone} | {block: blocks == block for block in np.unique(blocks)}
+    views = {label: (member, None) for label, member in whole.items()}
+    return views | {label: (everyone, strata) for label, strata in scores.strata.items()}
 
 
-def _draw(compute: Callable[[NDArray], NDArray], weights: NDArray) -> NDArray[np.float64]:
-    return map_draws(lambda part: {"": compute(part)}, weights)[""]
+def _evaluate_blocks(scores: _Scores, params: Comparison) -> dict[tuple[str, str, SeriesName], _Cell]:
+    """(block, metric, name) -> its score. Over strata, draws keep each block's images of each class."""
+    cells = {}
+    for block, (member, strata) in _list_views(scores).items():
+        targets, weights = scores.targets[member], None
+        if min(targets.sum(), (1 - targets).sum()) >= FEWEST:
+            kept = None if strata is None else scores.strata[WITHIN]
+            weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed, strata=kept)
+        for name, probs in scores.probs.items():
+            found = _evaluate(targets, probs[member], strata, weights, params.confidence)
+            cells |= {(block, metric, name): cell for metric, cell in found.items()}
+    return cells
 
 
-def _count(targets: NDArray[np.int_]) -> dict[str, int]:
-    return {"images": len(targets), "malignant": int(targets.sum())}
+def _evaluate(
+    targets: NDArray[np.int_],
+    probs: NDArray[np.float64],
+    strata: NDArray | None,
+    weights: NDArray | None,
+    confidence: float,
+) -> dict[str, _Cell]:
+    """AUC and average precision; over the pairs of one stratum the AUC alone."""
 
+    def compute(weights: NDArray | None = None) -> dict[str, NDArray[np.float64]]:
+        if strata is not None:
+            return {"auc": auc_within(targets, probs, strata=strata, weights=weights)}
+        ranking = rank_scores(targets, probs, weights=weights)
+        return {"auc": ranking.roc_auc(), "ap": ranking.average_precision()}
 
-def _has_interval(targets: NDArray[np.int_]) -> bool:
-    return bool(min(targets.sum(), (1 - targets).sum()) >= FEWEST)
-
-
-def _describe_run(model: str, regime: str) -> dict[str, str]:
-    named = name_series(model, regime).columns
-    return named | {"name": f"Metadata alone: {regime}"} if model == CONTROL else named
-
-
-def tabulate_blocks(
-    scores: _Scores, within: Mapping[tuple[str, str, str], _Within], params: Comparison
-) -> pd.DataFrame:
-    """AUC and average precision on all images and within each block; AUC over the pairs of one stratum.
-
-    Returns:
-        one row per block, model and metric ("auc", "ap"), and the rows "within blocks" and "within quarters of blocks"
-        (AUC only): `block`, `model`, `regime`, `name`, `metric`, `images`, `malignant`, `value`, `low`, `high`; the
-        interval is NaN where there are fewer than `FEWEST` images of a class, the value where there is none.
-    """
-    blocks = scores.strata[WITHIN]
-    members = {ALL: np.ones(len(blocks), bool)} | {label: blocks == label for label in np.unique(blocks)}
-    rows = [row for label, member in members.items() for row in _evaluate_block(scores, label, member, params)]
-    for (label, *run), (value, draws) in within.items():
-        span = NO_INTERVAL if draws is None else percentile_interval(draws, confidence=params.confidence)
-        rows.append(
-            {"block": label} | _describe_run(*run) | {"metric": "auc"} | _count(scores.targets)
-            | {"value": value} | span._asdict()
-        )  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def _evaluate_block(
-    scores: _Scores, label: str, member: NDArray[np.bool_], params: Comparison
-) -> Iterator[dict[str, object]]:
-    targets, confidence, weights = scores.targets[member], params.confidence, None
-    if _has_interval(targets):
-        weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed)
-    for run, everywhere in scores.probs.items():
-        probs = everywhere[member]
-        auc = ap = (np.nan, NO_INTERVAL)
-        if 0 < targets.sum() < len(targets):
-            auc, ap = (roc_auc(targets, probs), NO_INTERVAL), (average_precision(targets, probs), NO_INTERVAL)
-        if weights is not None:
-            draws = _draw(lambda w, p=probs: rank_scores(targets, p, weights=w).average_precision(), weights)
-            auc = auc[0], delong_interval(targets, probs, confidence=confidence)
-            ap = ap[0], percentile_interval(draws, confidence=confidence)
-        for metric, (value, span) in (("auc", auc), ("ap", ap)):
-            counted = {"metric": metric} | _count(targets)
-            yield {"block": label} | _describe_run(*run) | counted | {"value": value} | span._asdict()
-
-
-def compare_controls(
-    scores: _Scores, within: Mapping[tuple[str, str, str], _Within], params: Comparison
-) -> pd.DataFrame:
-    """Each network and combination minus each control, on the same images.
-
-    On all images DeLong's interval of the AUC and a paired bootstrap of the average precision; within blocks and
-    within their quarters a paired bootstrap of the AUC over pairs of one stratum. They describe: none was declared.
-
-    Returns:
-        one row per model, control, `block` ("all images", "within blocks", "within quarters of blocks") and metric:
-        `model`, `regime`, `name`, `control`, `block`, `metric`, `images`, `malignant`, `a` (the model), `b` (the
-        control), `difference`, `low`, `high`. Empty with fewer than `FEWEST` images of a class.
-    """
-    rows = []
-    for run, probs in scores.probs.items():
-        if run[0] == CONTROL or not _has_interval(scores.targets):
-            continue
-        for control in COMPARED:
-            named = _describe_run(*run) | {"control": control} | _count(scores.targets)
-            rows += [named | row for row in _compare_overall(scores, probs, control, params)]
-            rows += [named | row for row in _compare_within(within, run, control, params)]
-    columns = ["model", "regime", "name", "control", "block", "metric", "images", "malignant"]
-    return pd.DataFrame(rows, columns=[*columns, *FOUND[1:]])
-
-
-def _compare_overall(
-    scores: _Scores, probs: NDArray[np.float64], control: str, params: Comparison
-) -> Iterator[dict[str, object]]:
-    images, confidence = (scores.targets, probs, scores.probs[CONTROL, control]), params.confidence
-    weights = draw_weights(scores.targets, draws=params.bootstrap_draws, seed=params.seed)
-    for test in (
-        compare_delong(*images, confidence=confidence),
-        compare_bootstrap(*images, metric="ap", weights=weights, confidence=confidence),
-    ):
-        yield {"block": ALL} | {name: getattr(test, name) for name in FOUND}
-
-
-def _compare_within(
-    within: Mapping[tuple[str, str, str], _Within], run: tuple[str, str], control: str, params: Comparison
-) -> Iterator[dict[str, object]]:
-    for label in (WITHIN, QUARTERS):
-        (a, draws), (b, others) = within[label, *run], within[label, CONTROL, control]
-        if draws is not None:
-            low, high = percentile_interval(draws - others, confidence=params.confidence)
-            yield {"block": label} | dict(zip(FOUND, ("auc", a, b, a - b, low, high), strict=True))
+    if not 0 < targets.sum() < len(targets):
+        return {"auc": _Cell(np.nan), "ap": _Cell(np.nan)}
+    values = {metric: float(value) for metric, value in compute().items()}
+    if weights is None or np.isnan(values["auc"]):
+        return {metric: _Cell(value) for metric, value in values.items()}
+    draws = map_draws(compute, weights)
+    spans = {metric: percentile_interval(drawn, confidence=confidence) for metric, drawn in draws.items()}
+    if strata is None:
+        spans["auc"] = delong_interval(targets, probs, confidence=confidence)
+    return {metric: _Cell(value, spans[metric], draws[metric]) for metric, value in values.items()}

@@ -125,13 +125,11 @@ def tabulate_calibration(predictions: pd.DataFrame, params: Comparison) -> pd.Da
         line = fit_recalibration(validation["target"], validation["logit"])
         fitted = {"validation_images": len(validation), "intercept": line.intercept, "recalibration_slope": line.slope}
         for stage, logits in (("before", test["logit"].to_numpy()), ("after", line.apply(test["logit"]))):
+            probs, settings = expit(logits), {"draws": params.bootstrap_draws, "seed": params.seed}
+            losses = {loss: float(value) for loss, value in average_losses(test["target"], probs).items()}
+            expected = expect_ece(probs, confidence=params.confidence, **settings)
             measured = measure_calibration(test["target"], logits, confidence=params.confidence)
-            losses = {loss: float(value) for loss, value in average_losses(test["target"], expit(logits)).items()}
-            expected = expect_ece(
-                expit(logits), draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed
-            )
-            bias = {"ece_expected": expected.mean, "ece_low": expected.low, "ece_high": expected.high}
-            rows.append(name.columns | {"stage": stage} | fitted | losses | bias | measured)
+            rows.append(name.columns | {"stage": stage} | fitted | losses | expected | measured)
     return pd.DataFrame(rows)
 
 

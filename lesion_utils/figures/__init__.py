@@ -3,6 +3,9 @@
 A figure is shown by being the last value of a notebook's cell. Class order and colours are the same everywhere; widths
 are those of one or two columns of a journal's page.
 
+Everywhere `targets` are (N,) int, 0 benign and 1 malignant, and `probs` probabilities of malignant, (N,) float in
+[0, 1], by the name of the series where there are several.
+
 May import `evaluation` and the rooms below it.
 Begin with `style`, for colours, sizes and how a figure is saved.
 """

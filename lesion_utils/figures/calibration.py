@@ -76,8 +76,6 @@ def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray
     """Histograms of the probability of malignant, benign upwards and malignant downwards, a panel per series.
 
     Args:
-        targets: (N,) int, 0 benign, 1 malignant.
-        probs: name of the series -> (N,) float in [0, 1].
         bins: of equal width, from 0 to 1.
     """
     fig, axes = new_panels(len(probs), height=46, sharex=True, sharey=True)
@@ -118,7 +116,6 @@ def plot_reliability(targets: np.ndarray, probs: Mapping[str, np.ndarray], *, co
     """Observed share of malignant against the predicted probability, in bins of equal count, a panel per series.
 
     Args:
-        targets: (N,) int, 0 benign, 1 malignant.
         probs: panel title -> (N,) float in [0, 1], such as {"before": ..., "recalibrated": ...}; at most
             six.
         confidence: coverage of the intervals of the observed shares.

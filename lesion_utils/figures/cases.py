@@ -45,7 +45,6 @@ def plot_prediction_grid(
     Args:
         images: (N, H, W, 3) uint8, all of them; only those shown are read.
         image_ids: N ids.
-        targets: (N,) int, 0 benign, 1 malignant.
         probs: (N,) float in [0, 1], probability of malignant; above 0.5 is called malignant.
         columns: cases in a row, drawn at random from all of that outcome.
         seed: of the choice.
@@ -82,7 +81,6 @@ def plot_gradcam_grid(
         maps: column title -> (N, h, w) float in [0, 1], such as {"ResNet50": ..., "ResNet50, randomised": ...};
             stretched over the image.
         labels: N short texts beside the rows, such as "TP ISIC_0000001, p = 0.91".
-        targets: (N,) int, 0 benign, 1 malignant.
     """
     fig, axes = new_tiles(len(images), len(maps) + 1, lines=0, left=24, top=8, side=23)
     for i, row in enumerate(axes):

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pytest
+from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +22,8 @@ NAMES = ("01_eda", "02_augmentation_preview", "03_resnet50_finetune", "04_vgg19_
 
 #: What a person may call a folder, and make, the shell, JSON and papermill have a meaning for.
 AWKWARD_NAME = 'my $HOME\'s  "50 %" #1 {é}'
+
+SHOW_FOLDERS = "print(*(os.environ.get(name) for name in ('DATA_DIR', 'WEIGHTS_DIR')), sep='|')"
 
 PREPARE = '''
 """Counts instead of images."""
@@ -67,6 +71,24 @@ def make_project(folder: Path) -> Path:
     write_notebook(folder, "03_resnet50_finetune", train("resnet50"))
     write_notebook(folder, "04_vgg19_finetune", train("vgg19"))
     return folder
+
+
+def copy_finished_project(factory: pytest.TempPathFactory) -> Path:
+    """A copy of a project after its first `make all`, with jobs in parallel; all workers share the one that is built.
+
+    What that `make` printed stands in `output.txt`.
+    """
+    shared = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
+    built = shared / "finished project"
+    with FileLock(shared / "finished.lock"):
+        if not built.is_dir():
+            folder = make_project(built.with_suffix(".partial"))
+            write_notebook(folder, "02_augmentation_preview", f"import lesion_utils.core.console\n{SHOW_FOLDERS}")
+            done = make(folder, "-j4", "all")
+            assert done.returncode == 0, done.stderr
+            (folder / "output.txt").write_text(done.stdout)
+            folder.rename(built)
+    return shutil.copytree(built, factory.mktemp(AWKWARD_NAME) / "copy", symlinks=True)
 
 
 def train(network: str) -> str:

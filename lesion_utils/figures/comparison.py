@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from lesion_utils.core.names import CLASSIFIER_NAMES, REGIME_NAMES, REGIMES, SeriesName, name_model
 from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.literature import SECONDARY_MARK
+from lesion_utils.evaluation.shortcuts import CONTROL
 from lesion_utils.figures.style import (
     ACCENT,
     DOUBLE,
@@ -158,7 +159,9 @@ def plot_scores_by_block(rows: pd.DataFrame) -> Plate:
             the block), `value`, `low`, `high`; NaN where a block holds one class only.
     """
     blocks, names = list(dict.fromkeys(rows["block"])), list_series(rows)
-    styles = style_series(names)
+    controls = [name for name in names if name.model == CONTROL]
+    styles = style_series([name for name in names if name not in controls])  # as in the forest plot
+    styles |= {name: {"color": GREY, "marker": mark} for name, mark in zip(controls, "sDP", strict=False)}
     fig, ((ax,),) = new_figure(width=DOUBLE, height=58)
     for k, name in enumerate(names):
         part = rows[(rows["name"] == name) & rows["value"].notna()]

@@ -8,15 +8,27 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from figure_inputs import BAND, FIGURES, NETWORKS, PROBS, TARGETS, draw_images, draw_regimes, draw_scores, name_ids
+from figure_inputs import (
+    BAND,
+    FIGURES,
+    NETWORKS,
+    PROBS,
+    TARGETS,
+    draw_block_scores,
+    draw_images,
+    draw_regimes,
+    draw_scores,
+    name_ids,
+)
 from matplotlib.text import Text
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lesion_utils.evaluation.predictions import select_outcomes
+from lesion_utils.evaluation.shortcuts import CONTROL
 from lesion_utils.figures import style
 from lesion_utils.figures.calibration import plot_reliability
 from lesion_utils.figures.cases import plot_prediction_grid
-from lesion_utils.figures.comparison import plot_regimes
+from lesion_utils.figures.comparison import plot_regimes, plot_scores_by_block
 from lesion_utils.figures.roc import plot_precision_recall, plot_roc
 
 
@@ -135,6 +147,13 @@ def test_bands_lie_where_they_were_given():
     for x, low, high in zip(*BAND, strict=True):
         column = seen[np.isclose(seen[:, 0], x), 1]
         assert np.isclose(column, low).any() and np.isclose(column, high).any()
+
+
+def test_controls_are_grey_by_block_as_in_the_forest_plot():
+    rows = draw_block_scores(["all images"], [NETWORKS[0], "Metadata alone: id"])
+    rows.loc[rows["name"] != NETWORKS[0], "model"] = CONTROL
+    colours = [line.get_color() for line in plot_scores_by_block(rows).axes[0].lines if line.get_linestyle() == "None"]
+    assert colours == [style.MODEL_COLOURS[0], style.GREY]
 
 
 def test_figures_from_secondary_sources_are_crossed_out():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +16,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        exit status: 0, or 1 where something is wrong, or 130 after Ctrl-C.
+        exit status: 0, 1 where something is wrong, 130 after Ctrl-C, or 141 where nobody reads any more.
     """
     options = _parse(arguments)
     try:
-        return options.act(options) or 0
+        status = options.act(options) or 0
+        sys.stdout.flush()
+        return status
     except LesionError as error:
         print(error, file=sys.stderr)
         return 1
@@ -33,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         again = f"go on with: make all STUDY={options.study}" if options.verb == "run" else "nothing was lost"
         print(f"\n{what} was interrupted; {again}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

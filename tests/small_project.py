@@ -123,11 +123,19 @@ def clean_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in dropped} | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 
-def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Call `make` in a project with the environment that runs these tests."""
+def make(folder: Path, *arguments: str, cut_off: bool = False) -> subprocess.CompletedProcess[str]:
+    """Call `make` in a project with the environment that runs these tests.
+
+    Args:
+        folder: of the project.
+        arguments: of make.
+        cut_off: without any network, not even loopback, where the system lets a process have that.
+    """
     venv = Path(sys.prefix)
+    alone = ["unshare", "--map-root-user", "--net"]
+    can = cut_off and shutil.which("unshare") and subprocess.run([*alone, "true"], check=False).returncode == 0
     # The environment counts as built: its file is named after the lock, which the copy shares.
-    command = ["make", f"VENV={venv}", *arguments]
+    command = [*(alone if can else []), "make", f"VENV={venv}", *arguments]
     return subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False)
 
 

@@ -56,6 +56,15 @@ def test_how_a_verb_ends(monkeypatch, capsys, error, status, message):
     assert capsys.readouterr().err == message
 
 
+def test_a_reader_that_has_gone_is_no_error():
+    """As with `python -m lesion_utils why demo | head -1`."""
+    command = [sys.executable, "-m", "lesion_utils", "why", "demo"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=project_root())
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+
+
 def test_a_mistake_in_the_package_keeps_its_traceback(monkeypatch):
     def fail(*arguments, **options):
         raise ModuleNotFoundError("x", name="lesion_utils.nothing")

@@ -92,7 +92,7 @@ def report(request, tmp_path_factory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         if study == "isic2016_256px":
             use_hub(folder, request.getfixturevalue("hub"), patch)
-        done = make(folder, "all", f"STUDY={study}")
+        done = make(folder, "all", f"STUDY={study}", cut_off=study == "demo")  # the demo connects to nothing
         assert done.returncode == 0, done.stdout + done.stderr
         yield folder / "reports" / study
 

@@ -125,7 +125,7 @@ test: | $(DEV)  ## the tests, the same that continuous integration runs
 test-fast: | $(DEV)  ## the tests that train no network, run no notebook and open no browser
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long"
 
-test-long: | $(DEV)  ## every regime of both networks at a small size, with weights from a hub on loopback: minutes, 7 GB of memory
+test-long: | $(DEV)  ## what takes minutes: every regime of both networks with weights from a hub on loopback (7 GB of memory), compiling
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
 lint: | $(DEV)  ## style, order of imports, dependencies and types of the code

@@ -643,6 +643,7 @@ def test_real_backbones_train_and_predict(tmp_path, backbone):
     assert json.dumps(events)
 
 
+@pytest.mark.long  # the compiler takes most of a minute
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_step_gives_the_same_logits_and_gradients(tmp_path):
     run = make_run(tmp_path, compile=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +46,9 @@ AT_TARGET = "_at_target"
 #: that perfect calibration would show instead. The Brier reference depends on the prevalence alone.
 WITHOUT_INTERVAL = ("ece", "brier_reference")
 
+#: A band: x, lower y, upper y; each (`POINTS`,).
 Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+POINTS = 101
 
 #: How the interval of a specificity that has no lower bound is named.
 ONE_SIDED = "one-sided"
@@ -178,53 +179,26 @@ def _find_analytic(
     return found
 
 
-def band_roc(
-    targets: ArrayLike, probs: ArrayLike, *, weights: ArrayLike, confidence: float, points: int = 101
-) -> Curve:
-    """Pointwise band of the ROC curve: sensitivity over a grid of false positive rates, from the bootstrap.
+def band_curves(targets: ArrayLike, probs: ArrayLike, *, weights: ArrayLike, confidence: float) -> tuple[Curve, Curve]:
+    """Pointwise bands of the ROC curve and of the precision-recall steps, from the bootstrap.
 
     Returns:
-        the grid (points,) from 0 to 1, and the lower and the upper sensitivity on it.
+        false positive rates from 0 to 1, and the lower and the upper sensitivity there; recalls above 0 up to 1, and
+        the lower and the upper precision at the first threshold that reaches each.
     """
+    rates, recalls = np.linspace(0, 1, POINTS), np.linspace(0, 1, POINTS + 1)[1:]
 
-    def read(tp: NDArray, fp: NDArray) -> NDArray:
-        return np.interp(grid, np.append(0, fp / fp[-1]), np.append(0, tp / tp[-1]))
-
-    grid = np.linspace(0, 1, points)
-    return grid, *_band(read, targets, probs, weights, confidence)
-
-
-def band_precision_recall(
-    targets: ArrayLike, probs: ArrayLike, *, weights: ArrayLike, confidence: float, points: int = 101
-) -> Curve:
-    """Pointwise band of the precision-recall steps: precision over a grid of recalls above 0, from the bootstrap.
-
-    Returns:
-        the grid (points,) up to 1, and the lower and the upper precision at the first threshold that reaches it.
-    """
-
-    def read(tp: NDArray, fp: NDArray) -> NDArray:
-        at = np.searchsorted(tp / tp[-1], grid)
-        return tp[at] / (tp[at] + fp[at])
-
-    grid = np.linspace(0, 1, points + 1)[1:]
-    return grid, *_band(read, targets, probs, weights, confidence)
-
-
-def _band(
-    read: Callable[[NDArray, NDArray], NDArray],
-    targets: ArrayLike,
-    probs: ArrayLike,
-    weights: ArrayLike,
-    confidence: float,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     def compute(part: NDArray) -> dict[str, NDArray]:
-        ranking = rank_scores(targets, probs, weights=part)
-        return {"curve": np.stack([read(tp, fp) for tp, fp in zip(ranking.tp, ranking.fp, strict=True)])}
+        ranking, roc, steps = rank_scores(targets, probs, weights=part), [], []
+        for tp, fp in zip(ranking.tp, ranking.fp, strict=True):
+            roc.append(np.interp(rates, np.append(0, fp / fp[-1]), np.append(0, tp / tp[-1])))
+            at = np.searchsorted(tp / tp[-1], recalls)
+            steps.append(tp[at] / (tp[at] + fp[at]))
+        return {"roc": np.stack(roc), "steps": np.stack(steps)}
 
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(map_draws(compute, np.asarray(weights))["curve"], [tail, 1 - tail], axis=0)
-    return low, high
+    tail, draws = (1 - confidence) / 2, map_draws(compute, np.asarray(weights))
+    roc, steps = (np.quantile(draws[name], [tail, 1 - tail], axis=0) for name in ("roc", "steps"))
+    return (rates, *roc), (recalls, *steps)
 
 
 class FirstLook(NamedTuple):
@@ -250,9 +224,10 @@ def look_at(targets: np.ndarray, probs: np.ndarray) -> FirstLook:
     settings = {"weights": draw_weights(targets, draws=DRAWS, seed=SEED), "confidence": CONFIDENCE}
     table = evaluate_with_intervals(targets, probs, **settings).set_index("metric")
     at_half = rank_scores(targets, probs).confusion(CALL)
+    roc, recall = band_curves(targets, probs, **settings)
     return FirstLook(
         metrics=table[["value", "low", "high"]].to_dict("index"),
         confusion=np.array([[at_half.tn, at_half.fp], [at_half.fn, at_half.tp]]).astype(int),
-        roc=band_roc(targets, probs, **settings),
-        precision_recall=band_precision_recall(targets, probs, **settings),
+        roc=roc,
+        precision_recall=recall,
     )

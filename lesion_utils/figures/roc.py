@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from lesion_utils.evaluation.evaluate import Curve
 from lesion_utils.figures.style import (
     GREY,
     SINGLE,
@@ -23,9 +24,7 @@ from lesion_utils.figures.style import (
 )
 
 CHANCE = {"color": GREY, "lw": 0.8, "ls": (0, (1, 2)), "zorder": 1}
-#: A band around a curve: x, lower y, upper y; each (K,) float in [0, 1].
-Band = tuple[np.ndarray, np.ndarray, np.ndarray]
-Bands = Mapping[str, Band]
+Bands = Mapping[str, Curve]
 #: x and y of a curve, and of its operating point; None where nothing is called malignant.
 Trace = tuple[np.ndarray, np.ndarray, tuple[float, float] | None]
 

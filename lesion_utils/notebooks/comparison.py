@@ -15,7 +15,7 @@ from lesion_utils.config.schema import Comparison
 from lesion_utils.core.names import COMBINATION, SeriesName
 from lesion_utils.evaluation.calibration import fit_recalibration
 from lesion_utils.evaluation.decisions import trace_decision_curves
-from lesion_utils.evaluation.evaluate import Curve, band_precision_recall, band_roc
+from lesion_utils.evaluation.evaluate import Curve, band_curves
 from lesion_utils.evaluation.intervals import draw_weights, format_value
 from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_means, write_submission
 from lesion_utils.evaluation.ranking import CLASSICAL
@@ -52,10 +52,11 @@ def collect_models(predictions: pd.DataFrame, *, runs: Collection[tuple[str, str
 def draw_bands(models: Models, params: Comparison) -> tuple[dict[str, Curve], dict[str, Curve]]:
     """Bootstrap bands of each model's ROC and precision-recall curve, by name."""
     weights = draw_weights(models.targets, draws=params.bootstrap_draws, seed=params.seed)
-    settings = {"weights": weights, "confidence": params.confidence}
-    roc = {name: band_roc(models.targets, scores, **settings) for name, scores in models.probs.items()}
-    recall = {name: band_precision_recall(models.targets, scores, **settings) for name, scores in models.probs.items()}
-    return roc, recall
+    bands = {
+        name: band_curves(models.targets, scores, weights=weights, confidence=params.confidence)
+        for name, scores in models.probs.items()
+    }
+    return {name: roc for name, (roc, _) in bands.items()}, {name: recall for name, (_, recall) in bands.items()}
 
 
 def write_summaries(results: pd.DataFrame, metric: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from statsmodels.stats.proportion import proportion_confint
 from benchmarks.stats import draw_population, draw_test_set, measure_coverage, measure_proportions
 from lesion_utils.core.errors import MetricError
 from lesion_utils.evaluation import intervals
-from lesion_utils.evaluation.evaluate import band_precision_recall, band_roc, evaluate, evaluate_with_intervals
+from lesion_utils.evaluation.evaluate import band_curves, evaluate, evaluate_with_intervals
 from lesion_utils.evaluation.intervals import (
     bound_specificity,
     bounds_from_below,
@@ -150,10 +150,10 @@ def test_few_malignant_images_bound_a_specificity_from_above_only(test_set):
 
 def test_bands_hold_the_curve_and_end_where_it_ends(test_set):
     weights = draw_weights(test_set[0], draws=300, seed=1)
-    _, low, high = band_roc(*test_set, weights=weights, confidence=0.95)
+    (_, low, high), recalls = band_curves(*test_set, weights=weights, confidence=0.95)
     assert (low <= high).all() and (np.diff(low) >= 0).all() and (np.diff(high) >= 0).all()
     assert low[-1] == high[-1] == 1
-    recall, low, high = band_precision_recall(*test_set, weights=weights, confidence=0.95)
+    recall, low, high = recalls
     assert (low <= high).all() and recall[0] > 0
     assert low[-1] <= high[-1] < 0.5, "at full recall little is left of precision"
 

@@ -136,8 +136,8 @@ def _fit_line(shares: NDArray[np.float64], logits: NDArray[np.float64]) -> Recal
 
 def _find_shift(malignant: float, logits: NDArray[np.float64]) -> float:
     """What to add to all logits so that their probabilities sum to `malignant`."""
-    ends = logit(malignant / logits.size) - np.array([logits.max(), logits.min()])
-    return ends[0] if ends[0] == ends[1] else brentq(lambda a: expit(a + logits).sum() - malignant, *ends, xtol=1e-12)
+    low, high = logit(malignant / logits.size) - np.array([logits.max() + 1, logits.min() - 1])
+    return brentq(lambda a: expit(a + logits).sum() - malignant, low, high, xtol=1e-12)
 
 
 def measure_calibration(targets: ArrayLike, logits: ArrayLike, *, confidence: float) -> dict[str, float]:

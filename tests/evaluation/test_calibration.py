@@ -142,6 +142,8 @@ def test_recalibration_is_finite_wherever_there_are_two_classes():
     assert expit(reversed_.apply([2, 1, -1, -2])).mean() == pytest.approx(0.5)
     constant = fit_recalibration([0, 0, 0, 1], np.full(4, -0.3))
     assert expit(constant.apply([-0.3])) == pytest.approx((2 / 3 + 3 / 5) / 4), "the share of softened labels"
+    nearly = measure_calibration([0, 1, 0, 1], np.array([0.1, 0.1, 0.1, np.nextafter(0.1, 1)]), confidence=0.95)
+    assert nearly["in_the_large"] == pytest.approx(-0.1)
     apart = measure_calibration([0, 0, 1, 1], [-2, -1, 1, 2], confidence=0.95)
     assert np.isnan(apart["slope"]) and np.isfinite(apart["in_the_large"])
 

@@ -38,20 +38,6 @@ class BlindScores(NamedTuple):
     predicted: pd.DataFrame  # as `shortcuts.predict_from_metadata` returns it
 
 
-def choose_samples(table: pd.DataFrame, *, subset: str, per_class: int, seed: int) -> pd.DataFrame:
-    """Rows drawn at random, `per_class` of each class (fewer where there are fewer), benign first."""
-    rows = table[table["subset"] == subset]
-    return pd.concat(
-        [group.sample(min(per_class, len(group)), random_state=seed) for _, group in rows.groupby("target")]
-    )
-
-
-def choose_examples(table: pd.DataFrame, *, seed: int) -> tuple[str, str]:
-    """The ids of one benign and one malignant training image."""
-    benign, malignant = choose_samples(table, subset="train", per_class=1, seed=seed)["image_id"]
-    return benign, malignant
-
-
 def read_photographs(data: PreparedData, image_ids: Iterable[str]) -> np.ndarray:
     """Photographs in their own shape, each on a white square: (N, SHOWN, SHOWN, 3) uint8, decoded from their files.
 

@@ -205,6 +205,20 @@ def open_study(params: str | Path | Mapping[str, Any], step: str) -> OpenStudy:
     return OpenStudy(resolved, interactive, step, "interactive")
 
 
+def choose_samples(table: pd.DataFrame, *, subset: str, per_class: int, seed: int) -> pd.DataFrame:
+    """Rows drawn at random, `per_class` of each class (fewer where there are fewer), benign first."""
+    rows = table[table["subset"] == subset]
+    return pd.concat(
+        [group.sample(min(per_class, len(group)), random_state=seed) for _, group in rows.groupby("target")]
+    )
+
+
+def choose_examples(table: pd.DataFrame, *, seed: int) -> tuple[str, str]:
+    """The ids of one benign and one malignant training image."""
+    benign, malignant = choose_samples(table, subset="train", per_class=1, seed=seed)["image_id"]
+    return benign, malignant
+
+
 def _bring_earlier(study: paths.Study, interactive: paths.Study, step: str) -> None:
     """Copy what the study's other steps made, and an interactive one may read, unless there is something newer."""
     for kind in ("metrics", "predictions"):

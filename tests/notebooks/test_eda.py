@@ -18,6 +18,7 @@ from lesion_utils.core.paths import params_root
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals, look_at
 from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.notebooks import eda, finetune
+from lesion_utils.notebooks.study import choose_samples
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def predictions() -> pd.DataFrame:
 
 def test_samples_are_of_one_subset_and_as_many_of_each_class():
     table = pd.DataFrame({"subset": ["train"] * 9 + ["test"] * 9, "target": [0, 0, 0, 0, 0, 0, 1, 1, 1] * 2})
-    chosen = eda.choose_samples(table, subset="train", per_class=4, seed=1)
+    chosen = choose_samples(table, subset="train", per_class=4, seed=1)
     assert set(chosen["subset"]) == {"train"}
     assert chosen["target"].tolist() == [0, 0, 0, 0, 1, 1, 1], "three malignant ones are all there are"
 

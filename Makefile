@@ -47,7 +47,7 @@ NOTEBOOKS := 01_eda 02_augmentation_preview 03_resnet50_finetune 04_vgg19_finetu
 STEPS     := data $(NOTEBOOKS) index
 
 .PHONY: help all test test-fast test-long lint reference box readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish paper \
-        archive compare diff-notebooks \
+        archive api compare diff-notebooks \
         setup-git export predict strip clean lock FORCE
 
 help:  ## this page
@@ -136,6 +136,9 @@ lint: | $(DEV)  ## style, order of imports, dependencies and types of the code
 
 lab: | $(ENV)  ## JupyterLab on the notebooks; what they write goes to reports/<study>/interactive/
 	@$(BIN)/python -m jupyterlab --notebook-dir=. notebooks
+
+api: | $(DEV)  ## the docstrings as pages, in api/
+	@$(BIN)/python -m pdoc --docformat google --output-directory api lesion_utils
 
 strip: | $(DEV)  ## outputs out of the notebooks, before a commit
 	@$(BIN)/python -m nbstripout --keep-id notebooks/*.ipynb

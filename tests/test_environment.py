@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
 import sys
 import tomllib
@@ -14,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
+import lesion_utils
 from lesion_utils.config.load import load_study
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.pipeline import doctor
@@ -157,6 +159,14 @@ def test_a_link_to_the_environment_is_the_environment_and_another_python_is_not(
     assert doctor.check_kernel().state == "ok", str(doctor.check_kernel())
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     assert "another Python" in str(doctor.check_kernel())
+
+
+def test_the_way_from_a_photograph_to_a_number_names_what_is_there():
+    """The package's docstring, the front page of `make api`."""
+    names = re.findall(r"`(lesion_utils\.[\w.]+)`", lesion_utils.__doc__)
+    assert len(names) > 10
+    for name in names:
+        assert pkgutil.resolve_name(name), name
 
 
 def test_the_containers_agree():

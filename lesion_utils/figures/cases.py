@@ -1,4 +1,4 @@
-"""Figures of single cases: right and wrong predictions, and where a network looked."""
+"""Figures of single cases: right and wrong predictions, where a network looked, and a sheet of photographs."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from lesion_utils.figures.style import (
     house_style,
 )
 
+#: Photographs in a row of a contact sheet; each has a second tile beside it for its map.
+IN_A_ROW = 3
 HEAT = "inferno"  # perceptually uniform, monotonic in lightness
 #: The four outcomes at a threshold of 0.5, the order of the rows of a prediction grid.
 OUTCOMES = {
@@ -114,3 +116,37 @@ def _add_heat_key(fig: Plate) -> None:
     fig.colorbar(ScalarMappable(cmap=matplotlib.colormaps[HEAT]), cax=key, orientation="horizontal", ticks=[])
     for x, y, text in ((-0.12, 0.5, "0"), (1.12, 0.5, "1"), (0.5, 2.1, "weight")):
         key.text(x, y, text, transform=key.transAxes, ha="center", va="center", fontsize=6, color=GREY)
+
+
+@house_style
+def plot_contact_sheet(
+    images: np.ndarray, names: Sequence[str], probs: np.ndarray, maps: np.ndarray | None, *, call: float, note: str
+) -> Plate:
+    """A sheet of photographs in the order given.
+
+    Args:
+        images: (N, S, S, 3) uint8, as the network saw them.
+        names: N file names; long ones are cut in the middle.
+        probs: (N,) float in [0, 1], of malignant.
+        maps: (N, h, w) float in [0, 1], Grad-CAM; None where the network has none.
+        call: above it, an image is called malignant, and its frame is red.
+        note: what the sheet shows, and of which network.
+    """
+    wide = 1 if maps is None else 2
+    fig, axes = new_tiles(-(-len(images) // IN_A_ROW), IN_A_ROW * wide, lines=2, group=wide)
+    for k, (image, name, prob) in enumerate(zip(images, names, probs, strict=True)):
+        row, column = divmod(k, IN_A_ROW)
+        tiles = axes[row, column * wide : column * wide + wide]
+        colour = CLASS_COLOURS["malignant"] if prob > call else GREY
+        show_tile(tiles[0], image, f"{shorten_name(name)}\np = {prob:.3f}", colour=colour, edge=1.4)
+        if maps is not None:
+            show_tile(tiles[1], image, "" if maps[k].any() else "nothing raised the score")
+            lay_map_over(tiles[1], maps[k], image.shape)
+    listed = "; ".join(f"{shorten_name(name)}, p = {prob:.3f}" for name, prob in zip(names, probs, strict=True))
+    return finish_figure(fig, note=note, alt=f"{len(images)} photographs with the network's scores: {listed}")
+
+
+def shorten_name(name: str, *, longest: int = 22) -> str:
+    """A file's name as a figure can show it: letters that its type lacks become question marks."""
+    shown = "".join(c if c.isprintable() and ord(c) < 0x250 else "?" for c in name)
+    return shown if len(shown) <= longest else f"{shown[: longest // 2]}…{shown[-(longest // 2 - 1) :]}"

@@ -1,4 +1,4 @@
-"""What the training notebooks show: the network and how it is trained, its curves, and the scores of its runs."""
+"""What the training notebooks show: the network, how it is trained, its curves, its scores, and where it looked."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from torch import nn
 
 from lesion_utils.config.schema import Network, StudyParams
 from lesion_utils.core.names import REGIMES, name_series
+from lesion_utils.data.prepared import PreparedData
 from lesion_utils.evaluation.evaluate import FirstLook
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
-from lesion_utils.evaluation.predictions import add_ensembles, select_run
+from lesion_utils.evaluation.predictions import add_ensembles, select_outcomes, select_run
+from lesion_utils.models.gradcam import STAGES, explain_images
+from lesion_utils.models.predict import load_network
 from lesion_utils.training.classifiers import ClassifierResult
 from lesion_utils.training.fit import NetworkResult, read_history
 from lesion_utils.training.task import Images, TrainingTask, choose_regimes, list_folds
@@ -225,3 +228,43 @@ _TEXT = (
 def _without_identity(run: Mapping[str, Any]) -> dict[str, Any]:
     """A run's record without the long list of what it depends on, and without times, which differ between machines."""
     return {key: value for key, value in run.items() if key not in ("identity", "seconds")}
+
+
+class Cases(NamedTuple):
+    """Images of each outcome with their Grad-CAM maps."""
+
+    images: np.ndarray  # (N, S, S, 3) uint8
+    targets: np.ndarray  # (N,) int
+    labels: list[str]  # "TP ISIC_0000001, p = 0.91", in lines
+    maps: dict[str, np.ndarray]  # column title -> (N, h, w) float in [0, 1]
+    agreement: pd.DataFrame  # layers randomised, correlation with the trained network's map
+
+
+def explain_cases(
+    result: NetworkResult, detail: Detail, data: PreparedData, *, folder: Path, per_outcome: int = 2
+) -> Cases:
+    """Grad-CAM of a few right and wrong answers, drawn at random: the mean map of the networks whose mean is shown.
+
+    Args:
+        result: of training.
+        detail: the test scores that were looked at.
+        data: the prepared images.
+        folder: of all runs of the network.
+        per_outcome: images of each of TP, FN, FP and TN, fewer where there are fewer.
+    """
+    runs = [run for run in result.runs if run["regime"] == detail.regime]
+    networks = (load_network(folder / run["folder"] / "best.pt") for run in runs)
+    chosen = select_outcomes(detail.targets, detail.probs, count=per_outcome)
+    picked = [(outcome, int(place)) for outcome, places in chosen.items() for place in places]
+    places = [place for _, place in picked]
+    images = np.array(data.images_of([detail.image_ids[place] for place in places]))
+    explanation = explain_images(networks, images)
+    correlation = explanation.agreement.groupby("stage")["correlation"].mean().reindex(STAGES)
+    title = f"Grad-CAM, mean of {len(runs)} networks" if len(runs) > 1 else "Grad-CAM"
+    return Cases(
+        images=images,
+        targets=detail.targets[places],
+        labels=[f"{outcome}\n{detail.image_ids[place]}\np = {detail.probs[place]:.2f}" for outcome, place in picked],
+        maps={title: explanation.maps, "random weights": explanation.randomised},
+        agreement=correlation.rename_axis("layers replaced by random ones").reset_index(),
+    )

@@ -18,7 +18,7 @@ from lesion_utils.core.files import write_atomic
 from lesion_utils.core.paths import Study
 from lesion_utils.data.images import FACTS, ImageError, decode_square, inspect_image, run_parallel
 from lesion_utils.evaluation.evaluate import CALL
-from lesion_utils.figures.contact_sheet import plot_contact_sheet
+from lesion_utils.figures.cases import plot_contact_sheet
 from lesion_utils.figures.style import render_figure
 from lesion_utils.models.gradcam import map_images
 from lesion_utils.models.predict import TrainedNetwork, load_network

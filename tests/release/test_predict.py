@@ -17,7 +17,7 @@ from trained_report import DATA, write_trained_report
 from lesion_utils import cli
 from lesion_utils.core.errors import CheckpointError, DataError, ParamsError, RunError
 from lesion_utils.core.paths import Study
-from lesion_utils.figures.contact_sheet import plot_contact_sheet
+from lesion_utils.figures.cases import plot_contact_sheet
 from lesion_utils.models.gradcam import map_images
 from lesion_utils.release import predict
 from lesion_utils.release.export import choose_runs, export_run

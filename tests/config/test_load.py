@@ -120,7 +120,7 @@ def test_numbers_are_read_as_yaml_1_2_reads_them(study):
         ("  scratch:", "  scrach:", "regimes.scrach", "unknown parameter, did you mean 'scratch'?"),
         ("image_size: 48", "image_size: 900", "image_size", "cannot exceed data.stored_size (72 px)"),
         ("mixup: 0.0", "mixup: yes", "mixup", "'yes' is not a number from 0, up to 2"),
-        ("warmup_epochs: 2", "warmup_epochs: 20", "", "optim: in 5 epochs (scratch) no layer would reach"),
+        ("warmup_epochs: 2", "warmup_epochs: 20", "", "optim: in 4 epochs (scratch) no layer would reach"),
         ("drop_rate: 0.0", "drop_rate: 0.0\ndrop_rate: 0.5", "", "not valid YAML: found duplicate key"),
         ("seeds: [1]", "seeds: [1", "", "not valid YAML"),
     ],

@@ -182,9 +182,6 @@ FIGURES = {
     "class balance, one part, one class": lambda: plot_class_balance(
         draw_table(subsets=["train"]).query("target == 0")
     ),
-    "class balance, by another column": lambda: plot_class_balance(
-        draw_table(subsets=["a clinic far away in the hills", "b"])
-    ),
     "image sizes": lambda: plot_image_sizes(draw_table()),
     "image sizes, one size": lambda: plot_image_sizes(draw_table(sizes=[(256, 192)])),
     "image sizes, small": lambda: plot_image_sizes(draw_table(n=2, sizes=[(64, 48)])),

@@ -146,7 +146,7 @@ def plot_contact_sheet(
     return finish_figure(fig, note=note, alt=f"{len(images)} photographs with the network's scores: {listed}")
 
 
-def shorten_name(name: str, *, longest: int = 22) -> str:
+def shorten_name(name: str) -> str:
     """A file's name as a figure can show it: letters that its type lacks become question marks."""
     shown = "".join(c if c.isprintable() and ord(c) < 0x250 else "?" for c in name)
-    return shown if len(shown) <= longest else f"{shown[: longest // 2]}…{shown[-(longest // 2 - 1) :]}"
+    return shown if len(shown) <= 22 else f"{shown[:11]}…{shown[-10:]}"

@@ -41,16 +41,15 @@ def list_class_patches() -> list[Patch]:
 
 
 @house_style
-def plot_class_balance(table: pd.DataFrame, *, by: str = "subset") -> Plate:
+def plot_class_balance(table: pd.DataFrame) -> Plate:
     """How many benign and malignant images each part of the data holds.
 
     Args:
-        table: one row per image, with `target` (0 benign, 1 malignant) and the column `by`.
-        by: column whose values are train, val, test, left_out, or others.
+        table: one row per image, with `target` (0 benign, 1 malignant) and `subset`, a key of `SUBSET_NAMES`.
     """
-    counts = pd.crosstab(table[by], table["target"]).reindex(columns=[0, 1], fill_value=0)
-    parts = [*(p for p in SUBSET_NAMES if p in counts.index), *(p for p in counts.index if p not in SUBSET_NAMES)]
-    names = [SUBSET_NAMES.get(part, str(part)) for part in parts]
+    counts = pd.crosstab(table["subset"], table["target"]).reindex(columns=[0, 1], fill_value=0)
+    parts = [part for part in SUBSET_NAMES if part in counts.index]
+    names = [SUBSET_NAMES[part] for part in parts]
     benign, malignant = counts.loc[parts].to_numpy().T
     rows, total = np.arange(len(parts)), benign + malignant
     fig, ((ax,),) = new_figure(width=SINGLE, height=18 + 8 * len(parts))
@@ -59,7 +58,7 @@ def plot_class_balance(table: pd.DataFrame, *, by: str = "subset") -> Plate:
     texts = [f"{b} + {m}  ({m / n:.1%} malignant)" for b, m, n in zip(benign, malignant, total, strict=True)]
     for row, (end, text) in enumerate(zip(total, texts, strict=True)):
         ax.text(end + 0.02 * total.max(), row, text, va="center", fontsize=6.5)
-    ax.set(xlim=(0, 1.8 * total.max()), yticks=rows, yticklabels=[wrap_label(n, 14) for n in names])
+    ax.set(xlim=(0, 1.8 * total.max()), yticks=rows, yticklabels=names)
     ax.set_xticks([tick for tick in ax.get_xticks() if tick <= total.max()])
     ax.spines["bottom"].set_bounds(0, total.max())
     ax.set_xlabel("images", loc="left")

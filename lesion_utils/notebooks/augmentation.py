@@ -27,14 +27,8 @@ class Shown(NamedTuple):
     augmented: np.ndarray  # (N, epochs, S, S, 3) float32 in [0, 1]
 
 
-def make_augmenter(params: StudyParams, network: str, regime: Regime) -> Augmenter:
-    """The augmenter of a network's first run in a regime.
-
-    Args:
-        params: of the study.
-        network: "resnet50" or "vgg19".
-        regime: one of the network's.
-    """
+def _make_augmenter(params: StudyParams, network: str, regime: Regime) -> Augmenter:
+    """The augmenter of a network's first run in a regime."""
     settings = getattr(params, network).in_regime(regime)
     with torch.device("meta"):  # the input's description is wanted, and no weights
         interpolation = data_config(build_network(settings, pretrained=False, seed=0)).interpolation
@@ -64,23 +58,22 @@ def choose_augmenter(params: StudyParams) -> Augmenter:
 
 def _list_augmenters(params: StudyParams) -> list[tuple[str, Regime, Augmenter]]:
     named = [(n, r) for n in params.models for r in REGIME_NAMES if r in getattr(params, n).regimes]
-    return [(network, regime, make_augmenter(params, network, regime)) for network, regime in named]
+    return [(network, regime, _make_augmenter(params, network, regime)) for network, regime in named]
 
 
 def describe_changes(params: Augmentation) -> pd.DataFrame:
     """One row per change with its range in words."""
-    return pd.DataFrame(
-        [(name.replace("_", " "), _describe_range(params, name)) for name in OPERATIONS], columns=["change", "range"]
-    )
-
-
-def _describe_range(params: Augmentation, name: str) -> str:
-    low, high = operation_range(params, name)
-    if low == high:
-        return "off" if name != "scale" or low == 1 else OPERATIONS[name].format(low)
-    if name.endswith("_flip"):
-        return f"with probability {getattr(params, name):g}"
-    return f"{OPERATIONS[name].format(low)} to {OPERATIONS[name].format(high)}".replace("-", "−")
+    rows = []
+    for name, label in OPERATIONS.items():
+        low, high = operation_range(params, name)
+        if low == high:
+            told = "off" if name != "scale" or low == 1 else label.format(low)
+        elif name.endswith("_flip"):
+            told = f"with probability {getattr(params, name):g}"
+        else:
+            told = f"{label.format(low)} to {label.format(high)}".replace("-", "−")
+        rows.append((name.replace("_", " "), told))
+    return pd.DataFrame(rows, columns=["change", "range"])
 
 
 def draw_strips(image: np.ndarray, augmenter: Augmenter, *, steps: int = 7) -> dict[str, tuple[list[str], np.ndarray]]:

@@ -206,9 +206,9 @@ def describe_scores(scored: ScoredFolder, about: Mapping[str, Any]) -> str:
     return f"{about['label']}: {count:,} image{'s' * (count != 1)} scored, {above:,} above {CALL}"
 
 
-def describe_problems(scored: ScoredFolder, *, shown: int = 10) -> str:
-    """A line for each file that could not be read, up to so many; "" where all could."""
-    rows = [f"not read: {readable_name(row.file)}: {row.problem}\n" for row in scored.problems.head(shown).itertuples()]
+def describe_problems(scored: ScoredFolder) -> str:
+    """A line for each of the first ten files that could not be read; "" where all could."""
+    rows = [f"not read: {readable_name(row.file)}: {row.problem}\n" for row in scored.problems.head(10).itertuples()]
     more = len(scored.problems) - len(rows)
     return "".join(rows) + (f"not read: {more:,} more, see problems.csv\n" if more else "")
 

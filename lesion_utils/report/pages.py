@@ -85,9 +85,9 @@ def format_date(moment: str | None) -> str:
     return datetime.fromisoformat(moment).strftime("%-d %B %Y, %H:%M UTC")
 
 
-def format_number(value: float | None, digits: int = 3) -> str:
-    """A number with a fixed number of decimals and a true minus sign."""
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+def format_number(value: float | None) -> str:
+    """A number with three decimals and a true minus sign; a dash for None."""
+    return "–" if value is None else f"{value:.3f}".replace("-", "−")
 
 
 def describe_value(value: Any) -> str:

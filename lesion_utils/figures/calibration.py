@@ -72,20 +72,16 @@ def plot_confusion(matrices: Mapping[str, np.ndarray]) -> Plate:
 
 
 @house_style
-def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray], *, bins: int = 25) -> Plate:
-    """Histograms of the probability of malignant, benign upwards and malignant downwards, a panel per series.
-
-    Args:
-        bins: of equal width, from 0 to 1.
-    """
+def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray]) -> Plate:
+    """Histograms of the probability of malignant, benign upwards and malignant downwards, a panel per series."""
     fig, axes = new_panels(len(probs), height=46, sharex=True, sharey=True)
-    edges, targets = np.linspace(0, 1, bins + 1), np.asarray(targets)
+    edges, targets = np.linspace(0, 1, 26), np.asarray(targets)
     for ax, (name, scores) in zip(axes.flat, probs.items(), strict=False):
         for target, sign in ((0, 1), (1, -1)):
             counts = np.histogram(np.asarray(scores)[targets == target], edges)[0]
             shares = counts / max(counts.sum(), 1)
             ax.bar(
-                edges[:-1], sign * shares, width=1 / bins, align="edge", color=CLASS_COLOURS[CLASS_NAMES[target]], lw=0
+                edges[:-1], sign * shares, width=1 / 25, align="edge", color=CLASS_COLOURS[CLASS_NAMES[target]], lw=0
             )
         ax.axhline(0, color=INK, lw=0.6)
         ax.axvline(0.5, color=INK, lw=0.8, ls=(0, (4, 2)))
@@ -116,8 +112,7 @@ def plot_reliability(targets: np.ndarray, probs: Mapping[str, np.ndarray], *, co
     """Observed share of malignant against the predicted probability, in bins of equal count, a panel per series.
 
     Args:
-        probs: panel title -> (N,) float in [0, 1], such as {"before": ..., "recalibrated": ...}; at most
-            six.
+        probs: panel title -> (N,) float in [0, 1], such as {"before": ..., "recalibrated": ...}; six at most.
         confidence: coverage of the intervals of the observed shares.
     """
     width = SINGLE if len(probs) == 1 else DOUBLE

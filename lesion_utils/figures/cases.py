@@ -40,7 +40,6 @@ def plot_prediction_grid(
     probs: np.ndarray,
     *,
     columns: int = 6,
-    seed: int = 0,
 ) -> Plate:
     """Right and wrong predictions: a row each of true positives, false negatives, false positives, true negatives.
 
@@ -49,9 +48,8 @@ def plot_prediction_grid(
         image_ids: N ids.
         probs: (N,) float in [0, 1], probability of malignant; above 0.5 is called malignant.
         columns: cases in a row, drawn at random from all of that outcome.
-        seed: of the choice.
     """
-    chosen = select_outcomes(targets, probs, count=columns, seed=seed)
+    chosen = select_outcomes(targets, probs, count=columns)
     all_of = {name: len(picks) for name, picks in select_outcomes(targets, probs, count=len(targets)).items()}
     fig, axes = new_tiles(4, columns, lines=2, left=24)
     for row, (name, picks) in zip(axes, chosen.items(), strict=True):

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from IPython import get_ipython
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
@@ -195,7 +196,8 @@ def open_study(params: str | Path | Mapping[str, Any], step: str) -> OpenStudy:
     Raises:
         ParamsError: the parameters are wrong.
     """
-    pd.set_option("display.max_colwidth", None)  # tables show their sentences whole
+    if shell := get_ipython():
+        shell.display_formatter.formatters["text/html"].for_type(pd.DataFrame, write_html)
     name, resolved = resolve(params)
     study, run_id = paths.Study(name), os.environ.get("LESION_RUN_ID")
     if run_id:
@@ -217,6 +219,13 @@ def choose_examples(table: pd.DataFrame, *, seed: int) -> tuple[str, str]:
     """The ids of one benign and one malignant training image."""
     benign, malignant = choose_samples(table, subset="train", per_class=1, seed=seed)["image_id"]
     return benign, malignant
+
+
+def write_html(table: pd.DataFrame) -> str:
+    """A table as a page shows it: sentences whole, and no index that only counts the rows."""
+    counts = table.index.name is None and pd.api.types.is_integer_dtype(table.index)
+    with pd.option_context("display.max_colwidth", None):
+        return table.to_html(index=not counts, max_rows=pd.get_option("display.max_rows"))
 
 
 def _bring_earlier(study: paths.Study, interactive: paths.Study, step: str) -> None:

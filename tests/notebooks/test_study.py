@@ -11,7 +11,7 @@ import pytest
 
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.figures.calibration import plot_confusion
-from lesion_utils.notebooks.study import OpenStudy, open_study
+from lesion_utils.notebooks.study import OpenStudy, open_study, write_html
 
 
 @pytest.fixture
@@ -53,8 +53,11 @@ def test_a_table_is_read_back_as_it_was_saved(study):
     pd.testing.assert_frame_equal(study.load_table("01_eda", "numbers"), table, rtol=1e-8)
 
 
-def test_tables_show_their_sentences_whole(study):
-    assert "x" * 200 in study.save_table(pd.DataFrame({"what for": ["x" * 200]}), "words").to_html()
+def test_tables_show_their_sentences_whole_and_no_count_of_their_rows():
+    table = pd.DataFrame({"what for": ["<" + "x" * 200], "value": [7]}, index=[3])
+    shown = write_html(table)
+    assert "&lt;" + "x" * 200 in shown and "<th>3</th>" not in shown
+    assert "<th>7</th>" in write_html(table.set_index("value"))
 
 
 def test_a_table_that_is_not_there_says_what_to_run(study):

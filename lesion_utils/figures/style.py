@@ -18,6 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from lesion_utils.core.names import COMBINATION, SeriesName
 
@@ -124,7 +125,16 @@ def finish_figure(fig: Plate, *, note: str, alt: str) -> Plate:
     if (engine := fig.get_layout_engine()) is not None:
         engine.execute(fig)
         fig.set_layout_engine("none")
+        _round_layout(fig)
     return fig
+
+
+def _round_layout(fig: Figure) -> None:
+    """Give every panel a place in few digits: the solver's last ones depend on memory addresses, and an SVG on them."""
+    for part in fig.subfigs:
+        part.bbox_relative.set_points(part.bbox_relative.get_points().round(9))
+    for ax in fig.axes:
+        ax.set_position(Bbox(ax.get_position(original=True).get_points().round(9)))
 
 
 def _footer_y(fig: Figure) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import timm
 import torch
 from timm.models import group_parameters
 from tiny_study import make_images, make_params, regimes
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lesion_utils.config.schema import Averaging
@@ -18,6 +21,7 @@ from lesion_utils.training.optim import (
     make_average,
     make_optimizer,
     make_schedule,
+    step_in_memory_order,
     tabulate_learning_rates,
 )
 from lesion_utils.training.task import TrainingTask
@@ -99,3 +103,26 @@ def test_tables_of_layers_and_learning_rates_say_what_the_optimiser_does():
         schedule.step()
     assert rates.loc[rates["layers"] == "fc", "learning_rate"].tolist() == pytest.approx(head)
     assert rates["layers"].nunique() == 8
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, partial(torch.optim.SGD, momentum=0.9)])
+def test_a_step_in_memory_order_changes_no_digit(kind):
+    """Beside the same weights, optimiser and gradients as they are; the layout of all of them stays."""
+    torch.manual_seed(0)
+    channels_last = {"memory_format": torch.channels_last}
+    start, plain = torch.randn(16, 8, 3, 3).contiguous(**channels_last), torch.randn(5, 7)
+    gradients = [torch.randn(16, 8, 3, 3).contiguous(**channels_last) for _ in range(3)]
+    results = []
+    for ordered in (False, True):
+        weights = [nn.Parameter(start.clone()), nn.Parameter(plain.clone())]
+        optimizer = kind(weights, lr=0.1, weight_decay=0.1, fused=True)
+        if ordered:
+            step_in_memory_order(optimizer)
+        for gradient in gradients:
+            weights[0].grad, weights[1].grad = gradient.clone(), plain.clone()
+            optimizer.step()
+            assert torch.equal(weights[0].grad, gradient) and weights[0].is_contiguous(**channels_last)
+            optimizer.zero_grad()
+        results.append(weights)
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+    assert not torch.equal(results[0][0], start)

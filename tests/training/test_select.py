@@ -52,7 +52,9 @@ def ask(judge: str, **candidates) -> Selection:
 
 @pytest.mark.parametrize("judge", ["logistic", "finetune"])
 def test_trials_score_what_was_not_learnt_from_and_no_test_image(data, tmp_path, judge):
-    selection = ask(judge, small={"resnet50.image_size": 32}, large={"resnet50.image_size": 40})
+    size = "resnet50.image_size" if judge == "finetune" else "resnet50.classifier_features.image_sizes"
+    small, large = (32, 40) if judge == "finetune" else ([32], [40])
+    selection = ask(judge, small={size: small}, large={size: large})
     events = []
     params = make_params(**WEIGHTS)
     scores = run_trials(selection, params, data, folder=tmp_path / "runs", on_event=events.append).scores

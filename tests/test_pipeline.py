@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 REVISION = "c" * 40
 
 TAGS = ("resnet50.tv_in1k", "vgg19.tv_in1k")
-DATA = {"folds: 1": "folds: 2", "fraction: 0.2": "fraction: null"}
+DATA = {"folds: 1": "folds: 2"}
 COMPARISON = {"bootstrap_draws: 10000": "bootstrap_draws: 200", "repeats: 1000": "repeats: 20"}
 HUB_NETWORK = {
     "image_size: 224": "image_size: 32",
@@ -45,16 +45,16 @@ HUB_NETWORK = {
 #: What makes a study small: by study, by file.
 EDITS = {
     "demo": {
-        "data.yaml": DATA | {"stored_size: 72": "stored_size: 40"},
+        "data.yaml": DATA | {"stored_size: 72": "stored_size: 40", "fraction: 0.3": "fraction: null"},
         "resnet50.yaml": {
-            f"backbone: {TAGS[0]}": "backbone: small_cnn", "image_size: 48": "image_size: 32",
+            f"backbone: {TAGS[0]}": "backbone: small_cnn", "image_size: 40": "image_size: 32",
             "seeds: [1]": "seeds: [1, 2]",
         },
         "vgg19.yaml": {f"backbone: {TAGS[1]}": "backbone: small_cnn"},
         "comparison.yaml": COMPARISON,
     },
     "isic2016_256px": {
-        "data.yaml": DATA | {"stored_size: 256": "stored_size: 40"},
+        "data.yaml": DATA | {"stored_size: 256": "stored_size: 40", "fraction: 0.2": "fraction: null"},
         "resnet50.yaml": HUB_NETWORK,
         "vgg19.yaml": HUB_NETWORK,
         "comparison.yaml": COMPARISON,

@@ -157,15 +157,18 @@ def render_figure(fig: Figure, kind: str, metadata: Mapping[str, str | None] | N
     return buffer.getvalue()
 
 
-def save(fig: Figure, path_stem: Path | str, *, metadata: Mapping[str, str]) -> tuple[Path, Path, Path]:
-    """Write `<path_stem>.png`, `.svg` and `.pdf`, without dates, fit to be compared byte by byte.
+def save(
+    fig: Figure, path_stem: Path | str, *, metadata: Mapping[str, str], kinds: Sequence[str] = ("png", "svg", "pdf")
+) -> list[Path]:
+    """Write `<path_stem>.png` and so on, without dates, fit to be compared byte by byte.
 
     Args:
         path_stem: path without a suffix; its folder is created.
         metadata: Dublin Core names, such as Title, Description, Identifier (the run), Source.
+        kinds: which files; a PDF takes as long as the others together, since its letters are cut out of the font.
 
     Returns:
-        The three paths.
+        The paths, in the order of `kinds`.
 
     Raises:
         ValueError: a name that SVG's metadata does not know.
@@ -173,11 +176,11 @@ def save(fig: Figure, path_stem: Path | str, *, metadata: Mapping[str, str]) -> 
     stem = Path(path_stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
-    for kind in ("png", "svg", "pdf"):
+    for kind in kinds:
         path = stem.with_name(f"{stem.name}.{kind}")
         path.write_bytes(render_figure(fig, kind, metadata))
         paths.append(path)
-    return paths[0], paths[1], paths[2]
+    return paths
 
 
 def style_series(names: Sequence[str]) -> dict[str, dict[str, object]]:

@@ -36,6 +36,9 @@ from lesion_utils.figures.style import SCREEN_SCALE, save
 
 DATA_SET = "ISIC 2016 Part 3"
 
+#: Steps whose figures `make paper` places.
+FOR_THE_PAPER = ("05_comparison",)
+
 
 @dataclass
 class OpenStudy:
@@ -83,7 +86,7 @@ class OpenStudy:
         return Markdown("| | |\n|---|---|\n" + table)
 
     def save_figure(self, fig: Figure, name: str, caption: str, *, shows_images: bool = False) -> Image:
-        """Write a figure as PNG, SVG and PDF with its caption, and return it for display.
+        """Write a figure as PNG and SVG, for `make paper` as PDF, with its caption, and return it for display.
 
         Args:
             fig: what a function of `lesion_utils.figures` returned.
@@ -94,7 +97,8 @@ class OpenStudy:
         self.figures += [name] * (name not in self.figures)
         stem = self.paths.figures / f"{self.step}_{name}"
         metadata = {"Title": name, "Description": caption, "Identifier": self.run_id, "Source": DATA_SET}
-        png, *_ = save(fig, stem, metadata=metadata)
+        kinds = ("png", "svg", "pdf") if self.step in FOR_THE_PAPER else ("png", "svg")
+        png, *_ = save(fig, stem, metadata=metadata, kinds=kinds)
         alt = getattr(fig, "alt", "") or caption
         sidecar = {
             "step": self.step,

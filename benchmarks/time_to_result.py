@@ -23,14 +23,16 @@ cores, so these are processor seconds (decoding by timm's workers, other process
     resnet50, 224 px             7.28      6.21             6.25    1.17         2.3
     vgg19,     64 px             15.6       9.8              9.6    1.59         1.2
 
-VGG19's 139.6 million weights, with the cores less busy: fused AdamW takes 430 to 480 ms with tensors in channels last,
-as training has them, and 155 with contiguous ones, which is left to gain; clipping takes 96 (45 to read the norm, 50 to
-scale), a moving average 102. The network alone, without the reading of images, scores ResNet50 at 224 px 1.25 times as
-fast as `model(x)` with the memory settings of a run's kernel, which both have above, and 1.4 times (6.1 to 7.9 against
-4.5 to 5.1 images/s) with the C library's own, which a plain script has; at 64 px 1.6 times so. Peak memory at 224 px:
-ResNet50 3.3 GB. The fixed costs of a notebook, in wall seconds: 2.5 until its first cell runs, 4 (01, without torch)
-to 10 (03, timm and torch) for imports, 2 for its page, and for each figure, drawn three times, in processor seconds:
-PNG 0.23, SVG 0.19, PDF 0.60.
+VGG19's 139.6 million weights, with the cores less busy: fused AdamW took 430 to 480 ms with tensors in channels last,
+as they were when the table was made, and takes 110 since `optim.step_in_memory_order` shows it rows of memory; clipping
+takes 96 (45 to read the norm, 50 to scale), a moving average 102. On two quiet threads a step of the demo (batch 64, 32
+px) is 0.9 to 1.1 s forward, 2.4 to 2.9 s backward, half of it in convolutions, 0.1 s clipping and 0.1 s AdamW. The
+network alone, without the reading of images, scores ResNet50 at 224 px 1.25 times as fast as `model(x)` with the memory
+settings of a run's kernel, which both have above, and 1.4 times (6.1 to 7.9 against 4.5 to 5.1 images/s) with the C
+library's own, which a plain script has; at 64 px 1.6 times so. Peak memory at 224 px: ResNet50 3.3 GB. The fixed costs
+of a notebook, in wall seconds: 2.5 until its first cell runs, 4 (01, without torch) to 10 (03, timm and torch) for
+imports, 2 for its page, and for each figure, in processor seconds: PNG 0.23, SVG 0.19, PDF 0.60 (the comparison's
+alone).
 """
 
 from __future__ import annotations

@@ -76,10 +76,14 @@ def load_network(path: Path) -> TrainedNetwork:
     settings = read_settings(about["settings"], where=path)
     model = build_network(settings, pretrained=about["regime"] == "features", seed=about["seed"])
     model.load_state_dict(content["model"], strict=about["regime"] != "features")
+    return place_network(model, settings, {**about, "selected": content["selected"]})
+
+
+def place_network(model: nn.Module, settings: Network, about: Mapping[str, Any]) -> TrainedNetwork:
+    """A network with its weights, on this machine's device; `about` has what `TrainedNetwork` says of its run."""
     compute = choose_compute(settings)
-    model = compute.place(model).eval()
-    rest = (about["regime"], about["seed"], content["selected"], about["stored_size"], about["aspect"])
-    return TrainedNetwork(model, settings, compute, *rest)
+    rest = (about[name] for name in ("regime", "seed", "selected", "stored_size", "aspect"))
+    return TrainedNetwork(compute.place(model).eval(), settings, compute, *rest)
 
 
 def read_settings(settings: Mapping[str, Any], *, where: Path) -> Network:

@@ -1,5 +1,5 @@
 """A trained network leaves the house: as a folder that timm loads, or scoring photographs.
 
 May import `report` and the rooms below it.
-Begin with `export`, then `predict`.
+Begin with `runs`, which network is meant; then `export`, then `predict`.
 """

@@ -22,7 +22,8 @@ from lesion_utils.figures.cases import plot_contact_sheet
 from lesion_utils.figures.style import render_figure
 from lesion_utils.models.gradcam import map_images
 from lesion_utils.models.predict import TrainedNetwork, load_network
-from lesion_utils.release.export import choose_runs, describe_run, describe_runs, list_runs, load_exported
+from lesion_utils.release.export import describe_run, load_exported
+from lesion_utils.release.runs import choose_runs, describe_runs, list_runs
 
 #: Files that a folder of photographs is searched for.
 SUFFIXES = (".jpg", ".jpeg", ".png")

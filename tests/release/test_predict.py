@@ -20,7 +20,7 @@ from lesion_utils.core.paths import Study
 from lesion_utils.figures.cases import plot_contact_sheet
 from lesion_utils.models.gradcam import map_images
 from lesion_utils.release import predict
-from lesion_utils.release.export import choose_runs, export_run
+from lesion_utils.release.export import export_run
 from lesion_utils.release.predict import (
     decode_image,
     find_folder,
@@ -30,6 +30,7 @@ from lesion_utils.release.predict import (
     write_contact_sheet,
     write_scores,
 )
+from lesion_utils.release.runs import choose_runs
 
 STUDY = Study("demo")
 ROWS = range(11)

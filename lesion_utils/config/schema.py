@@ -1,6 +1,6 @@
 """The schema of the five YAML files of a study: every key, its meaning, unit and range.
 
-Nothing here has a default: a default is chosen once, in the YAML file, with its reason beside it.
+A default is chosen once, in the YAML file, with its reason beside it; here are those of keys about one's own images.
 """
 
 from __future__ import annotations
@@ -37,8 +37,23 @@ class Data(Section):
     remarks: list[Annotated[str, Field(min_length=1)]] = Field(
         description="what a reader must know before any number, shown on every page"
     )
-    source: Literal["embedded", "isic2016"] = Field(
-        description="the challenge's images at 256 px, which come with the project, or its own files"
+    source: Literal["embedded", "isic2016", "folder"] = Field(
+        description="the challenge's images at 256 px, which come with the project; its own files; or `images` and "
+        "`labels` of your own"
+    )
+    images: str | None = Field(default=None, min_length=1, description="with source: folder, the images' folder")
+    labels: str | None = Field(
+        default=None,
+        min_length=1,
+        description="with source: folder, a CSV file with the columns image and label; optional patient, site, "
+        "skin_type, and subset (train, test)",
+    )
+    test_fraction: float = Field(
+        default=0.2,
+        ge=0.05,
+        le=0.5,
+        description="with source: folder, share of the images set apart as test images where `labels` has no column "
+        "subset; 0.2 if left out",
     )
     publish_photographs: bool = Field(
         description="whether `make publish` may copy photographs; ISIC 2016 is in the public domain (CC0)"
@@ -62,6 +77,22 @@ class Data(Section):
         if self.folds > 1 and self.split == "starting_project":
             raise ValueError("folds: the starting project's split has one; set split to grouped")
         return self
+
+    @model_validator(mode="after")
+    def _own_images_are_named(self) -> Self:
+        for key, value in (("images", self.images), ("labels", self.labels)):
+            if self.source == "folder" and value is None:
+                raise ValueError(f"{key}: with source: folder it says where they are")
+            if self.source != "folder" and value is not None:
+                raise ValueError(f"{key}: read with source: folder only; set source to folder, or take it out")
+        if self.source == "folder" and self.split == "starting_project":
+            raise ValueError("split: the starting project's knows no images of your own; set it to grouped")
+        return self
+
+    @property
+    def is_challenge(self) -> bool:
+        """Whether the images are those of ISIC 2016 Part 3, whose ids, labels and published results are known."""
+        return self.source != "folder"
 
     @model_validator(mode="after")
     def _starting_project_has_its_share(self) -> Self:

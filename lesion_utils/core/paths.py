@@ -24,6 +24,11 @@ def data_dir() -> Path:
     return _from_environment("DATA_DIR") or project_root() / "data" / "isic2016"
 
 
+def find_own(path: str) -> Path:
+    """A file or folder that a study's parameters name: absolute, or from the project's root."""
+    return project_root() / Path(path).expanduser()
+
+
 def weights_dir() -> Path | None:
     """The folder of pretrained weights that the user named with `WEIGHTS_DIR`, if any."""
     return _from_environment("WEIGHTS_DIR")

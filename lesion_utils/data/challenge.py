@@ -1,14 +1,10 @@
 """Reading the challenge's files: images and labels become one table, or every problem is named.
 
-The formats that exist in the wild are read: label files with or without
-a header, a byte-order mark or carriage returns; ids with or without `.jpg`; labels as words (the training file) or as
-`0.0` and `1.0` (the test file). Everything else is refused with its file and line.
+Labels are words in the training file, and `0.0` and `1.0` in the test file; `data/labels.py` reads both.
 """
 
 from __future__ import annotations
 
-import csv
-import re
 import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from lesion_utils.core.errors import DataError
+from lesion_utils.data.labels import read_labels
 
 SPLITS = ("train", "test")
 #: The challenge's own names: per split its folder of images and its file of labels.
@@ -24,7 +21,6 @@ FOLDERS = {"train": "ISBI2016_ISIC_Part3_Training_Data", "test": "ISBI2016_ISIC_
 LABEL_FILES = {split: folder.replace("_Data", "_GroundTruth.csv") for split, folder in FOLDERS.items()}
 #: Optional, beside them: sizes and hashes of the originals, where the images are resized copies.
 MANIFEST = "manifest.csv"
-CLASSES = ("benign", "malignant")
 #: Images per split and class (benign, malignant) as the challenge states them.
 CHALLENGE_COUNTS = {"train": (727, 173), "test": (304, 75)}
 
@@ -33,10 +29,6 @@ Folder = Path | zipfile.Path
 
 #: JPEG, as the challenge has them, or WebP, as the embedded copies are.
 _SUFFIXES = {".jpg", ".webp"}
-
-_LABELS = {"benign": 0, "0": 0, "0.0": 0, "malignant": 1, "1": 1, "1.0": 1}
-_HEADERS = {"image", "image_id", "image_name", "id", "name"}
-_ID = re.compile(r"ISIC_\d{7}")
 
 
 @dataclass
@@ -87,7 +79,7 @@ def scan_dataset(root: Folder, *, counts: Counts | None = CHALLENGE_COUNTS) -> S
 
 
 def raise_problems(problems: list[str], root: Folder) -> None:
-    """Raise one error that lists all problems, if there are any."""
+    """Raise one error that lists all problems of the challenge's files, if there are any."""
     if problems:
         some = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise DataError(
@@ -101,7 +93,7 @@ def raise_problems(problems: list[str], root: Folder) -> None:
 
 def _scan_split(root: Folder, split: str, scan: Scan) -> list[tuple[str, str, int, Folder]]:
     """Match the labels of one split with its images; what does not match goes to `scan`."""
-    labels = read_labels(root / LABEL_FILES[split], problems=scan.problems, notes=scan.notes)
+    labels = read_labels(root / LABEL_FILES[split], problems=scan.problems, notes=scan.notes, isic_ids=True)
     folder = root / FOLDERS[split]
     if not folder.is_dir():
         scan.problems.append(f"{FOLDERS[split]}: this folder of images is missing")
@@ -114,57 +106,7 @@ def _scan_split(root: Folder, split: str, scan: Scan) -> list[tuple[str, str, in
     for image_id in sorted(images.keys() - labels.keys()):
         scan.problems.append(f"{folder.name}/{images[image_id].name}: image without a label in {LABEL_FILES[split]}")
     for image_id in sorted(labels.keys() - images.keys()):
-        line, _ = labels[image_id]
+        line = labels[image_id].line
         scan.problems.append(f"{LABEL_FILES[split]}:{line}: {image_id} has no image in {folder.name}")
-    sound = sorted(image_id for image_id in labels.keys() & images.keys() if labels[image_id][1] is not None)
-    return [(image_id, split, labels[image_id][1], images[image_id]) for image_id in sound]
-
-
-def read_labels(path: Folder, *, problems: list[str], notes: list[str]) -> dict[str, tuple[int, int | None]]:
-    """Read one file of labels.
-
-    Args:
-        path: a CSV file of two columns, id and label.
-        problems: receives a sentence for each line that is refused.
-        notes: receives a sentence for each oddity that is tolerated.
-
-    Returns:
-        for each image id the number of its line and its target (0 benign, 1 malignant; None where the label
-        was refused).
-    """
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines()
-    except FileNotFoundError:
-        problems.append(f"{path.name}: this file of labels is missing")
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"{path.name}: not a readable UTF-8 text: {error}")
-        return {}
-    labels: dict[str, tuple[int, int | None]] = {}
-    for number, line in enumerate(lines, start=1):
-        fields = [text.strip() for text in next(csv.reader([line]), [])]
-        if not any(fields) or (number == 1 and len(fields) == 2 and fields[0].lower() in _HEADERS):
-            continue
-        image_id, target, problem = _parse_row(fields)
-        first, known = labels.setdefault(image_id, (number, target)) if image_id else (number, None)
-        if problem:
-            problems.append(f"{path.name}:{number}: {problem}")
-        elif first != number and known == target:
-            notes.append(f"{path.name}:{number}: {image_id} is listed again with the same label as in line {first}")
-        elif first != number and known is not None:
-            problems.append(
-                f"{path.name}:{number}: {image_id} is {CLASSES[target]} here and {CLASSES[known]} in line {first}"
-            )
-    return labels
-
-
-def _parse_row(fields: list[str]) -> tuple[str | None, int | None, str | None]:
-    """Image id, target and, if something is wrong with the line, a sentence about it."""
-    if len(fields) != 2:
-        return None, None, f"expected two columns, id and label, found {len(fields)}"
-    image_id = re.sub(r"\.jpe?g$", "", fields[0], flags=re.IGNORECASE)
-    if not _ID.fullmatch(image_id):
-        return None, None, f"{fields[0]!r} is not an image id (ISIC_ and seven digits)"
-    if fields[1] not in _LABELS:
-        return image_id, None, f"unknown label {fields[1]!r} of {image_id}, expected one of {', '.join(_LABELS)}"
-    return image_id, _LABELS[fields[1]], None
+    sound = sorted(image_id for image_id in labels.keys() & images.keys() if labels[image_id].target is not None)
+    return [(image_id, split, labels[image_id].target, images[image_id]) for image_id in sound]

@@ -26,16 +26,17 @@ from lesion_utils.data.challenge import (
 )
 from lesion_utils.data.download import ensure_dataset
 from lesion_utils.data.duplicates import find_duplicates
+from lesion_utils.data.folder import read_folder
 from lesion_utils.data.images import ImageError, content_box, decode_square, inspect_images, run_parallel
 from lesion_utils.data.pixels import measure_pixels
 from lesion_utils.data.prepared import PreparedData, Progress, load_prepared, open_images, source_folder
-from lesion_utils.data.split import SUBSETS, make_split
+from lesion_utils.data.split import SUBSETS, make_split, set_test_apart
 
 SPLIT_COLUMNS = ["image_id", "split", "target", "subset", "fold"]
 
 
 def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progress | None = None) -> PreparedData:
-    """Fetch the images unless they are embedded, check all of them, find duplicates, split, and decode.
+    """Fetch the challenge's images where need be, check all of them, find duplicates, split, and decode.
 
     Args:
         study: whose `data` folder is written.
@@ -46,16 +47,21 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
         DataError: lists everything that is wrong with the data, or says what cannot be fetched or written.
     """
     data = params.data
-    counts = None  # the embedded images are pinned by a hash
-    if data.source == "isic2016":
-        ensure_dataset(paths.data_dir())
-        counts = CHALLENGE_COUNTS
-    table, notes = read_verified(source_folder(data.source), counts=counts)
+    if data.source == "folder":
+        table, notes = read_folder(str(data.images), str(data.labels))
+    else:
+        if data.source == "isic2016":
+            ensure_dataset(paths.data_dir())
+        counts = CHALLENGE_COUNTS if data.source == "isic2016" else None  # the embedded images are pinned by a hash
+        table, notes = read_verified(source_folder(data), counts=counts)
     cache = open_images(table, data.stored_size, data.aspect, verify=True, on_progress=on_progress)
     shapes = zip(table["width"], table["height"], strict=True)
     boxes = [content_box(width, height, size=data.stored_size, aspect=data.aspect) for width, height in shapes]
     table = table.join(measure_pixels(cache.images, boxes=boxes, workers=_workers()))
-    duplicates = find_duplicates(table, cache.images, boxes=boxes, workers=_workers())
+    unsplit = table if "split" in table else table.assign(split="")
+    duplicates = find_duplicates(unsplit, cache.images, boxes=boxes, workers=_workers())
+    if "split" not in table:
+        table, duplicates = set_test_apart(table, data, duplicates=duplicates)
     split = make_split(table, data, duplicates=duplicates)
     manifest = describe_data(split, data, notes=notes)
     write_if_changed(study.cache_note, f"{cache.path.stem}\n")
@@ -63,7 +69,7 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
     write_if_changed(study.data / "duplicates.csv", _to_csv(duplicates))
     write_if_changed(study.data / "split.csv", _to_csv(split[split.columns.intersection(SPLIT_COLUMNS)]))
     write_if_changed(study.data / "manifest.json", dump_json(manifest))
-    return load_prepared(study)
+    return load_prepared(study, data)
 
 
 def read_verified(root: Folder, *, counts: Counts | None) -> tuple[pd.DataFrame, list[str]]:

@@ -8,15 +8,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from lesion_utils.config.schema import Data
 from lesion_utils.core import paths
 from lesion_utils.core.errors import DataError
 from lesion_utils.data.box import open_box
 from lesion_utils.data.cache import ImageCache, open_cache
 from lesion_utils.data.challenge import FOLDERS, Folder
+from lesion_utils.data.folder import OPTIONAL
 
 Progress = Callable[[str, int, int], None]
 
@@ -27,9 +30,11 @@ class PreparedData:
 
     Attributes:
         table: one row per image: `image_id`, `split`, `target`, `subset` (train, val, test, left_out), `path`, the
-            facts of `images.csv`, and in a study with several folds `fold` (see `split.make_split`).
+            facts of `images.csv`, and in a study with several folds `fold` (see `split.make_split`). Of images of one's
+            own also those of `folder.OPTIONAL` that the file of labels has.
         duplicates: pairs, see `duplicates.find_duplicates`.
-        label_changes: images whose label is another today: `image_id`, `split`, `label_2016`, `label_today`, `seen_in`.
+        label_changes: images of the challenge whose label is another today: `image_id`, `split`, `label_2016`,
+            `label_today`, `seen_in`.
         manifest: counts, source and hashes.
     """
 
@@ -63,32 +68,48 @@ class PreparedData:
         return self.manifest["summary"]
 
 
-def load_prepared(study: paths.Study) -> PreparedData:
+def load_prepared(study: paths.Study, data: Data) -> PreparedData:
     """Open what the step "data" of a study wrote.
+
+    Args:
+        study: whose step it was.
+        data: says where the images are.
 
     Raises:
         DataError: the step has not been run.
     """
     try:
         manifest = json.loads((study.data / "manifest.json").read_text("utf-8"))
-        images, split, duplicates = (
-            pd.read_csv(study.data / f"{name}.csv") for name in ("images", "split", "duplicates")
-        )
+        images, split, duplicates = (_read_table(study.data / f"{n}.csv") for n in ("images", "split", "duplicates"))
     except FileNotFoundError as error:
         raise DataError(
             "the data of this study are not prepared",
             where=f"reports/{study.name}/data",
             do=f"run: make all STUDY={study.name}",
         ) from error
-    folder, suffix = source_folder(manifest["source"]), ".webp" if manifest["source"] == "embedded" else ".jpg"
-    files_of = [folder / FOLDERS[s] / f"{i}{suffix}" for s, i in zip(images["split"], images["image_id"], strict=True)]
-    table = images.assign(path=files_of, **split[split.columns.intersection(["subset", "fold"])])
-    return PreparedData(table, duplicates, read_label_changes(), manifest)
+    folder, changes = source_folder(data), read_label_changes()
+    if data.is_challenge:
+        suffix = ".webp" if data.source == "embedded" else ".jpg"
+        files_of = [f"{FOLDERS[s]}/{i}{suffix}" for s, i in zip(images["split"], images["image_id"], strict=True)]
+    else:
+        files_of, changes = images["file"], changes[:0]
+    table = images.assign(
+        path=[folder / file for file in files_of], **split[split.columns.intersection(["subset", "fold"])]
+    )
+    return PreparedData(table, duplicates, changes, manifest)
 
 
-def source_folder(source: str) -> Folder:
-    """Where a source's files are: the archive of embedded images, or `DATA_DIR`."""
-    return open_box() if source == "embedded" else paths.data_dir()
+def source_folder(data: Data) -> Folder:
+    """Where a source's files are: the archive of embedded images, `DATA_DIR`, or a folder of one's own."""
+    if data.source == "folder":
+        return paths.find_own(str(data.images))
+    return open_box() if data.source == "embedded" else paths.data_dir()
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """A table whose ids and names stay text, whatever they look like."""
+    text = dict.fromkeys(("image_id", "image_id_a", "image_id_b", "file", *OPTIONAL), str)
+    return pd.read_csv(path, dtype=text, keep_default_na=False)
 
 
 def read_label_changes() -> pd.DataFrame:

@@ -1,9 +1,14 @@
-"""Which training images are held out, once or in turns, and which are left out because the test set shows them too."""
+"""Which images are test images, which of the others are held out, once or in turns, and which are left out.
+
+Duplicates stay together, and so do the images of a patient where patients are known.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from lesion_utils.config.schema import Data
@@ -20,7 +25,7 @@ def make_split(table: pd.DataFrame, params: Data, *, duplicates: pd.DataFrame) -
     taken out of both of its parts.
 
     Args:
-        table: columns `image_id`, `split`, `target`.
+        table: columns `image_id`, `split`, `target`, and `patient` where it is known.
         params: `folds`, `split`, `validation_fraction`, `seed` and `drop_leaks` are used.
         duplicates: pairs as `duplicates.find_duplicates` returns them.
 
@@ -38,7 +43,7 @@ def make_split(table: pd.DataFrame, params: Data, *, duplicates: pd.DataFrame) -
     if params.split == "grouped":
         subset[table["image_id"].isin(leaks)] = "left_out"
         rest = table[subset == "train"]
-        groups = group_duplicates(table["image_id"], duplicates)[rest.index]
+        groups = group_images(table, duplicates)[rest.index]
         if params.folds > 1:
             table = table.assign(fold=_number_folds(rest, groups, params).reindex(table.index, fill_value=0))
         else:
@@ -50,6 +55,41 @@ def make_split(table: pd.DataFrame, params: Data, *, duplicates: pd.DataFrame) -
     split = table.assign(subset=subset)
     check_split(split, params, duplicates=duplicates)
     return split
+
+
+def set_test_apart(table: pd.DataFrame, params: Data, *, duplicates: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Draw test images of both classes in proportion, whole groups at a time.
+
+    Args:
+        table: columns `image_id`, `target`, and `patient` where it is known.
+        params: `test_fraction` and `seed` are used.
+        duplicates: pairs, of images without a split.
+
+    Returns:
+        the table with a column `split` (train, test), and the pairs with those of their images.
+    """
+    groups = group_images(table, duplicates)
+    test = _choose_grouped(table, groups, fraction=params.test_fraction, seed=params.seed)
+    table = table.assign(split=np.where(table.index.isin(test), "test", "train"))
+    if (table.groupby("split")["target"].nunique().reindex(["train", "test"]) != 2).any():
+        do = "add images, or change test_fraction or seed in data.yaml, or name test images in a column subset"
+        raise DataError("no test set of both classes can be drawn", where="data.yaml: test_fraction", do=do)
+    of = table.set_index("image_id")["split"]
+    sides = {side: duplicates[f"image_id_{side[-1]}"].map(of) for side in ("split_a", "split_b")}
+    return table, duplicates.assign(**sides)
+
+
+def group_images(table: pd.DataFrame, duplicates: pd.DataFrame) -> pd.Series:
+    """Name the group of each image: the first id of all that duplicates and patients connect it with."""
+    groups = group_duplicates(table["image_id"], duplicates)
+    if "patient" not in table:
+        return groups
+    known = table["patient"] != ""
+    patients = ("patient " + table["patient"]).where(known, groups)
+    codes, names = pd.factorize(pd.concat([groups, patients]))
+    edges = coo_array((np.ones(len(table)), (codes[: len(table)], codes[len(table) :])), shape=(len(names),) * 2)
+    parts = pd.Series(connected_components(edges, directed=False)[1][codes[: len(table)]], table.index)
+    return table["image_id"].groupby(parts).transform("min")
 
 
 def find_leaks(table: pd.DataFrame, duplicates: pd.DataFrame) -> set[str]:
@@ -69,7 +109,7 @@ def check_split(split: pd.DataFrame, params: Data, *, duplicates: pd.DataFrame) 
     """
     broken = []
     if not ((split["subset"] == "test") == (split["split"] == "test")).all():
-        broken.append("the test set is not the challenge's")
+        broken.append("the test set is not the one that was given")
     learnt = split["subset"].isin(["train", "val"])
     parts = split["fold"].map("fold {}".format) if params.folds > 1 else split["subset"]
     wanted = {f"fold {fold}": 1 / params.folds for fold in range(1, params.folds + 1)}
@@ -82,9 +122,9 @@ def check_split(split: pd.DataFrame, params: Data, *, duplicates: pd.DataFrame) 
     if params.drop_leaks and (leaks := set(split["image_id"][learnt]) & find_leaks(split, duplicates)):
         broken.append(f"training or validation holds duplicates of test images: {', '.join(sorted(leaks))}")
     if params.split == "grouped":
-        groups = group_duplicates(split["image_id"], duplicates)[learnt]
+        groups = group_images(split, duplicates)[learnt]
         if (parts[learnt].groupby(groups).nunique() > 1).any():
-            broken.append("duplicates lie in two of " + ", ".join(wanted))
+            broken.append("duplicates or a patient's images lie in two of " + ", ".join(wanted))
         for target, chosen in parts[learnt].groupby(split["target"]):
             for name, share in wanted.items():
                 count, due = (chosen == name).sum(), share * len(chosen)
@@ -114,19 +154,19 @@ def _number_folds(rest: pd.DataFrame, groups: pd.Series, params: Data) -> pd.Ser
 
 
 def _choose_grouped(rest: pd.DataFrame, groups: pd.Series, *, fraction: float, seed: int) -> pd.Index:
-    """Rows to validate on: of each class the wanted share, whole groups at a time, in a random order."""
+    """Rows to hold out: of each class the wanted share, whole groups at a time, in a random order.
+
+    Groups with malignant images come first: they are fewer, and the others fill up what is left.
+    """
     rng = np.random.default_rng(seed)
-    chosen = []
-    # A group whose labels disagree counts as malignant, so that it is drawn once.
-    group_target = rest["target"].groupby(groups).max()
-    sizes = groups.value_counts()
-    for target in (0, 1):
-        names = np.sort(group_target.index[group_target == target])
-        quota = round(fraction * int((rest["target"] == target).sum()))
-        for name in rng.permutation(names):
-            if sizes[name] <= quota:
-                quota -= sizes[name]
-                chosen.append(name)
+    sizes = pd.crosstab(groups, rest["target"]).reindex(columns=[0, 1], fill_value=0)
+    quota = (fraction * sizes.sum()).round().to_numpy(int)
+    orders = [rng.permutation(np.sort(sizes.index[(sizes[1] > 0) == malignant])) for malignant in (False, True)]
+    chosen, counts = [], dict(zip(sizes.index, sizes.to_numpy(), strict=True))
+    for name in np.concatenate(orders[::-1]):
+        if (counts[name] <= quota).all():
+            quota = quota - counts[name]
+            chosen.append(name)
     return rest.index[groups.isin(chosen)]
 
 

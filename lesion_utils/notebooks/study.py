@@ -65,7 +65,7 @@ class OpenStudy:
         Raises:
             DataError: it has not been run.
         """
-        return load_prepared(self.paths)
+        return load_prepared(self.paths, self.params.data)
 
     def watch_training(self) -> TrainingProgress:
         """What takes the events of training, shows them under the cell and logs them for the terminal."""

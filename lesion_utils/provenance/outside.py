@@ -38,15 +38,27 @@ PINNED = {
 def fingerprint_source(params: Data) -> str | None:
     """A hash that changes when the study's images may have changed; takes milliseconds.
 
-    Images and tables below `DATA_DIR` are known by name, size and time of their last change; a folder that is not there
-    yet has a fingerprint too. Embedded images need none: they count with the code that names them.
+    Images and tables below `DATA_DIR`, or of one's own, are known by name, size and time of their last change; a folder
+    that is not there yet has a fingerprint too. Embedded images need none: they count with the code that names them.
     """
-    if params.source == "embedded":
+    entries: list[str] = []
+    if params.source == "isic2016":
+        root, suffixes = paths.data_dir(), {".jpg", ".csv"}
+        folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
+        entries += [line for folder in folders for line in _stat_lines(folder, suffixes)]
+    if params.images and params.labels:
+        entries += _stat_own(params.images, params.labels)
+    if params.source == "embedded" and not entries:
         return None
-    root, suffixes = paths.data_dir(), {".jpg", ".csv"}
-    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
-    entries = [line for folder in folders for line in _stat_lines(folder, suffixes)]
     return hashlib.sha256("\n".join(entries).encode()).hexdigest()[:16]
+
+
+def _stat_own(images: str, labels: str) -> list[str]:
+    """One line for each file below a folder of images, and for the file of their labels."""
+    folder = paths.find_own(images)
+    files = [(path.relative_to(folder).as_posix(), path) for path in sorted(folder.rglob("*"))]
+    stats = [(name, path.stat()) for name, path in [*files, ("", paths.find_own(labels))] if path.is_file()]
+    return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
 
 
 def fingerprint_weights(params: Network) -> dict[str, str | int]:

@@ -205,7 +205,7 @@ def select_settings(study: Study, params: StudyParams, *, on_event: OnEvent | No
             expected="questions and candidates",
             do=f"copy params/isic2016_640px/{FILE} there and edit it",
         )
-    selection, data = load_file(path, Selection), load_prepared(study)
+    selection, data = load_file(path, Selection), load_prepared(study, params.data)
     trials = run_trials(selection, params, data, folder=study.runs / "selection", on_event=on_event)
     table = tabulate_trials(selection, trials, params.comparison)
     text = write_text(selection, trials.scores, table, params=params, study=study.name)

@@ -1,4 +1,4 @@
-"""Reading label files as they exist in the wild, and naming every problem at once."""
+"""The challenge's folders and files: one table, or every problem at once."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 from challenge import SMALL, write_challenge
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lesion_utils.core.errors import DataError
-from lesion_utils.data.challenge import CHALLENGE_COUNTS, FOLDERS, LABEL_FILES, read_dataset, read_labels, scan_dataset
+from lesion_utils.data.challenge import CHALLENGE_COUNTS, FOLDERS, LABEL_FILES, read_dataset, scan_dataset
 
 TRAIN = LABEL_FILES["train"]
 
@@ -19,68 +17,6 @@ TRAIN = LABEL_FILES["train"]
 @pytest.fixture
 def root(tmp_path):
     return write_challenge(tmp_path / "data")
-
-
-def read(path):
-    problems, notes = [], []
-    return read_labels(path, problems=problems, notes=notes), problems, notes
-
-
-@given(
-    targets=st.lists(st.sampled_from([0, 1]), min_size=1, max_size=8),
-    spelling=st.sampled_from([("benign", "malignant"), ("0", "1"), ("0.0", "1.0"), (" benign", "malignant ")]),
-    header=st.sampled_from(["", "image,malignant", "image_id,label", "image_name,target"]),
-    suffix=st.sampled_from(["", ".jpg", ".JPG"]),
-    newline=st.sampled_from(["\n", "\r\n"]),
-    bom=st.booleans(),
-    final=st.sampled_from([0, 1, 3]),
-    quoted=st.booleans(),
-)
-def test_every_format_in_the_wild_is_read(
-    tmp_path_factory, targets, spelling, header, suffix, newline, bom, final, quoted
-):
-    mark = '"' if quoted else ""
-    lines = [header] if header else []
-    lines += [f"{mark}ISIC_{i:07d}{suffix}{mark},{mark}{spelling[target]}{mark}" for i, target in enumerate(targets)]
-    text = newline.join(lines) + newline * final
-    path = tmp_path_factory.mktemp("labels") / "labels.csv"
-    path.write_bytes(text.encode("utf-8-sig" if bom else "utf-8"))
-    labels, problems, notes = read(path)
-    first = 2 if header else 1
-    assert labels == {f"ISIC_{i:07d}": (i + first, target) for i, target in enumerate(targets)}
-    assert (problems, notes) == ([], [])
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("ISIC_0000001,melanoma", "unknown label 'melanoma' of ISIC_0000001"),
-        ("ISIC_0000001,2", "unknown label '2'"),
-        ("ISIC_0000001,0.5", "unknown label '0.5'"),
-        ("ISIC_0000001,", "unknown label ''"),
-        ("ISIC_0000001", "expected two columns, id and label, found 1"),
-        ("ISIC_0000001,0,1", "found 3"),
-        ("ISIC_1,0", "'ISIC_1' is not an image id"),
-        ("image,label", "'image' is not an image id"),
-        ("ISIC_0000000,malignant", "ISIC_0000000 is malignant here and benign in line 1"),
-    ],
-)
-def test_every_other_line_is_refused_with_its_number(tmp_path, line, words):
-    (tmp_path / "labels.csv").write_text(f"ISIC_0000000,benign\n{line}\n")
-    _, problems, _ = read(tmp_path / "labels.csv")
-    assert len(problems) == 1 and problems[0].startswith("labels.csv:2: ") and words in problems[0]
-
-
-def test_an_id_twice_with_one_label_is_remarked(tmp_path):
-    (tmp_path / "labels.csv").write_text("ISIC_0000000,benign\nISIC_0000000.jpg,0\n")
-    labels, problems, notes = read(tmp_path / "labels.csv")
-    assert labels == {"ISIC_0000000": (1, 0)} and problems == []
-    assert notes == ["labels.csv:2: ISIC_0000000 is listed again with the same label as in line 1"]
-
-
-def test_text_that_is_not_utf8_is_refused(tmp_path):
-    (tmp_path / "labels.csv").write_bytes(b"ISIC_0000000,b\xe9nin\n")
-    assert "not a readable UTF-8 text" in read(tmp_path / "labels.csv")[1][0]
 
 
 def test_the_table_is_sorted_and_complete(root):

@@ -77,7 +77,7 @@ def test_the_outputs_say_what_is_in_the_files(challenge, places):
 
 
 def test_later_steps_open_the_same_images(challenge, monkeypatch):
-    prepared = load_prepared(paths.Study("t"))
+    prepared = load_prepared(paths.Study("t"), data_params())
     table = prepared.table
     assert list(table["image_id"]) == list(prepared.cache.image_ids) == list(challenge.table["image_id"])
     for row in (0, 17, 29):
@@ -192,7 +192,7 @@ def test_native_sizes_come_from_the_folders_manifest_and_its_hashes_are_checked(
 
 def test_a_study_that_was_not_prepared_says_so(places):
     with pytest.raises(DataError, match="not prepared") as caught:
-        load_prepared(paths.Study("mine"))
+        load_prepared(paths.Study("mine"), data_params())
     assert "make all STUDY=mine" in str(caught.value)
 
 

@@ -124,12 +124,12 @@ def test_the_starting_projects_split_is_its_own():
 @pytest.mark.parametrize(
     ("breakage", "words"),
     [
-        (lambda s: s.replace({"test": "val"}), "the test set is not the challenge's"),
+        (lambda s: s.replace({"test": "val"}), "the test set is not the one that was given"),
         (lambda s: s.where((s != "val") | (np.arange(len(s)) < 80), "train"), "val lacks one of the classes"),
         (lambda s: s.mask(s == "left_out", "train"), "duplicates of test images: ISIC_0000003"),
         (
             lambda s: s.mask(np.arange(len(s)) == 10, "train").mask(np.arange(len(s)) == 11, "val"),
-            "duplicates lie in two of",
+            "duplicates or a patient's images lie in two of",
         ),
         (lambda s: s.mask((s == "val") & (np.arange(len(s)) > 40), "train"), "images of class 0 in train instead of"),
     ],

@@ -46,7 +46,7 @@ LESION := $(BIN)/python -m lesion_utils
 NOTEBOOKS := 01_eda 02_augmentation_preview 03_resnet50_finetune 04_vgg19_finetune 05_comparison
 STEPS     := data $(NOTEBOOKS) index
 
-.PHONY: help all test test-fast test-long lint reference box readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish paper \
+.PHONY: help all test test-fast test-long test-faults lint reference box readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish paper \
         archive api compare diff-notebooks \
         setup-git export predict strip clean lock FORCE
 
@@ -126,7 +126,10 @@ test-fast: | $(DEV)  ## the tests that train no network, run no notebook and ope
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long"
 
 test-long: | $(DEV)  ## what takes minutes: every regime of both networks with weights from a hub on loopback (7 GB of memory), compiling
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long and not fault"
+
+test-faults: | $(DEV)  ## everything that machines and people do to a study, and the table of it in docs/reliability.md: half an hour
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m fault --fault-table docs/reliability.md
 
 lint: | $(DEV)  ## style, order of imports, dependencies and types of the code
 	@$(BIN)/ruff check

@@ -39,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # the disk's: full, for reading only, or a file in a folder's place
+        do = "free some space, correct the permissions or move away what is in the way, and type the same again"
+        print(LesionError(error.strerror or str(error), where=error.filename, do=do), file=sys.stderr)
+        return 1
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["drawn_predictions"]
+pytest_plugins = ["drawn_predictions", "fault_table"]
 
 ROOT = Path(__file__).resolve().parent.parent
 

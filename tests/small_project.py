@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -123,23 +124,26 @@ def clean_environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in dropped} | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 
-def make(folder: Path, *arguments: str, cut_off: bool = False) -> subprocess.CompletedProcess[str]:
+def make(
+    folder: Path, *arguments: str, cut_off: bool = False, prefix: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """Call `make` in a project with the environment that runs these tests.
 
     Args:
         folder: of the project.
         arguments: of make.
         cut_off: without any network, not even loopback, where the system lets a process have that.
+        prefix: what the command begins with, as `odd_machines` gives it.
     """
     venv = Path(sys.prefix)
     alone = ["unshare", "--map-root-user", "--net"]
     can = cut_off and shutil.which("unshare") and subprocess.run([*alone, "true"], check=False).returncode == 0
     # The environment counts as built: its file is named after the lock, which the copy shares.
-    command = [*(alone if can else []), "make", f"VENV={venv}", *arguments]
+    command = [*prefix, *(alone if can else []), "make", f"VENV={venv}", *arguments]
     return subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False)
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *arguments: str, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """Call `python -m lesion_utils` in a project."""
-    command = [sys.executable, "-m", "lesion_utils", *arguments]
+    command = [*prefix, sys.executable, "-m", "lesion_utils", *arguments]
     return subprocess.run(command, cwd=folder, env=clean_environment(), capture_output=True, text=True, check=False)

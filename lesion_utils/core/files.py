@@ -59,12 +59,12 @@ def dump_json(value: object) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON file's content; None where the file is missing or cut short."""
+    """The mapping in a JSON file; None where the file is missing, cut short or another's."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return None
-    return content
+    return content if isinstance(content, dict) else None
 
 
 @contextmanager

@@ -33,7 +33,7 @@ ADDRESSES = (
 #: Answers that another try may change: too early, too many requests, and the server's own failures.
 _PASSING = {408, 416, 425, 429, 500, 502, 503, 504}
 #: More than the challenge's archives unpack to (900 images, 0.6 GB): beyond it an archive is not believed.
-MAX_UNPACKED_BYTES = 4 << 30
+MAX_UNPACKED_BYTES, MAX_FILES = 4 << 30, 100_000
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,8 @@ def unpack_images(archive: Path, folder: Path) -> None:
     try:
         partial.mkdir(parents=True)
         with zipfile.ZipFile(archive) as source:
+            if len(source.infolist()) > MAX_FILES:
+                raise zipfile.BadZipFile(f"it holds {len(source.infolist()):,} files")
             members = [(m, PurePosixPath(m.filename.replace("\\", "/"))) for m in source.infolist()]
             wanted = [(m, path.name) for m, path in members if path.suffix == ".jpg" and "__MACOSX" not in path.parts]
             if sum(member.file_size for member, _ in wanted) > MAX_UNPACKED_BYTES:

@@ -53,8 +53,7 @@ def read_folder(images: str, labels: str, *, where: str = "data.yaml") -> tuple[
     )
     problems += _find_shared(table, file.name)
     facts, unreadable = inspect_images(table, workers=os.cpu_count() or 1)
-    deep = zip(table["file"], facts["mode"], strict=True) if not unreadable else ()
-    problems += unreadable + [f"{name}: {problem}" for name, mode in deep if (problem := explain_mode(mode))]
+    problems += unreadable
     if problems or table.empty:
         raise _explain(problems or [f"{file.name}: no label in it"], labels)
     aside = len({path for paths in found.values() for path in paths}) - len(table)
@@ -74,13 +73,6 @@ def index_images(folder: Path) -> dict[str, list[Path]]:
             for name in {inside, path.stem.lower()}:
                 found[name].append(path)
     return found
-
-
-def explain_mode(mode: str) -> str | None:
-    """Why an image of this mode is refused; None if it is not. More than 8 bits would be cut off, not scaled down."""
-    if mode.startswith(("I", "F")):
-        return f"its grey values have more than 8 bits (mode {mode}), which no photograph of the training has"
-    return None
 
 
 def _find_row(

@@ -54,12 +54,14 @@ def inspect_image(path: File) -> tuple[int, int, int, str, str, str]:
     """The facts of one file, in the order of `FACTS`.
 
     Raises:
-        ImageError: no image, or one of an absurd size.
+        ImageError: no image, one of an absurd size, or of values that 8 bits do not hold.
     """
     raw = _read(path)
     with _open(raw) as image:
         width, height = upright_size(image)
         facts = (width, height, len(raw), hashlib.sha256(raw).hexdigest(), image.mode, image.format)
+    if image.mode.startswith(("I", "F")):
+        raise ImageError(f"its grey values have more than 8 bits (mode {image.mode}), which would be cut off")
     short, long = sorted((width, height))
     if short < SHORTEST_SIDE or long > LONGEST_SIDE or long > LONGEST_SHAPE * short:
         raise ImageError(f"absurd size, {width} x {height} px")

@@ -91,7 +91,7 @@ def _tell(label: Label, *, classes: bool) -> str:
 def _read_rows(text: str, name: str, problems: list[str]) -> Iterator[tuple[int, list[str]]]:
     """Number of the first line and fields of each row that is not empty."""
     first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max("\t;,", key=lambda mark: len(next(csv.reader([first], delimiter=mark))))
+    delimiter = max("\t;,", key=lambda mark: len(next(csv.reader([first[:1000]], delimiter=mark))))
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
     line = 1
     try:

@@ -46,7 +46,7 @@ def run_notebook(study: Study, step: Step, params: StudyParams, run_id: str) -> 
     partial = study.notebooks / f"{step.name}.partial.ipynb"
     partial.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
-    with kernel_environment(run_id):
+    with kernel_environment(run_id) as sockets:
         papermill.execute_notebook(
             *(str(path).replace("{", "{{").replace("}", "}}") for path in (step.notebook, partial)),  # or it fills in
             parameters={"params": mapping, **({"network": step.network} if step.network else {})},
@@ -56,7 +56,10 @@ def run_notebook(study: Study, step: Step, params: StudyParams, run_id: str) -> 
             # Sockets in a folder of our own: two kernels that start at once can be given the same TCP port.
             # Immediate: a kernel that is busy training would not hear a polite request after Ctrl-C.
             config=Config(
-                {"ConnectionFileMixin": {"transport": "ipc"}, "NotebookClient": {"shutdown_kernel": "immediate"}}
+                {
+                    "ConnectionFileMixin": {"transport": "ipc", "ip": f"{sockets}/kernel"},
+                    "NotebookClient": {"shutdown_kernel": "immediate"},
+                }
             ),
         )
     write_atomic(partial, scrub_paths(partial.read_text(encoding="utf-8")))
@@ -64,8 +67,12 @@ def run_notebook(study: Study, step: Step, params: StudyParams, run_id: str) -> 
 
 
 @contextmanager
-def kernel_environment(run_id: str) -> Iterator[None]:
-    """The environment that a run's kernel inherits: absolute folders, nothing of the user's own Jupyter settings."""
+def kernel_environment(run_id: str) -> Iterator[str]:
+    """The environment that a run's kernel inherits: absolute folders, nothing of the user's own Jupyter settings.
+
+    Yields:
+        a folder that is gone afterwards, for the kernel's sockets.
+    """
     # In /tmp because a socket's path may have about a hundred characters, and macOS's own folder takes half of them.
     with tempfile.TemporaryDirectory(prefix="lesion-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         folders = {"DATA_DIR": paths.data_dir(), "WEIGHTS_DIR": paths.weights_dir()}
@@ -84,7 +91,7 @@ def kernel_environment(run_id: str) -> Iterator[None]:
         before = {name: os.environ.get(name) for name in changed}
         os.environ.update(changed)
         try:
-            yield
+            yield folder
         finally:
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -16,7 +16,7 @@ from lesion_utils.core import files
 from lesion_utils.core.errors import DataError, ParamsError, RunError
 from lesion_utils.core.files import write_atomic
 from lesion_utils.core.paths import Study
-from lesion_utils.data.images import FACTS, ImageError, decode_square, inspect_image, run_parallel
+from lesion_utils.data.images import ImageError, decode_square, inspect_image, run_parallel
 from lesion_utils.evaluation.evaluate import CALL
 from lesion_utils.figures.cases import plot_contact_sheet
 from lesion_utils.figures.style import render_figure
@@ -138,9 +138,7 @@ def list_images(folder: Path) -> list[Path]:
 def decode_image(file: Path, network: TrainedNetwork) -> np.ndarray | str:
     """One photograph as the network was trained on, (S, S, 3) uint8; or why it cannot be read."""
     try:
-        mode = inspect_image(file)[FACTS.index("mode")]
-        if mode.startswith(("I", "F")):
-            return f"its grey values have more than 8 bits (mode {mode}), which no photograph of the training has"
+        inspect_image(file)
         return decode_square(file, size=network.stored_size, aspect=network.aspect)
     except (ImageError, OSError) as error:
         return str(error)

@@ -103,11 +103,12 @@ def test_every_problem_is_in_one_error(own):
         read(own)
     report = str(caught.value)
     for words in (
-        "labels.csv: 4 problems in the data:",
+        "labels.csv: 5 problems in the data:",
         "labels.csv:7: unknown label 'unsure' of 005",
         "labels.csv:9: 0070 has no image",
         "labels.csv:12: 010 fits 0/010.jpg and 1/010.jpg, expected its path",
         "0/011.PNG: does not decode: not an image",
+        "0/013.PNG: its grey values have more than 8 bits",
         "do next",
     ):
         assert words in report, report

@@ -1,0 +1,79 @@
+"""The table of faults: what was done to the project, what is to happen, and whether it did.
+
+A test that carries `@pytest.mark.fault(kind, what, outcome)` is a row, wherever it stands; tests of one fault share it.
+`make test-faults` runs them all, the long ones too, and writes docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+#: In the table's order.
+KINDS = {
+    "kills": "Killed",
+    "disk": "The disk",
+    "data": "The data",
+    "parameters": "Parameters",
+    "weights": "Weights and caches",
+    "training": "Training",
+    "together": "Together, and elsewhere",
+    "security": "Security",
+    "upgrades": "Upgrades",
+}
+
+HEAD = """# What was done to it, and what happened
+
+Made by `make test-faults`: every row is one or more tests that do this to a whole study or to a part of it. "holds"
+means that the outcome was seen: the right result, or an error that names the place and the next action, with nothing
+lost. "untried" says why it could not be tried on the machine that made this table.
+"""
+
+
+def pytest_addoption(parser) -> None:
+    parser.addoption("--fault-table", metavar="FILE", help="write the table of faults, from the tests of this run")
+
+
+def pytest_configure(config) -> None:
+    if config.getoption("--fault-table") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Table(Path(config.getoption("--fault-table"))))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in item.iter_markers("fault"):
+            kind, what, outcome = mark.args
+            assert kind in KINDS, f"{item.nodeid}: {kind!r} is none of {', '.join(KINDS)}"
+            item.user_properties.append(("fault", (kind, what, outcome)))
+
+
+class _Table:
+    """Gathers reports, of workers too, and writes the table at the end."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.seen: dict[tuple[str, str, str], set[str]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and report.passed:
+            return
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ") if report.skipped else ""
+        state = "holds" if report.passed else f"untried: {reason}" if report.skipped else "FAILS"
+        for name, fault in report.user_properties:
+            if name == "fault":
+                self.seen.setdefault(tuple(fault), set()).add(state)
+
+    def pytest_sessionfinish(self) -> None:
+        self.path.write_text(render_table(self.seen), encoding="utf-8")
+
+
+def render_table(seen: dict[tuple[str, str, str], set[str]]) -> str:
+    """One table for each kind, its rows sorted; of several tests the worst counts."""
+    text = HEAD
+    for kind, title in KINDS.items():
+        rows = sorted((what, outcome, states) for (k, what, outcome), states in seen.items() if k == kind)
+        if rows:
+            text += f"\n## {title}\n\n| fault | what happens | seen |\n|---|---|---|\n"
+            text += "".join(f"| {what} | {outcome} | {min(states)} |\n" for what, outcome, states in rows)
+    return text

@@ -15,7 +15,7 @@ define as_typed
 override $(1) := $$(value $(1))
 export $(1)
 endef
-$(foreach name,DATA_DIR WEIGHTS_DIR REPORTS_DIR LESION_CACHE IMAGES MODEL OUT A B,\
+$(foreach name,DATA_DIR WEIGHTS_DIR REPORTS_DIR LESION_CACHE IMAGES MODEL OUT PUSH A B,\
   $(if $(filter command,$(firstword $(origin $(name)))),$(eval $(call as_typed,$(name)))))
 quote = '$(subst ','\'',$(1))'
 ifneq ($(shell printf %s $(call quote,$(value STUDY)) | LC_ALL=C tr -d '0-9A-Za-z._\200-\377-'),)
@@ -33,7 +33,8 @@ ifeq ($(filter cpu gpu,$(BUILD)),)
   $(error TORCH="$(TORCH)" must be auto, cpu or gpu)
 endif
 ENV   := $(VENV)/.installed-$(BUILD)-$(word 1,$(shell cat requirements.lock requirements-cpu.lock | cksum))
-DEV   := $(VENV)/.dev-$(word 1,$(shell cksum < requirements-dev.lock))
+DEV   := $(VENV)/.dev-$(word 1,$(shell cat requirements-dev.lock requirements-onnx.lock | cksum))
+FOR_ONNX := $(VENV)/.onnx-$(word 1,$(shell cksum < requirements-onnx.lock))
 REPORTS := $(if $(strip $(value REPORTS_DIR)),$(value REPORTS_DIR),reports)
 # make cannot name a file in a folder whose name has a space, a % and the like: it goes there through a link.
 ifneq ($(shell printf %s $(call quote,$(REPORTS)) | LC_ALL=C tr -d '0-9A-Za-z./_~-'),)
@@ -111,10 +112,10 @@ compare: | $(ENV)  ## two reports, number by number: A=reports/x B=reports/y [OU
 
 # --- using a trained network ------------------------------------------------------------------------------------------
 
-export: | $(ENV)  ## networks as folders that timm loads, with a model card [MODEL=network/regime/seed]
-	@$(LESION) export $(STUDY) --model "$$MODEL"
+export: | $(ENV) $(if $(ONNX),$(FOR_ONNX))  ## networks as folders with a model card [MODEL=network/regime/seed] [ONNX=1] [PUSH=user/name]
+	@$(LESION) export $(STUDY) --model "$$MODEL" $(if $(ONNX),--onnx) --push "$$PUSH"
 
-predict: | $(ENV)  ## scores and a contact sheet of a folder of photographs: IMAGES=folder MODEL=network [OUT=folder]
+predict: | $(ENV) $(if $(filter %.onnx,$(value MODEL)),$(FOR_ONNX))  ## scores and a contact sheet of a folder of photographs: IMAGES=folder MODEL=network [OUT=folder]
 	@$(LESION) predict $(STUDY) --images "$$IMAGES" --model "$$MODEL" --out "$$OUT"
 
 # --- working on it ----------------------------------------------------------------------------------------------------
@@ -193,8 +194,13 @@ $(ENV):
 
 # What tests and development need besides.
 $(DEV): | $(ENV)
-	@$(UV) -q -r requirements-dev.lock
+	@$(UV) -q -r requirements-dev.lock -r requirements-onnx.lock
 	@rm -f $(VENV)/.dev-* && touch $@
+
+# What ONNX files need besides.
+$(FOR_ONNX): | $(ENV)
+	@$(UV) -q -r requirements-onnx.lock
+	@rm -f $(VENV)/.onnx-* && touch $@
 
 reference: | $(ENV)  ## params/README.md, the schemas for editors and codemeta.json, from what they repeat
 	@$(LESION) reference
@@ -207,9 +213,10 @@ readme: | $(ENV)  ## the README's results from the published copies in docs/
 
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-lock: | $(DEV)  ## the three locks from pyproject.toml
+lock: | $(DEV)  ## the four locks from pyproject.toml
 	@$(COMPILE) pyproject.toml -o requirements.lock
-	@$(COMPILE) --group pyproject.toml:dev -c requirements.lock -o requirements-dev.lock
+	@$(COMPILE) --group pyproject.toml:onnx -c requirements.lock -o requirements-onnx.lock
+	@$(COMPILE) --group pyproject.toml:dev -c requirements.lock -c requirements-onnx.lock -o requirements-dev.lock
 	@$(COMPILE) --torch-backend cpu -c requirements.lock pyproject.toml -o requirements-cpu.lock 2>/dev/null || { \
 	  echo "torch's small build cannot be asked for from here: requirements-cpu.lock pins torch without its hashes"; \
 	  $(NO_CUDA) requirements.lock > requirements-cpu.lock; }

@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("lesion_utils"):
             raise
-        print(f"the package {error.name!r} is not installed\n  do next   make env", file=sys.stderr)
+        do = "make export ONNX=1, which installs it" if "onnx" in (error.name or "") else "make env"
+        print(f"the package {error.name!r} is not installed\n  do next   {do}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         what = getattr(options, "step", options.verb)
@@ -79,10 +80,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     hand_over = add("export", export, "write trained networks as folders that timm loads, each with a model card")
     hand_over.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
     hand_over.add_argument("--model", default="", help="network, network/regime or network/regime/seed (default: each)")
+    hand_over.add_argument("--onnx", action="store_true", help="write model.onnx as well, checked on real images")
+    hand_over.add_argument("--push", default="", help="repository on the hub that the network goes to: user/name")
     score = add("predict", predict, "score a folder of photographs with a trained network")
     score.add_argument("study", nargs="?", default="demo", help="whose network, unless --model is a path")
     score.add_argument("--images", default="", help="folder of JPEG or PNG files")
-    score.add_argument("--model", default="", help="network[/regime[/seed]], an exported folder, or a run's best.pt")
+    score.add_argument("--model", default="", help="network[/regime[/seed]], an exported folder, model.onnx or best.pt")
     score.add_argument("--out", default="", help="where the scores go (default: predictions/<name of the folder>)")
     return parser.parse_args(arguments)
 
@@ -221,7 +224,8 @@ def export(options: argparse.Namespace) -> None:
 
     console = Console()
     with console.show_step("export", lambda: ""):
-        folders = export_study(Study(options.study), options.model, on_progress=console.show_count)
+        what = {"onnx": options.onnx, "push": options.push}
+        folders = export_study(Study(options.study), options.model, **what, on_progress=console.show_count)
     print("\n".join(f"model  {folder}" for folder in folders))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 import threading
 import time
 from contextlib import contextmanager
@@ -102,12 +105,81 @@ def serve(site: Site):
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with _listen(Handler) as site.address:
+        yield site
+
+
+@contextmanager
+def serve_hub(token: str):
+    """A hub as far as sending it a folder needs one; yields its address, and by repository the files of each commit.
+
+    Large files come apart from the commit, by Git LFS, and are kept under their hash until it names them.
+    """
+    repositories: dict[str, list[dict[str, bytes]]] = {}
+    stored: dict[str, bytes] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_):
+            pass
+
+        def do_PUT(self):
+            stored[self.path.rpartition("/")[2]] = self.read()
+            self.answer({})
+
+        def do_POST(self):
+            body = self.read()
+            if self.headers.get("Authorization") != f"Bearer {token}":
+                return self.answer({"error": "Invalid username or password."}, status=401)
+            if self.path == "/api/repos/create":
+                name = "/".join((json.loads(body)["organization"], json.loads(body)["name"]))
+                known = name in repositories
+                repositories.setdefault(name, [])
+                return self.answer({"url": f"{address}{name}", "name": name}, status=409 if known else 200)
+            if self.path == "/api/validate-yaml":
+                return self.answer({"errors": [], "warnings": []})
+            repository = re.match(r"/(?:api/models/)?([^/]+/[^/.]+)", self.path)[1]
+            if "/preupload/" in self.path:
+                files = [(f["path"], "lfs" if f["size"] > 5000 else "regular") for f in json.loads(body)["files"]]
+                modes = [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in files]
+                return self.answer({"files": modes})
+            if self.path.endswith("/info/lfs/objects/batch"):
+                objects = json.loads(body)["objects"]
+                actions = [{**o, "actions": {"upload": {"href": f"{address}lfs/{o['oid']}"}}} for o in objects]
+                return self.answer({"transfer": "basic", "objects": actions})
+            content = {}
+            for line in map(json.loads, body.splitlines()):
+                value = line["value"]
+                if line["key"] == "file":
+                    content[value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    content[value["path"]] = stored[value["oid"]]
+            repositories[repository].append(content)
+            return self.answer({"commitUrl": f"{address}{repository}/commit/1", "commitOid": "1", "success": True})
+
+        def read(self):
+            return self.rfile.read(int(self.headers["Content-Length"]))
+
+        def answer(self, content, status=200):
+            body = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with _listen(Handler) as address:
+        yield address, repositories
+
+
+@contextmanager
+def _listen(handler):
+    """Answer requests by a handler while the block lasts; yields the address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    site.address = f"http://127.0.0.1:{server.server_port}/"
     try:
-        yield site
+        yield f"http://127.0.0.1:{server.server_port}/"
     finally:
         server.shutdown()
         server.server_close()

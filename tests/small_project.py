@@ -18,7 +18,7 @@ from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = ("requirements.lock", "requirements-cpu.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-cpu.lock", "requirements-onnx.lock", "requirements-dev.lock")
 NAMES = ("01_eda", "02_augmentation_preview", "03_resnet50_finetune", "04_vgg19_finetune", "05_comparison")
 
 #: What a person may call a folder, and make, the shell, JSON and papermill have a meaning for.

@@ -22,7 +22,7 @@ from lesion_utils.pipeline import doctor
 from lesion_utils.pipeline.doctor import Finding, explain_torch, list_differences
 
 ROOT = project_root()
-LOCKS = {name: (ROOT / f"requirements{name}.lock").read_text() for name in ("", "-cpu", "-dev")}
+LOCKS = {name: (ROOT / f"requirements{name}.lock").read_text() for name in ("", "-cpu", "-dev", "-onnx")}
 
 
 def read_lock(name: str) -> list[Requirement]:
@@ -33,8 +33,8 @@ def read_lock(name: str) -> list[Requirement]:
 def read_dependencies() -> dict[str, list[str]]:
     """What the project asks for, by the lock that has it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    own = project["project"]["dependencies"]
-    return {"": own, "-cpu": own, "-dev": project["dependency-groups"]["dev"]}
+    own, groups = project["project"]["dependencies"], project["dependency-groups"]
+    return {"": own, "-cpu": own, "-dev": groups["dev"], "-onnx": groups["onnx"]}
 
 
 def test_conda_installs_the_same_lock():
@@ -48,7 +48,7 @@ def test_conda_installs_the_same_lock():
 
 def test_every_dependency_says_what_it_is_for():
     text = (ROOT / "pyproject.toml").read_text()
-    names = [*read_dependencies()[""], *read_dependencies()["-dev"]]
+    names = [name for group in read_dependencies().values() for name in group]
     assert not [name for name in names if not re.search(rf'"{re.escape(name)}", +# \w.{{5,}}', text)]
 
 
@@ -67,9 +67,10 @@ def test_the_locks_agree_and_differ_by_what_a_gpu_uses():
     pins = {name: {f"{r.name}{r.specifier}".replace("+cpu", "") for r in read_lock(name)} for name in LOCKS}
     names = {name: {r.name for r in read_lock(name)} for name in LOCKS}
     assert {p for p in pins[""] ^ pins["-cpu"] if not p.startswith(doctor.FOR_GPUS)} == set()
-    assert not any(n.startswith(doctor.FOR_GPUS) for n in names["-cpu"] | names["-dev"])
-    shared = names[""] & names["-dev"]
-    assert {p for p in pins["-dev"] - pins[""] if Requirement(p).name in shared} == set(), "run: make lock"
+    assert not any(n.startswith(doctor.FOR_GPUS) for n in names["-cpu"] | names["-dev"] | names["-onnx"])
+    for more, has in (("-dev", ""), ("-onnx", ""), ("-dev", "-onnx")):
+        shared = names[has] & names[more]
+        assert {p for p in pins[more] - pins[has] if Requirement(p).name in shared} == set(), "run: make lock"
 
 
 def test_the_locks_have_what_installs_the_package_and_name_no_machine():
@@ -96,7 +97,7 @@ def test_torch_and_torchvision_are_a_pair():
 
 
 def test_the_environment_of_these_tests_is_the_lock():
-    assert [difference for name in ("", "-dev") for difference in list_differences(LOCKS[name])] == []
+    assert [difference for name in ("", "-dev", "-onnx") for difference in list_differences(LOCKS[name])] == []
 
 
 def test_differences_from_a_lock_are_named():

@@ -248,6 +248,19 @@ def test_the_build_of_torch_follows_the_machine(tmp_path, torch, has_driver, has
         assert rest == whole.replace(block, "")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["export"], False),
+        (["export", "ONNX=1"], True),
+        (["predict", "MODEL=resnet50"], False),
+        (["predict", "MODEL=a folder/model.onnx"], True),
+    ],
+)
+def test_what_onnx_files_need_is_installed_for_those_who_ask(tmp_path, arguments, wanted):
+    assert ("-r requirements-onnx.lock" in make(ROOT, "-n", *arguments, f"VENV={tmp_path}").stdout) == wanted
+
+
 def test_another_build_of_torch_is_refused():
     done = make(ROOT, "env", "TORCH=cuda")
     assert done.returncode == 2

@@ -14,12 +14,14 @@ class Licence:
         code: as the hub's model cards have it, such as "bsd-3-clause"; "other" for what they have no code for.
         link: to its text; "" where it is a common one.
         follows: what holds for whatever is made from the weights, in a sentence; "" where no more than their notice.
+        may_be_published: whether what is made from the weights may be given to anyone for any use.
     """
 
     name: str
     code: str
     link: str = ""
     follows: str = ""
+    may_be_published: bool = True
 
 
 #: The decoded "Permute, Quantize, and Fine-tune" ResNet50 (Martinez et al. 2021). Sections 2, 4 and 5 of the licence.
@@ -30,6 +32,7 @@ _UBER = Licence(
     "These weights, networks trained from them and their results are for non-commercial use only. Whoever shows a "
     "result says where the weights come from and names this licence; whoever passes the network on adds the licence's "
     "text, says what was changed and when, and grants no broader rights.",
+    may_be_published=False,
 )
 
 #: By SHA-256: a file's name proves nothing.
@@ -52,4 +55,4 @@ def find_licence(name: str, origin: str, sha256: str) -> Licence | None:
     if not code:
         return None
     follows = "For non-commercial use only, and so is what is made from them." if "-nc" in code else ""
-    return Licence(code, code, follows=follows)
+    return Licence(code, code, follows=follows, may_be_published=not follows)

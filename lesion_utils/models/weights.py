@@ -126,10 +126,11 @@ _NO = {"", "0", "NO", "OFF", "FALSE"}
 def hub_address(tag: str) -> str:
     """Address of a timm tag's weights on the hub."""
     pin = read_pin(tag)
-    return f"{_endpoint()}/timm/{tag}/resolve/{pin.revision if pin else 'main'}/{HUB_FILE}"
+    return f"{hub_endpoint()}/timm/{tag}/resolve/{pin.revision if pin else 'main'}/{HUB_FILE}"
 
 
-def _endpoint() -> str:
+def hub_endpoint() -> str:
+    """Address of the hub, or of the mirror that HF_ENDPOINT names."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
@@ -144,10 +145,10 @@ def _download(tag: str) -> None:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download
 
     try:
-        facts = get_hf_file_metadata(hub_address(tag), timeout=HUB_PATIENCE, endpoint=_endpoint())
+        facts = get_hf_file_metadata(hub_address(tag), timeout=HUB_PATIENCE, endpoint=hub_endpoint())
         path = Path(
             hf_hub_download(
-                f"timm/{tag}", HUB_FILE, revision=facts.commit_hash, cache_dir=hub_cache(), endpoint=_endpoint(),
+                f"timm/{tag}", HUB_FILE, revision=facts.commit_hash, cache_dir=hub_cache(), endpoint=hub_endpoint(),
                 etag_timeout=HUB_PATIENCE,
             )
         )  # fmt: skip
@@ -166,7 +167,7 @@ def _explain(error: Exception) -> str:
     """Why the hub gave nothing, in a phrase."""
     told = " ".join(str(error).split()).partition(" For more")[0][:300]
     slow = f", although it was given {HUB_PATIENCE:.0f} s" if "Timeout" in type(error).__name__ else ""
-    return f"{_endpoint()} does not give them{slow} ({type(error).__name__}{': ' * bool(told)}{told})"
+    return f"{hub_endpoint()} does not give them{slow} ({type(error).__name__}{': ' * bool(told)}{told})"
 
 
 def _check_pin(source: WeightsSource) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 from timm.models import save_for_hf
@@ -16,14 +17,17 @@ from lesion_utils.core import files
 from lesion_utils.core.errors import CheckpointError
 from lesion_utils.core.files import cannot_write, dump_json, write_atomic
 from lesion_utils.core.paths import Study
+from lesion_utils.data.prepared import load_prepared
 from lesion_utils.models.networks import data_config, multiply_full_windows
 from lesion_utils.models.predict import TrainedNetwork, place_network, read_settings
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.fingerprint import digest_file
 from lesion_utils.release.card import write_card
+from lesion_utils.release.onnx import write_onnx
+from lesion_utils.release.push import check_pushable, push_folder
 from lesion_utils.release.runs import TrainedRun, choose_runs
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+WEIGHTS, CONFIG, CARD, ONNX = "model.safetensors", "config.json", "README.md", "model.onnx"
 
 #: Where `config.json` keeps what timm does not ask for.
 OWN = "lesion_utils"
@@ -32,28 +36,44 @@ OWN = "lesion_utils"
 CROP_MODES = {"squash": "squash", "crop": "center", "pad": "border"}
 
 
-def export_study(study: Study, model: str = "", *, on_progress: Callable[[str, int, int], None]) -> list[Path]:
+def export_study(
+    study: Study, model: str = "", *, onnx: bool = False, push: str = "", on_progress: Callable[[str, int, int], None]
+) -> list[Path]:
     """Export the networks of a study that are meant; see `choose_runs` and `export_run`.
 
     Args:
         study: with a report.
         model: as `choose_runs` takes it.
+        onnx: whether each comes as an ONNX file as well, compared on some of the study's images.
+        push: repository on the hub, `user/name`, that one network goes to; "" for none.
         on_progress: called with a network's name, how many are done, and of how many.
     """
     runs, folders = choose_runs(study, model), []
+    if push:
+        check_pushable(runs)
+    images = _some_images(study) if onnx else None
     asked_for = model.strip("/").count("/") >= 2  # down to the seed
     for done, run in enumerate(runs):
         on_progress(run.label, done, len(runs))
-        folders.append(export_run(run, asked_for=asked_for))
+        folders.append(export_run(run, asked_for=asked_for, images=images))
+    if push:
+        push_folder(folders[0], push)
     return folders
 
 
-def export_run(run: TrainedRun, *, asked_for: bool = False) -> Path:
+def _some_images(study: Study) -> np.ndarray:
+    """Eight of the study's photographs, from its first to its last."""
+    images = load_prepared(study).images
+    return images[np.linspace(0, len(images) - 1, 8).astype(int)]
+
+
+def export_run(run: TrainedRun, *, asked_for: bool = False, images: np.ndarray | None = None) -> Path:
     """Write `reports/<study>/models/<network>_<regime>_seed<k>/`: weights, `config.json` and the card `README.md`.
 
     Args:
         run: of the study's report.
         asked_for: whether a person named exactly this run; otherwise it was chosen on validation, as the card says.
+        images: with which `model.onnx` is compared; None writes none. See `onnx.write_onnx`.
 
     Returns:
         the folder, which was written whole or not at all.
@@ -64,12 +84,17 @@ def export_run(run: TrainedRun, *, asked_for: bool = False) -> Path:
         DataError: the disk is full or the folder is not writable.
     """
     network = run.load()
+    # A file of tensors has them in their plain order, whatever the order that the device computes fastest in.
+    network.model.cpu().to(memory_format=torch.contiguous_format)
     fold = f"_fold{run.record['fold']}" if "fold" in run.record else ""
     folder = run.study.report_dir / "models" / f"{run.network}_{run.regime}_seed{run.seed}{fold}"
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        config = _save_weights(network, partial, describe_run(run, network))
+        partial.mkdir(parents=True)
+        about = describe_run(run, network)
+        about["onnx"] = None if images is None else write_onnx(network, partial / ONNX, about, images)
+        config = _save_weights(network, partial, about)
         card = write_card(run, network, folder=folder, about=config[OWN], asked_for=asked_for)
         write_atomic(partial / CARD, card)
         shutil.rmtree(folder, ignore_errors=True)
@@ -133,8 +158,7 @@ def load_exported(folder: Path) -> tuple[TrainedNetwork, dict[str, Any]]:
 
 def _save_weights(network: TrainedNetwork, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
     """Write weights and configuration, as timm writes them; returns the configuration."""
-    # A file of tensors has them in their plain order, whatever the order that the device computes fastest in.
-    model = network.model.cpu().to(memory_format=torch.contiguous_format)
+    model = network.model
     model.num_classes = 1  # timm reads it, and a network of one's own need not have it
     size, data = network.settings.image_size, data_config(model)
     start_only = dict.fromkeys(("origin_url", "paper_ids", "paper_name", "description", "notes", "license"))

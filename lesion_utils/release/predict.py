@@ -23,6 +23,7 @@ from lesion_utils.figures.style import render_figure
 from lesion_utils.models.gradcam import map_images
 from lesion_utils.models.predict import TrainedNetwork, load_network
 from lesion_utils.release.export import describe_run, load_exported
+from lesion_utils.release.onnx import load_onnx
 from lesion_utils.release.runs import choose_runs, describe_runs, list_runs
 
 #: Files that a folder of photographs is searched for.
@@ -55,8 +56,8 @@ def open_model(model: str, study: Study) -> tuple[TrainedNetwork, dict[str, Any]
     """The network that a person means.
 
     Args:
-        model: the folder of an export, a run's `best.pt`, or `network`, `network/regime` or `network/regime/seed` of
-            the study.
+        model: the folder of an export or its `model.onnx`, a run's `best.pt`, or `network`, `network/regime` or
+            `network/regime/seed` of the study.
         study: whose network, if it is not a path.
 
     Returns:
@@ -73,7 +74,7 @@ def open_model(model: str, study: Study) -> tuple[TrainedNetwork, dict[str, Any]
     if path.is_dir():
         return load_exported(path)
     if path.is_file():
-        return _open_checkpoint(path)
+        return load_onnx(path) if path.suffix == ".onnx" else _open_checkpoint(path)
     try:
         (run,) = choose_runs(study, model)
     except RunError as error:
@@ -250,8 +251,8 @@ def _no_such_model(model: str, study: Study) -> RunError:
     return RunError(
         f"there is no such network: {model}" if model else "say which network",
         where="MODEL",
-        expected="network/regime/seed, network/regime or network of STUDY, the folder of a `make export`, or a run's "
-        f"best.pt. {there[0].upper()}{there[1:]}",
+        expected="network/regime/seed, network/regime or network of STUDY, the folder of a `make export` or its "
+        f"model.onnx, or a run's best.pt. {there[0].upper()}{there[1:]}",
         do=f"for example: make predict STUDY={study.name} IMAGES=folder MODEL=resnet50",
     )
 

@@ -6,17 +6,20 @@ import json
 import re
 import shutil
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
 import timm
 import torch
 from huggingface_hub import ModelCard
+from loopback import serve_hub
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_study import make_images, make_params, regimes
 from trained_report import DATA, write_trained_report
 
+from lesion_utils import cli
 from lesion_utils.core.errors import CheckpointError, DataError, ParamsError, RunError, WeightsError
 from lesion_utils.core.paths import Study
 from lesion_utils.data.images import decode_square
@@ -26,6 +29,7 @@ from lesion_utils.models.licences import KNOWN
 from lesion_utils.models.networks import build_network, data_config
 from lesion_utils.models.predict import TrainedNetwork, load_network
 from lesion_utils.release.export import export_run, load_exported
+from lesion_utils.release.push import check_pushable
 from lesion_utils.release.runs import choose_runs, describe_runs, list_runs
 
 STUDY = Study("demo")
@@ -192,6 +196,54 @@ def test_the_licence_of_the_first_weights_is_stated_and_what_follows(weights, fr
     told = {key: getattr(card.data, key, None) for key in ("license", "license_name", "base_model")}
     assert {key: value for key, value in told.items() if value} == front
     assert prose in card.text and "a person asked for this run" in card.text
+
+
+def test_a_network_is_sent_to_the_hub_whole(monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "mine")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # a store with servers of its own
+    arguments = ["export", "--model", "resnet50/scratch", "--push", "someone/melanoma"]
+    with serve_hub("mine") as (address, repositories):
+        monkeypatch.setenv("HF_ENDPOINT", address.rstrip("/"))
+        assert cli.main(arguments) == 0, capsys.readouterr().err
+        assert cli.main(arguments) == 0, "a second time is another commit"
+        monkeypatch.setenv("HF_TOKEN", "another's")
+        assert cli.main(arguments) == 1
+        assert "do next   hf auth login, or set HF_TOKEN" in capsys.readouterr().err
+    (name, (first, second)) = repositories.popitem()
+    (folder,) = (STUDY.report_dir / "models").iterdir()
+    assert name == "someone/melanoma" and not repositories
+    assert first == second == {path.name: path.read_bytes() for path in folder.iterdir()}
+    (told,) = ModelCard(first["README.md"].decode()).data.to_dict()["model-index"]
+    assert told["name"] == choose().label and len(told["results"][0]["metrics"]) >= 8
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ({"sha256": next(iter(KNOWN))}, "forbids it: Uber Non-Commercial License"),
+        ({"name": "convnextv2_tiny.fcmae_ft_in1k", "origin": "hub"}, "forbids it: cc-by-nc-4.0"),
+        ({}, "is not known"),
+    ],
+)
+def test_what_a_licence_forbids_is_not_sent(weights, expected):
+    run = choose("finetune")
+    run.record["weights"] |= weights
+    with pytest.raises(WeightsError, match=f"the licence of these weights {expected}"):
+        check_pushable([run])
+    run.record["weights"] |= {"name": "vgg19.tv_in1k", "origin": "hub", "sha256": "of timm's file"}
+    check_pushable([run])
+
+
+def test_nothing_is_written_where_nothing_can_be_sent(monkeypatch, capsys):
+    assert cli.main(["export", "--push", "someone/melanoma"]) == 1
+    assert (
+        "one repository takes one network\n  do next   say which: MODEL=resnet50 or MODEL=" in capsys.readouterr().err
+    )
+    monkeypatch.setenv("OFFLINE", "1")
+    assert cli.main(["export", "--model", "resnet50/scratch", "--push", "someone/melanoma"]) == 1
+    assert "OFFLINE is set" in capsys.readouterr().err
+    assert not (STUDY.report_dir / "models").exists()
 
 
 def test_the_most_pretrained_regime_and_its_best_seed_on_validation_are_chosen():

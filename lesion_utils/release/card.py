@@ -70,18 +70,19 @@ def write_card(
         results=results,
         test=files.read_json(run.study.metrics / "05_comparison.json") or {},
     )
-    return f"---\n{_front_matter(run, start, results, about['data']).to_yaml()}\n---\n\n{text}"
+    return f"---\n{_front_matter(run, start, results, about).to_yaml()}\n---\n\n{text}"
 
 
 def _front_matter(
-    run: TrainedRun, start: dict[str, Any] | None, results: list[dict[str, Any]], data: str
+    run: TrainedRun, start: dict[str, Any] | None, results: list[dict[str, Any]], about: dict[str, Any]
 ) -> ModelCardData:
     """What the hub reads of a card."""
     licence: Licence | None = start and start["licence"]
     terms = {"license": licence.code} if licence else {}
     if licence and licence.code == "other":
         terms |= {"license_name": licence.name.lower().replace(" ", "-"), "license_link": licence.link}
-    test = {"task_type": "image-classification", "dataset_type": "isic2016", "dataset_name": data}
+    kind = "imagefolder" if about["source"] == "folder" else "isic2016"
+    test = {"task_type": "image-classification", "dataset_type": kind, "dataset_name": about["data"]}
     return ModelCardData(
         library_name="timm",
         pipeline_tag="image-classification",

@@ -116,6 +116,7 @@ def describe_run(run: TrainedRun, network: TrainedNetwork) -> dict[str, Any]:
         "run": run.record["folder"],
         "commit": made.get("commit"),
         "data": data.get("description") or "unknown",
+        "source": data.get("source"),
         "data_sha256": data.get("content_hash"),
         "regime": network.regime,
         "seed": network.seed,

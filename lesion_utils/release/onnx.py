@@ -23,33 +23,22 @@ OWN, PREPROCESSING = "lesion_utils", "preprocessing"
 TOLERANCE = 1e-4
 
 
-class _Session(nn.Module):
-    """onnxruntime as a module without parts, into which nobody looks: (N, 3, H, W) float32 to logits (N, 1)."""
-
-    def __init__(self, path: Path):
-        super().__init__()
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        self._run = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self.metadata = {k: json.loads(v) for k, v in self._run.get_modelmeta().custom_metadata_map.items()}
-
-    def forward(self, x: Tensor) -> Tensor:
-        (logits,) = self._run.run(None, {"images": x.numpy(force=True)})
-        return torch.from_numpy(logits).to(x.device)
-
-
 class OnnxNetwork(nn.Module):
     """An ONNX file in the place of a timm network: its only feature is the logit, so its last layer does nothing."""
 
-    def __init__(self, path: Path):
+    def __init__(self, session: Any):
         super().__init__()
-        self.session = _Session(path)
-        self.about, self.pretrained_cfg = (self.session.metadata[key] for key in (OWN, PREPROCESSING))
+        self._session = session
+        metadata = session.get_modelmeta().custom_metadata_map
+        self.about, self.pretrained_cfg = (json.loads(metadata[key]) for key in (OWN, PREPROCESSING))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) float32, normalised, to logits (N, 1)."""
+        (logits,) = self._session.run(None, {"images": x.numpy(force=True)})
+        return torch.from_numpy(logits).to(x.device)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        return self.session(x)
+        return self(x)
 
     def forward_head(self, x: Tensor, *, pre_logits: bool) -> Tensor:
         return x
@@ -73,28 +62,15 @@ def write_onnx(network: TrainedNetwork, path: Path, about: Mapping[str, Any], im
     Raises:
         RunError: a logit is further from the checkpoint's than `TOLERANCE`.
     """
-    size, data = network.settings.image_size, data_config(network.model)
+    size = network.settings.image_size
     about = {**about, "settings": {**about["settings"], "precision": "float32"}}
     network = replace(network, compute=replace(network.compute, device="cpu", precision="float32"))
-    program = torch.onnx.export(
-        network.model,
-        (torch.zeros(2, 3, size, size),),
-        input_names=["images"],
-        output_names=["logit"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        verbose=False,
-    )
-    preprocessing = {
-        "square": about["aspect"],
-        "square_size": about["stored_size"],
-        "input_size": (3, size, size),
-        "colours": "RGB in 0 to 1, minus mean, divided by std",
-        **data._asdict(),
-        "antialias": True,
-        "views": about["settings"]["tta"],
-    }
-    for key, value in ((OWN, about), (PREPROCESSING, preprocessing)):
-        program.model.metadata_props[key] = json.dumps(value)
+    names = {"input_names": ["images"], "output_names": ["logit"], "dynamic_shapes": ({0: torch.export.Dim("batch")},)}
+    program = torch.onnx.export(network.model, (torch.zeros(2, 3, size, size),), **names, verbose=False)
+    square = {"square": about["aspect"], "square_size": about["stored_size"], "antialias": True}
+    colours = {"colours": "RGB in 0 to 1, minus mean, divided by std", **data_config(network.model)._asdict()}
+    preprocessing = {**square, "input_size": (3, size, size), **colours, "views": network.settings.tta}
+    program.model.metadata_props.update({OWN: json.dumps(about), PREPROCESSING: json.dumps(preprocessing)})
     program.save(path, external_data=False)
     written, _ = load_onnx(path)
     difference = float(np.abs(written.predict(images) - network.predict(images)).max())
@@ -114,10 +90,12 @@ def load_onnx(path: Path) -> tuple[TrainedNetwork, dict[str, Any]]:
     Raises:
         CheckpointError: the file is no ONNX file of this project, damaged, or of another version.
     """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
     try:
-        model = OnnxNetwork(path)
-    except ModuleNotFoundError:
-        raise
+        model = OnnxNetwork(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
     except Exception as error:  # onnxruntime has an error for each way of being damaged; the remedy is the same
         raise CheckpointError(
             "this is not an ONNX file of this project, or it is damaged", where=path, do="make export ONNX=1 writes one"

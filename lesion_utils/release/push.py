@@ -26,13 +26,13 @@ def check_pushable(runs: Sequence[TrainedRun]) -> None:
         named = " or ".join(f"MODEL={run.network}" for run in runs)
         raise RunError("one repository takes one network", where="PUSH", do=f"say which: {named}")
     start = describe_start(runs[0])
-    licence = start and start["licence"]
-    if start and (licence is None or not licence.may_be_published):
+    if start and not (start["licence"] and start["licence"].may_be_published):
+        licence = start["licence"]
         raise WeightsError(
-            f"the licence of these weights {'is not known' if licence is None else f'forbids it: {licence.name}'}",
+            f"the licence of these weights {f'forbids it: {licence.name}' if licence else 'is not known'}",
             where=f"PUSH, {start['name']}",
             expected="a network from weights that may be passed on for any use, or from random ones",
-            do="name another run: MODEL=network/scratch, or train from another tag",
+            do=f"name another run: MODEL={runs[0].network}/scratch, or train from another tag",
         )
 
 

@@ -168,6 +168,17 @@ def test_the_card_states_the_runs_own_numbers():
     assert told["ap"] == round(value, 4) and card.data.library_name == "timm" and card.data.license is None
 
 
+def test_ones_own_images_are_not_called_the_challenges():
+    run = choose()
+    path = STUDY.runs / run.step.name / "run.json"
+    record = json.loads(path.read_text())
+    for source, kind, names_isic in (("isic2016", "isic2016", True), ("folder", "imagefolder", False)):
+        path.write_text(json.dumps(record | {"data": record["data"] | {"source": source}}))
+        card = ModelCard.load(export_run(run) / "README.md")
+        assert card.data.eval_results[0].dataset_type == kind
+        assert ("arXiv:1605.01397. Epoch" in card.text, "`). Epoch" in card.text) == (names_isic, not names_isic)
+
+
 def test_numbers_of_other_scores_are_not_stated():
     results = STUDY.metrics / "05_comparison_results.csv"
     table = pd.read_csv(results)

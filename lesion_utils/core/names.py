@@ -33,6 +33,11 @@ _FAMILIES = {
 _PREFIXES = {"tf_": "TF ", "wide_": "Wide "}
 
 
+def name_data_set(source: str | None) -> str:
+    """What pages call the images of a study, by the `source` of its data.yaml."""
+    return "own images" if source == "folder" else "ISIC 2016 Part 3"
+
+
 def find_architecture(backbone: str) -> str:
     """What timm calls a backbone without the tag of its weights: the `model` of predictions, tables and figures.
 

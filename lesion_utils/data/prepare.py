@@ -62,6 +62,7 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
     duplicates = find_duplicates(unsplit, cache.images, boxes=boxes, workers=_workers())
     if "split" not in table:
         table, duplicates = set_test_apart(table, data, duplicates=duplicates)
+        notes.append(f"{data.test_fraction:.0%} of each class were drawn as test images, seed {data.seed}")
     split = make_split(table, data, duplicates=duplicates)
     manifest = describe_data(split, data, notes=notes)
     write_if_changed(study.cache_note, f"{cache.path.stem}\n")

@@ -49,10 +49,14 @@ class Counts(NamedTuple):
     tn: int
 
 
-def read_published() -> pd.DataFrame:
+def read_published(*, challenge: bool = True) -> pd.DataFrame:
     """The published rows.
 
+    Args:
+        challenge: whether the test images are those of ISIC 2016, which the published results rest on.
+
     Returns:
+        no row where they are not;
         columns `work`, `year`, `method`, `regime` (of Lopez et al., else empty), the scores (NaN where not given),
         `malignant`, `benign` (test images), `comparable` (bool: on the official 379), `why_not`, `certainty`,
         `citation`, `note`.
@@ -60,7 +64,7 @@ def read_published() -> pd.DataFrame:
     text = dict.fromkeys(("work", "method", "regime", "comparable", "certainty", "citation", "note"), str)
     table = pd.read_csv(Path(__file__).with_name("published_results.csv"), dtype=text).fillna(dict.fromkeys(text, ""))
     why_not = table["comparable"].str.removeprefix("no: ").where(table["comparable"] != "yes", "")
-    return table.assign(comparable=table["comparable"] == "yes", why_not=why_not)
+    return table.assign(comparable=table["comparable"] == "yes", why_not=why_not)[: None if challenge else 0]
 
 
 def find_confusions(scores: pd.Series | dict[str, float], *, malignant: int, benign: int) -> list[Counts]:
@@ -232,6 +236,7 @@ def tabulate_leaderboard(
     )
     order = {"this study": 0, "controls": 1, "published": 2, "not comparable": 3}
     board = board.sort_values("group", key=lambda g: g.map(order), kind="stable", ignore_index=True)
+    board = board.astype({"citation": object, "note": object})
     return board.fillna({"citation": "", "note": "", "model": "", "regime": ""})
 
 

@@ -6,6 +6,9 @@ A classifier that knows nothing else is the floor that a network must beat befor
 Blocks of ids follow the contributing clinics, and prevalence follows the clinic, so a model that recognises the clinic
 ranks well without reading a lesion. Within a block it can do so still: ids, sizes and the share of melanomas also run
 in step inside the blocks. So the networks are compared with the controls there too, image by image.
+
+That holds for ISIC 2016. The numbers of other images mean nothing that is known: their controls see sizes alone, and
+only sites part them, where the file of labels names them.
 """
 
 from __future__ import annotations
@@ -50,6 +53,8 @@ FEWEST = 10
 
 #: The controls that stand beside the networks; the `model` of their rows is `CONTROL`, the `regime` what they know.
 COMPARED = ("id", "id, size and bytes")
+#: Those where the numbers in ids mean nothing.
+UNNUMBERED = ("size", "size and bytes")
 CONTROL = "control"
 
 DIFFERENCES = ["name", "model", "regime", "control", "block", "metric", "images", "malignant",
@@ -67,42 +72,71 @@ def id_block(image_id: str) -> str:
     return BLOCKS[max(start for start in BLOCKS if start <= number)]
 
 
-def predict_from_metadata(images: pd.DataFrame) -> pd.DataFrame:
+def predict_from_metadata(images: pd.DataFrame, *, numbered: bool = True) -> pd.DataFrame:
     """Train a classifier on metadata alone, on all training images, and score the test set.
 
     Gradient-boosted trees with scikit-learn's defaults: nothing is tuned, so nothing is fitted to the test set.
 
     Args:
         images: columns `image_id`, `split`, `target`, `native_width`, `native_height` (px), `native_bytes`.
+        numbered: whether ids are the challenge's, whose numbers the first control knows.
 
     Returns:
         one row per control and test image: `control` (a key of `CONTROLS`), `image_id`, `target`, `probability`
         of being malignant, in [0, 1].
     """
-    images = images.assign(number=images["image_id"].map(id_number))
+    images = images.assign(number=images["image_id"].map(id_number)) if numbered else images
     train, test = images[images["split"] == "train"], images[images["split"] == "test"]
     parts = []
     for control, columns in CONTROLS.items():
+        if not set(columns) <= set(images):
+            continue
         classifier = GradientBoostingClassifier(random_state=0).fit(train[columns], train["target"])
         probability = classifier.predict_proba(test[columns])[:, 1]
         parts.append(test[["image_id", "target"]].assign(control=control, probability=probability))
     return pd.concat(parts, ignore_index=True)[["control", "image_id", "target", "probability"]]
 
 
-def count_blocks(images: pd.DataFrame, *, confidence: float) -> pd.DataFrame:
-    """Prevalence by block of ids.
+def predict_elsewhere(images: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The control that knows sizes and bytes, trained as at home, on the test images and on those from elsewhere.
 
     Args:
-        images: columns `image_id`, `split`, `target`.
+        images: as `predict_from_metadata`.
+        others: columns `image_id`, `target`, and the same three of size.
 
     Returns:
+        of both: `image_id`, `target`, `probability`, and `logit`, which is NaN.
+    """
+    columns = CONTROLS["size and bytes"]
+    train, test = images[images["split"] == "train"], images[images["split"] == "test"]
+    classifier = GradientBoostingClassifier(random_state=0).fit(train[columns], train["target"])
+    home, away = (
+        part[["image_id", "target"]].assign(probability=classifier.predict_proba(part[columns])[:, 1], logit=np.nan)
+        for part in (test, others)
+    )
+    return home, away
+
+
+def count_blocks(images: pd.DataFrame, *, confidence: float, numbered: bool = True) -> pd.DataFrame:
+    """Prevalence by block of ids, or by site.
+
+    Args:
+        images: columns `image_id`, `split`, `target`, and `site` where it is known.
+        numbered: whether ids are the challenge's; the blocks of other images are their sites.
+
+    Returns:
+        empty where there is neither;
         one row per block and split, in order: `block`, `split`, `images`, `malignant` (counts), `prevalence` and its
         Wilson interval, `low` and `high`, all in [0, 1].
     """
-    grouped = images.groupby([images["image_id"].map(id_block).rename("block"), "split"])["target"]
+    if numbered:
+        images = images.assign(block=images["image_id"].map(id_block))
+    else:
+        images = images.assign(block=images.get("site", "")).query("block != ''")
+    grouped = images.groupby(["block", "split"])["target"]
     counts = grouped.agg(images="size", malignant="sum", prevalence="mean").reset_index()
     spans = [wilson_interval(row.malignant, row.images, confidence=confidence) for row in counts.itertuples()]
-    counts[["low", "high"]] = np.array(spans)
+    counts[["low", "high"]] = np.array(spans).reshape(-1, 2)
     return counts.sort_values(["block", "split"], ascending=[True, False], ignore_index=True)
 
 
@@ -137,7 +171,7 @@ class _Scores(NamedTuple):
     """Everything that scored the test images, in one order of images."""
 
     targets: NDArray[np.int_]  # (N,)
-    strata: dict[str, NDArray]  # block, and quarter of the block, of each image
+    strata: dict[str, NDArray]  # block, and quarter of the block, of each image; empty where ids tell of none
     probs: dict[SeriesName, NDArray[np.float64]]  # name -> (N,); controls come last
 
 
@@ -163,7 +197,7 @@ def examine(predictions: pd.DataFrame, metadata: pd.DataFrame, params: Compariso
         counted = {"block": block, "metric": metric, "images": len(targets), "malignant": int(targets.sum())}
         rows.append(name.columns | counted | {"value": cell.value} | cell.span._asdict())
         if name.model != CONTROL and block in (ALL, WITHIN, QUARTERS) and cell.draws is not None:
-            for control in list(scores.probs)[-len(COMPARED) :]:
+            for control in [other for other in scores.probs if other.model == CONTROL]:
                 other = cells[block, metric, control]
                 span = percentile_interval(cell.draws - other.draws, confidence=params.confidence)
                 found = {"a": cell.value, "b": other.value, "difference": cell.value - other.value} | span._asdict()
@@ -175,10 +209,13 @@ def _collect(predictions: pd.DataFrame, metadata: pd.DataFrame) -> _Scores:
     probs = {}
     for name, _, test in iterate_means(predictions):
         probs[name] = test["probability"].to_numpy()
-    for control in COMPARED:
+    numbered = set(COMPARED) <= set(metadata["control"])
+    for control in COMPARED if numbered else UNNUMBERED:
         known = metadata[metadata["control"] == control].set_index("image_id")["probability"]
         probs[SeriesName(f"Metadata alone: {control}", CONTROL, control)] = known.loc[test["image_id"]].to_numpy()
-    strata = {WITHIN: test["image_id"].map(id_block).to_numpy(), QUARTERS: quarter_blocks(test["image_id"])}
+    strata = {}
+    if numbered:
+        strata = {WITHIN: test["image_id"].map(id_block).to_numpy(), QUARTERS: quarter_blocks(test["image_id"])}
     return _Scores(test["target"].to_numpy(), strata, probs)
 
 
@@ -192,7 +229,7 @@ def quarter_blocks(image_ids: pd.Series) -> NDArray:
 
 def _list_views(scores: _Scores) -> dict[str, tuple[NDArray[np.bool_], NDArray | None]]:
     """Label -> which images, and the strata whose pairs count; all pairs by default."""
-    blocks, everyone = scores.strata[WITHIN], np.ones(len(scores.targets), bool)
+    everyone, blocks = np.ones(len(scores.targets), bool), scores.strata.get(WITHIN, np.array([]))
     whole = {ALL: everyone} | {block: blocks == block for block in np.unique(blocks)}
     views = {label: (member, None) for label, member in whole.items()}
     return views | {label: (everyone, strata) for label, strata in scores.strata.items()}

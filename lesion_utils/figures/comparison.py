@@ -28,6 +28,7 @@ from lesion_utils.figures.style import (
     legend_below,
     list_series,
     new_figure,
+    state_absence,
     style_series,
     wrap_label,
 )
@@ -175,13 +176,13 @@ def plot_scores_by_block(rows: pd.DataFrame) -> Plate:
         ax.axvline(edge - 0.5, color=LIGHT, lw=0.6)
     chance = ax.axhline(0.5, color=GREY, lw=0.8, ls=(0, (1, 2)), label="chance")
     ax.set(ylim=(0, 1), xlim=(-0.5, len(blocks) - 0.5), ylabel="AUC")
-    ax.set_xlabel("block of image ids, malignant of all images")
+    ax.set_xlabel("block, malignant of all images")
     handles = [Line2D([], [], **style | {"linestyle": ""}, label=name) for name, style in styles.items()]
     legend_below(fig, [*handles, chance], columns=min(3, len(handles) + 1))
     return finish_figure(
         fig,
         note="bars: intervals" + ("; no bar: too few images of a class" if rows["low"].isna().any() else ""),
-        alt="AUC within blocks of ids: "
+        alt="AUC on all images and within blocks of ids: "
         + "; ".join(f"{r.name} in {r.block} {r.value:.2f}" for r in rows.itertuples() if not np.isnan(r.value)),
     )
 
@@ -195,7 +196,7 @@ def plot_classifier_heatmap(rows: pd.DataFrame, *, metric: str) -> Plate:
         metric: what `value` is.
     """
     if rows.empty:
-        return _state_absence("no classical classifiers in this study: they need pretrained features")
+        return state_absence("no classical classifiers in this study: they need pretrained features")
     table = rows.pivot(index="classifier", columns="backbone", values="value")
     order = [c for c in CLASSIFIER_NAMES if c in table.index] + [c for c in table.index if c not in CLASSIFIER_NAMES]
     table = table.loc[order, list(dict.fromkeys(rows["backbone"]))]
@@ -219,14 +220,6 @@ def plot_classifier_heatmap(rows: pd.DataFrame, *, metric: str) -> Plate:
         alt=f"{label_metric(metric)} of {len(table)} classifiers on frozen features of {table.shape[1]} networks; "
         f"highest: {winner}, {best.value:.3f}.",
     )
-
-
-def _state_absence(text: str) -> Plate:
-    """A figure that says why there is nothing to draw."""
-    fig, ((ax,),) = new_figure(width=SINGLE, height=16)
-    ax.set_axis_off()
-    ax.text(0.5, 0.5, wrap_label(text, 44), ha="center", va="center")
-    return finish_figure(fig, note="n = 0", alt=text)
 
 
 def _write_cell(spans: pd.DataFrame, classifier: str, backbone: str) -> str:

@@ -26,6 +26,7 @@ from lesion_utils.figures.style import (
     legend_below,
     new_figure,
     new_panels,
+    state_absence,
     wrap_label,
 )
 
@@ -135,12 +136,14 @@ def plot_colour_statistics(table: pd.DataFrame, *, columns: Mapping[str, str]) -
 
 @house_style
 def plot_prevalence_by_block(blocks: pd.DataFrame) -> Plate:
-    """Share of malignant images in each block of ids: a map of where the images came from.
+    """Share of malignant images in each block of ids, or at each site: a map of where the images came from.
 
     Args:
-        blocks: one row per block and split, as `control.count_blocks` returns them: `block`, `split`, `images`,
+        blocks: one row per block and split, as `shortcuts.count_blocks` returns them: `block`, `split`, `images`,
             `malignant` (counts), `low`, `high` (interval of the share).
     """
+    if blocks.empty:
+        return state_absence("neither the ids nor the file of labels tell where these images came from")
     splits = list(dict.fromkeys(blocks["split"]))
     names = list(dict.fromkeys(blocks["block"]))
     fig, ((ax,),) = new_figure(width=SINGLE if len(names) < 5 else DOUBLE, height=56)
@@ -160,12 +163,12 @@ def plot_prevalence_by_block(blocks: pd.DataFrame) -> Plate:
     counts = blocks.groupby("block", sort=False)[["malignant", "images"]].sum()
     shares = [f"{wrap_label(n, 14)}\n{counts.malignant[n]} of {counts.images[n]}" for n in names]
     ax.set_xticks(range(len(names)), shares)
-    ax.set_xlabel("block of image ids, malignant of all images")
+    ax.set_xlabel("block, malignant of all images")
     legend_below(fig, [*ax.collections[1::2], line], columns=3)
     return finish_figure(
         fig,
         note=f"n = {counts.images.sum():,} images; bars: intervals of the share",
-        alt="Share of malignant images by block of ids: "
+        alt="Share of malignant images by block: "
         + "; ".join(
             f"{b.block}, {SUBSET_NAMES.get(b.split, b.split)} {b.malignant} of {b.images}" for b in blocks.itertuples()
         ),

@@ -109,6 +109,14 @@ def new_panels(count: int, *, height: float, **subplots) -> tuple[Plate, np.ndar
     return fig, axes
 
 
+def state_absence(text: str) -> Plate:
+    """A figure that says why there is nothing to draw."""
+    fig, ((ax,),) = new_figure(width=SINGLE, height=16)
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, wrap_label(text, 44), ha="center", va="center")
+    return finish_figure(fig, note="n = 0", alt=text)
+
+
 def finish_figure(fig: Plate, *, note: str, alt: str) -> Plate:
     """Write the footer, keep the text for screen readers, and fix the layout for good.
 

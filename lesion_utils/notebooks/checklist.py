@@ -3,7 +3,8 @@
 `checklist.csv` holds the items of CLAIM (2024 update: Tejani et al., Radiology: Artificial Intelligence 6(4), e240300),
 CLEAR Derm (Daneshjou et al. 2022, JAMA Dermatology 158(1), 90-96) and TRIPOD+AI (Collins et al. 2024, BMJ 385, e078378)
 that apply to a study like this one: the item's number, what it asks, in our words, and our answer, whose numbers are
-filled in here. Items about writing a paper are left out.
+filled in here; with images of one's own, `own_images` stands in its place where there is something else to say. Items
+about writing a paper are left out.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def answer_items(params: StudyParams, data: PreparedData, outcome: Mapping[str, 
         **_describe_networks(params, outcome),
         **_describe_outcome(params, outcome),
     }
-    return items.assign(answer=items["answer"].map(lambda text: text.format_map(facts)))
+    own = items.pop("own_images")
+    answers = items["answer"].where(params.data.is_challenge | (own == ""), own)
+    return items.assign(answer=answers.map(lambda text: text.format_map(facts)))
 
 
 def show_items(answers: pd.DataFrame) -> Markdown:
@@ -74,6 +77,9 @@ def _describe_data(params: StudyParams, data: PreparedData) -> dict[str, object]
         "label_changes": len(data.label_changes),
         "stored_size": params.data.stored_size,
         "aspect": _ASPECTS[params.data.aspect],
+        "patients": "no patient stands in two partitions where patients are known."
+        if "patient" in data.table
+        else "the file of labels names no patients, so one patient may stand in two partitions.",
         "together": "known duplicates kept together"
         if params.data.split == "grouped"
         else "duplicates not kept together",

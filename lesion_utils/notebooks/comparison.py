@@ -85,15 +85,21 @@ def trace_benefit(models: Models, params: Comparison) -> pd.DataFrame:
     return curves.assign(model=[model for model, _ in of], regime=[regime for _, regime in of])
 
 
-def write_submissions(predictions: pd.DataFrame, *, folder: Path, prefix: str) -> pd.DataFrame:
+def write_submissions(predictions: pd.DataFrame, *, folder: Path, prefix: str, challenge: bool = True) -> pd.DataFrame:
     """Write each network's mean and each combination as an entry to the challenge, `<folder>/<prefix>_*.csv`.
+
+    Args:
+        predictions: from `add_ensembles`.
+        folder: where the entries go.
+        prefix: of their names.
+        challenge: whether the test images are the challenge's; there is nothing to enter otherwise.
 
     Returns:
         one row per entry: `name` and `file`.
     """
-    rows = []
-    for name, _, test in iterate_means(predictions):
+    rows: list[dict[str, str]] = []
+    for name, _, test in iterate_means(predictions) if challenge else ():
         if name.model == COMBINATION or not name.regime.startswith(CLASSICAL):
             stem = re.sub(r"[^\w.-]+", "_", f"{prefix}_{name.model}_{name.regime}").strip("_")
             rows.append({"name": name, "file": write_submission(test, folder / f"{stem}.csv").name})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["name", "file"])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from lesion_utils.config.schema import Data
 from lesion_utils.core.errors import DataError
 from lesion_utils.data.images import ImageError, content_box, decode_square
 from lesion_utils.data.prepared import PreparedData
@@ -61,6 +62,26 @@ def use_native_sizes(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(width=table["native_width"], height=table["native_height"])
 
 
+def describe_source(data: PreparedData, params: Data) -> list[str]:
+    """Where the images come from, who divided them, and whether patients are known, in sentences."""
+    if params.is_challenge:
+        return [
+            "The International Skin Imaging Collaboration (ISIC) published these images for a challenge in 2016, "
+            "divided into training and test images (Gutman et al., 2016, arXiv:1605.01397); there malignant means a "
+            "melanoma, and benign is most often a mole, a *nevus*.",
+            "The challenge publishes no patient numbers: which images are of one patient, nobody can tell.",
+        ]
+    table, said = data.table, ["The images and their labels are the study's own.", *data.manifest["notes"]]
+    if "patient" not in table:
+        return [
+            *said,
+            "The file of labels names no patients: images of one patient may lie on both sides of the split.",
+        ]
+    known = table["patient"][table["patient"] != ""]
+    whose = f"Of {len(known)} of {len(table)} images the patient is known, {known.nunique()} in all"
+    return [*said, f"{whose}: no patient has images on both sides of the split, nor in two folds."]
+
+
 def describe_duplicates(duplicates: pd.DataFrame) -> pd.DataFrame:
     """The pairs with what each means for the study."""
     across = duplicates["split_a"] != duplicates["split_b"]
@@ -71,9 +92,14 @@ def describe_duplicates(duplicates: pd.DataFrame) -> pd.DataFrame:
     return duplicates.assign(consequence=meaning)
 
 
-def score_controls(table: pd.DataFrame) -> BlindScores:
-    """Train classifiers on metadata alone and score the test images; `table` is that of the prepared images."""
-    predicted = shortcuts.predict_from_metadata(table)
+def score_controls(table: pd.DataFrame, *, numbered: bool = True) -> BlindScores:
+    """Train classifiers on metadata alone and score the test images.
+
+    Args:
+        table: of the prepared images.
+        numbered: whether their ids are the challenge's.
+    """
+    predicted = shortcuts.predict_from_metadata(table, numbered=numbered)
     groups = dict(list(predicted.groupby("control", sort=False)))
     targets = next(iter(groups.values()))["target"].to_numpy()
     probs = {knows: group["probability"].to_numpy() for knows, group in groups.items()}
@@ -97,6 +123,7 @@ def summarise_data(data: PreparedData, blind: BlindScores) -> dict:
         "contradicting_pairs": int((pairs["target_a"] != pairs["target_b"]).sum()),
         "left_out": int((table["subset"] == "left_out").sum()),
         "label_changes": len(data.label_changes),
+        "numbered": "id" in blind.probs,
         "control": blind.scores.to_dict("records"),
         "best_control": best.to_dict(),
     }
@@ -122,10 +149,12 @@ def _write_text(numbers: dict) -> str:
         f"**What accuracy is worth.** Calling all {test['benign']} + {test['malignant']} test images benign is right "
         f"in {numbers['always_benign_accuracy']:.1%} of them.",
         twice.format_map(numbers),
-        f"**Labels move.** {numbers['label_changes']} images are known to carry another label today.",
+        f"**Labels move.** {numbers['label_changes']} images are known to carry another label today."
+        if numbers["numbered"]
+        else "**Labels move.** Whether any of these has been revised since, nothing here can tell.",
         f"{clinic}: knowing only {best['knows']}, a classifier reaches an AUC of {_write_interval(best, 'auc')} and an "
-        f"average precision of {_write_interval(best, 'ap')} on the test images. Notebook 05 asks how good the "
-        "networks are within each block of image numbers.",
+        f"average precision of {_write_interval(best, 'ap')} on the test images. Notebook 05 sets the networks "
+        f"against it{', also within each block of image numbers' if numbers['numbered'] else ''}.",
         f"**What the test cannot say.** Its {test['malignant']} malignant images set how wide every interval is, and "
         "it says nothing about other clinics, cameras or skins than those that the images came from.",
     )

@@ -39,6 +39,8 @@ class Findings:
         params: the declared comparison, confidence, power and the target sensitivity.
         folds: parts of the training images that were held out in turn; a seed's test score is then the mean of as many
             networks.
+        challenge: whether the images are those of ISIC 2016.
+        patients: whether it is known of which patient the images are.
     """
 
     results: pd.DataFrame
@@ -48,6 +50,8 @@ class Findings:
     seen: Shortcuts
     params: NamedComparison
     folds: int = 1
+    challenge: bool = True
+    patients: bool = False
 
     @property
     def primary(self) -> pd.DataFrame:
@@ -241,11 +245,30 @@ def list_limits(found: Findings) -> list[str]:
         f"Shortcuts: {state_controls(found)}",
         f"Missed lesions: {state_calls(found.results, found.lead, found.params, malignant=malignant)}",
         f"Size: {size}. Intervals hold for other images from the same pool, and not for another training run.",
-        "One source: training and test images come from one archive and the same clinics; nothing here is evidence for "
-        "another clinic, another camera or skin other than light.",
-        "Patients: the challenge publishes no patient numbers, so images of one patient may lie on both sides of the "
-        "split, and the intervals take every image for a patient of its own.",
+        f"One source: training and test images come from {_SOURCES[found.challenge]}.",
+        f"Patients: {_PATIENTS[found.challenge, found.patients]}",
     ]
+
+
+_SOURCES = {
+    True: "one archive and the same clinics; nothing here is evidence for another clinic, another camera or skin other "
+    "than light",
+    False: "one collection; nothing here is evidence for another clinic, another camera or another kind of skin",
+}
+_APART = (
+    "so images of one patient may lie on both sides of the split, and the intervals take every image for a patient of "
+    "its own."
+)
+#: (whether the challenge's, whether patients are known) -> what follows from it.
+_PATIENTS = {
+    (True, False): f"the challenge publishes no patient numbers, {_APART}",
+    (False, False): f"the file of labels names none, {_APART}",
+    (
+        False,
+        True,
+    ): "no patient lies on both sides of the split; but the intervals take every image for a patient of its own, "
+    "and are too narrow where patients have several.",
+}
 
 
 def _select(results: pd.DataFrame, run: Run) -> pd.DataFrame:
@@ -286,6 +309,8 @@ def state_standing(order: pd.DataFrame, results: pd.DataFrame, published: pd.Dat
     """How the row that validation puts first stands to the best published average precision, in a sentence."""
     if order.empty:
         return "Without validation images no row was chosen beforehand, so none is set against the published ones."
+    if published.empty:
+        return "No published result was measured on these images, so none is set beside them."
     best = order.iloc[0]
     row = _select(results, (best["model"], best["regime"])).loc["ap"]
     leader = published.loc[published["ap"].where(published["comparable"]).idxmax()]

@@ -31,10 +31,9 @@ from lesion_utils.core import paths
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import dump_json, write_atomic, write_if_changed
 from lesion_utils.core.git import run_git
+from lesion_utils.core.names import name_data_set
 from lesion_utils.data.prepared import PreparedData, load_prepared
 from lesion_utils.figures.style import SCREEN_SCALE, save
-
-DATA_SET = "ISIC 2016 Part 3"
 
 #: Steps whose figures `make paper` places.
 FOR_THE_PAPER = ("05_comparison",)
@@ -76,7 +75,7 @@ class OpenStudy:
         rows = {
             "study": f"{self.paths.name}: {self.params.data.title}",
             "commit": _describe_commit(),
-            "data": f"{DATA_SET}, {self.open_data().summary}",
+            "data": f"{name_data_set(self.params.data.source)}, {self.open_data().summary}",
             "run": self.run_id,
             "threads": os.environ.get("THREADS") or f"one per core ({os.cpu_count()})",
             "writes": f"reports/{self.paths.report_dir.relative_to(paths.reports_root()).as_posix()}/",
@@ -96,7 +95,8 @@ class OpenStudy:
         """
         self.figures += [name] * (name not in self.figures)
         stem = self.paths.figures / f"{self.step}_{name}"
-        metadata = {"Title": name, "Description": caption, "Identifier": self.run_id, "Source": DATA_SET}
+        source = name_data_set(self.params.data.source)
+        metadata = {"Title": name, "Description": caption, "Identifier": self.run_id, "Source": source}
         kinds = ("png", "svg", "pdf") if self.step in FOR_THE_PAPER else ("png", "svg")
         png, *_ = save(fig, stem, metadata=metadata, kinds=kinds)
         alt = getattr(fig, "alt", "") or caption
@@ -131,7 +131,7 @@ class OpenStudy:
         Raises:
             RunError: it has not been run.
         """
-        return pd.read_csv(self._require(self.paths.metrics / f"{step}_{name}.csv", step))
+        return pd.read_csv(self._require(self.paths.metrics / f"{step}_{name}.csv", step), dtype={"image_id": str})
 
     def _require(self, path: Path, step: str) -> Path:
         if not path.is_file():

@@ -23,6 +23,7 @@ from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.files import dump_json, read_json, write_atomic
 from lesion_utils.core.git import run_git
+from lesion_utils.core.names import name_data_set
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.provenance.fingerprint import digest_bytes, digest_file
 from lesion_utils.provenance.machine import name_processor
@@ -137,7 +138,7 @@ def describe_data(study: Study, params: StudyParams) -> dict[str, Any]:
     return {
         "source": params.data.source,
         "content_hash": manifest.get("content"),
-        "description": manifest.get("summary") or "ISIC 2016 Part 3",
+        "description": manifest.get("summary") or name_data_set(params.data.source),
     }
 
 

@@ -42,7 +42,8 @@ def write_crate(report: Report, folder: Path) -> None:
     crate.description = " ".join(report.sentences[:1]) or f"Report of the study {report.study}."
     crate.datePublished = max(run.get("ended") or "" for run in report.runs.values())
     crate.root_dataset["conformsTo"] = _add(crate, PROFILE, "CreativeWork", name="Process Run Crate", version="0.5")
-    crate.root_dataset["citation"] = _add(crate, DATA_SET, "ScholarlyArticle", name="Gutman et al. 2016, ISIC 2016")
+    if report.manifest.get("source") != "folder":
+        crate.root_dataset["citation"] = _add(crate, DATA_SET, "ScholarlyArticle", name="Gutman et al. 2016, ISIC 2016")
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and p.name != CRATE)
     files = {name: crate.add_file(dest_path=name, properties=_describe_file(folder / name)) for name in names}
     for step, run in report.runs.items():

@@ -9,12 +9,12 @@ from typing import Any
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.console import format_duration
 from lesion_utils.core.files import dump_json, write_if_changed
-from lesion_utils.core.names import find_architecture
+from lesion_utils.core.names import find_architecture, name_data_set
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance.steps import STEPS
 from lesion_utils.provenance.verify import describe_verdict, verify_study
 from lesion_utils.report.content import Figure, Report
-from lesion_utils.report.pages import describe_value, format_bytes, format_date, render_page
+from lesion_utils.report.pages import describe_value, format_bytes, format_date, name_credit, render_page
 
 #: The step whose figures and tables stand with the results.
 COMPARISON = "05_comparison"
@@ -70,11 +70,12 @@ def _collect(report: Report, params: StudyParams, findings: list, photographs: b
     parts = [_collect_step(report, step, photographs) for step in STEPS if step != COMPARISON]
     title = params.data.title
     cited = {find_architecture(getattr(params, slot).backbone) for slot in params.models}
-    cited |= {"timm", "isic2016"}
+    cited |= {"timm", *(["isic2016"] if params.data.is_challenge else [])}
     date = max((run.get("ended") or "" for run in runs.values()), default="")
     citation = f"{title}. Report of the study “{report.study}”, commit {commit[:10]}{dirty}, {format_date(date)}."
     return {
         "study": report.study,
+        "credit": name_credit(params.data.source),
         "title": title,
         "remarks": params.data.remarks,
         "headline": report.headline,
@@ -132,7 +133,7 @@ def _list_facts(report: Report, runs: dict[str, dict], verdict: dict[str, str], 
 
 
 def _name_data(report: Report) -> str:
-    return ": ".join(filter(None, ["ISIC 2016 Part 3", report.manifest.get("summary")]))
+    return ": ".join(filter(None, [name_data_set(report.manifest.get("source")), report.manifest.get("summary")]))
 
 
 def _name_weights(runs: dict[str, dict]) -> str:
@@ -164,7 +165,7 @@ def _name_warned(determinism: dict) -> str:
 
 def name_command(report: Report) -> str:
     """The command that makes what a copy of a study's report lacks."""
-    data = "" if report.manifest.get("source") == "embedded" else "DATA_DIR=/path/to/the/images "
+    data = "DATA_DIR=/path/to/the/images " if report.manifest.get("source", "isic2016") == "isic2016" else ""
     return f"{data}make all STUDY={report.study}"
 
 

@@ -22,7 +22,7 @@ from pygments.formatters import HtmlFormatter
 
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import write_if_changed
-from lesion_utils.report.pages import SCRIPT, TEMPLATES, embed_pixels, render_page
+from lesion_utils.report.pages import SCRIPT, TEMPLATES, embed_pixels, name_credit, render_page
 
 #: What an output is shown as, best first. Scripts and widgets are not: a page that is sent on must not run anything.
 SHOWN_TYPES = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
@@ -67,6 +67,7 @@ def write_notebook_page(notebook: Path, page: Path, *, study: str, photographs: 
         highlight=style,
         title=_find_title(node) or page.stem,
         study=study,
+        credit=name_credit(_find_source(node)),
     )
     write_if_changed(page, html)
     return page
@@ -81,6 +82,12 @@ def _exporter() -> HTMLExporter:
         exclude_anchor_links=True,
         config={"NbConvertBase": {"display_data_priority": SHOWN_TYPES}},
     )
+
+
+def _find_source(node: nbformat.NotebookNode) -> str | None:
+    """The source of the images, from the parameters that the run injected."""
+    run = node.metadata.get("papermill", {}).get("parameters", {}).get("params", {})
+    return run.get("data", {}).get("source") if isinstance(run, dict) else None
 
 
 def _find_title(node: nbformat.NotebookNode) -> str:

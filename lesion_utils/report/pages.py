@@ -23,7 +23,10 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 SCREEN_SCALE = 1.4
 
 #: Stands on every page that may show images of the data set.
-CREDIT = "Photographs: ISIC 2016 (Gutman et al., arXiv:1605.01397), in the public domain (CC-0)."
+CREDITS = {
+    True: "Photographs: ISIC 2016 (Gutman et al., arXiv:1605.01397), in the public domain (CC-0).",
+    False: "Photographs: the study's own; whoever made this page says who may have them.",
+}
 
 #: The one script there is: opens every code cell of a notebook's page, on request or when the address ends in #code.
 SCRIPT = """
@@ -36,6 +39,11 @@ button.hidden = cells.length === 0;
 button.addEventListener("click", () => show(button.getAttribute("aria-pressed") !== "true"));
 if (location.hash === "#code") show(true);
 """
+
+
+def name_credit(source: str | None) -> str:
+    """Whose the photographs of a page are, by the `source` of the study's data.yaml."""
+    return CREDITS[source != "folder"]
 
 
 def render_page(template: str, *, script: str | None = None, **content: Any) -> str:
@@ -63,7 +71,9 @@ def _environment() -> jinja2.Environment:
     )
     formats = (format_duration, format_bytes, format_date, format_number, embed_image, describe_value)
     environment.filters |= {f.__name__.split("_")[-1]: f for f in formats}
-    environment.globals |= {"draw_interval": draw_interval, "credit": CREDIT}
+    environment.globals |= {
+        "draw_interval": draw_interval,
+    }
     return environment
 
 

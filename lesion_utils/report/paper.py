@@ -86,7 +86,9 @@ def write_paper(study: Study, params: StudyParams) -> Path:
         "references.bib": (TEMPLATES / "references.bib").read_text(encoding="utf-8"),
     }
     if not (draft := folder / "main.tex").exists():
-        write_if_changed(draft, open_template("main.tex.j2").render(report=report, names=names))
+        write_if_changed(
+            draft, open_template("main.tex.j2").render(report=report, names=names, challenge=params.data.is_challenge)
+        )
     for name, text in texts.items():
         write_if_changed(folder / name, text)
     read = [f"../{path.relative_to(study.report_dir).as_posix()}" for path in sources]

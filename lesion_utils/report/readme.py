@@ -9,6 +9,7 @@ from typing import Any
 from lesion_utils.core.console import format_duration
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import write_if_changed
+from lesion_utils.core.names import name_data_set
 from lesion_utils.core.paths import docs_root
 from lesion_utils.report.content import Report
 from lesion_utils.report.pages import format_number
@@ -41,7 +42,7 @@ def render_block(report: Report) -> str:
             do=f"run: make all STUDY={report.study}, then make publish STUDY={report.study}",
         )
     folder = f"docs/{report.study}"
-    what = ", ".join(filter(None, ["ISIC 2016 Part 3", report.manifest.get("summary")]))
+    what = ", ".join(filter(None, [name_data_set(report.manifest.get("source")), report.manifest.get("summary")]))
     lines = [f"**[{_escape(report.title)}]({folder}/index.html)**: {what}; {_name_computing(report)}.", ""]
     lines += [f"| | metric | value | {_name_interval(report)} | images |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join(_spell_row(item))} |" for item in report.headline]

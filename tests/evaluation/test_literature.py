@@ -202,3 +202,11 @@ def test_leaderboard_keeps_the_comparable_apart(results, controls):
     recomputed = board[board["name"].str.startswith("Al-masni")].iloc[0]
     assert recomputed["name"].endswith("recomputed]") and "un-weighted" in recomputed["note"]
     assert "Lopez et al. 2017 M3 [balanced 75 + 75 subset, recomputed]" in set(board["name"])
+
+
+def test_nothing_published_stands_beside_other_images(predictions, results, controls):
+    nothing = read_published(challenge=False)
+    assert nothing.empty and list(nothing) == list(PUBLISHED) and check_published(nothing).empty
+    board = tabulate_leaderboard(results, nothing, controls)
+    assert set(board["group"]) == {"this study", "controls"}
+    assert set(tabulate_regimes(predictions, results, nothing, COMPARISON)["source"]) == {"ResNet50", "VGG19"}

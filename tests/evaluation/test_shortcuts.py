@@ -19,6 +19,7 @@ from lesion_utils.evaluation.shortcuts import (
     CONTROLS,
     FEWEST,
     QUARTERS,
+    UNNUMBERED,
     WITHIN,
     count_blocks,
     examine,
@@ -164,3 +165,19 @@ def test_few_malignant_images_leave_no_difference(predictions):
     kept = test[~test["image_id"].isin(malignant[5:])]
     few = examine(kept, draw_metadata(kept), COMPARISON)
     assert few.differences.empty and few.blocks["low"].isna().all()
+
+
+def test_images_without_meaningful_numbers_have_controls_of_sizes_and_no_blocks(predictions):
+    table = draw_table(np.random.default_rng(0), shortcut=True)
+    table["native_bytes"] += 5000 * table["target"]
+    scores = predict_from_metadata(table, numbered=False)
+    assert list(scores["control"].unique()) == list(UNNUMBERED)
+    own = scores[scores["control"] == "size and bytes"]
+    assert sk.roc_auc_score(own["target"], own["probability"]) == 1
+    assert count_blocks(table, confidence=0.95, numbered=False).empty
+    sites = count_blocks(table.assign(site=["A"] * 450 + ["B"] * 440 + [""] * 10), confidence=0.95, numbered=False)
+    assert sites.groupby("block")["images"].sum().to_dict() == {"A": 450, "B": 440}
+    test = select_run(predictions, model="vgg19", regime="scratch", seed=0)
+    seen = examine(predictions, pd.concat([test.assign(control=control) for control in UNNUMBERED]), COMPARISON)
+    assert set(seen.blocks["block"]) == set(seen.differences["block"]) == {ALL}
+    assert set(seen.differences["control"]) == set(UNNUMBERED) and seen.harder in UNNUMBERED

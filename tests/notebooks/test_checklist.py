@@ -56,6 +56,16 @@ def test_no_template_holds_a_number_of_its_own():
         assert not re.search(r"%|\b0\.\d", words), text
 
 
+def test_of_images_of_ones_own_nothing_is_said_that_holds_for_the_challenge_alone(outcome):
+    params = load_study(Study("demo").params_dir)
+    own = params.data.model_copy(update={"source": "folder", "images": "a", "labels": "b"})
+    data = SimpleNamespace(**vars(DATA) | {"table": DATA.table.assign(patient="P")})
+    answers = answer_items(params.model_copy(update={"data": own}), data, outcome)
+    text = " ".join(answers["answer"])
+    assert not re.findall(r".{40}(?:challenge|ISIC|CC-0|official|melanoma|image number)", text)
+    assert "no patient stands in two partitions" in text and "{" not in text
+
+
 def test_every_answer_is_filled_in(answers):
     _, table = answers
     assert len(table) == len(ITEMS)

@@ -150,3 +150,13 @@ def test_one_seed_says_that_spread_is_unknown(seen):
     summary = summarise(found)
     assert sum("one seed" in sentence for sentence in summary["sentences"]) == 2
     dump_json(summary)
+
+
+def test_of_images_of_ones_own_no_entry_is_written_and_the_limits_name_patients_as_they_are(findings, scored, tmp_path):
+    assert write_submissions(scored, folder=tmp_path, prefix="entry", challenge=False).empty
+    assert not list(tmp_path.iterdir())
+    assert "challenge publishes no patient numbers" in list_limits(findings)[-1]
+    assert "the file of labels names none" in list_limits(replace(findings, challenge=False))[-1]
+    limits = list_limits(replace(findings, challenge=False, patients=True))
+    assert "no patient lies on both sides" in limits[-1] and "from one collection" in limits[-2]
+    assert "No published result" in state_standing(findings.order, findings.results, read_published(challenge=False))

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy.special import expit
+from sections import data_params
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from lesion_utils.config.load import load_study
@@ -72,7 +73,14 @@ def test_the_summary_states_only_what_was_found():
     counts = {"train": {"benign": 8, "malignant": 2}, "test": {"benign": 4, "malignant": 1}}
     best = {"knows": "id", "auc": 0.6, "auc_low": 0.4, "auc_high": 0.8, "ap": 0.3, "ap_low": 0.2, "ap_high": 0.5}
     none = dict.fromkeys(("duplicate_pairs", "duplicate_pairs_across", "contradicting_pairs", "left_out"), 0)
-    numbers = {"counts": counts, "best_control": best, "always_benign_accuracy": 0.8, "label_changes": 0, **none}
+    numbers = {
+        "counts": counts,
+        "best_control": best,
+        "always_benign_accuracy": 0.8,
+        "label_changes": 0,
+        "numbered": True,
+        **none,
+    }
     text = eda._write_text(numbers)
     assert "No image was found twice" in text and "cannot be told from luck" in text
     assert "Calling all 4 + 1 test images benign is right in 80.0% of them" in text
@@ -109,3 +117,15 @@ def test_the_detail_is_the_most_pretrained_regime_and_the_mean_of_its_seeds(pred
     rows = own.query("regime == 'finetune' and split == 'test'")
     assert detail.regime == "finetune"
     assert detail.probs == pytest.approx(rows.groupby("image_id")["probability"].mean().to_numpy())
+
+
+def test_whose_the_images_are_is_said_from_what_is_known():
+    table = pd.DataFrame({"patient": ["P1", "P1", ""]})
+    data = SimpleNamespace(table=table, manifest={"notes": ["20% of each class were drawn as test images, seed 1"]})
+    assert "Gutman" in eda.describe_source(data, data_params())[0]
+    own = data_params(source="folder", images="a", labels="b")
+    said = eda.describe_source(data, own)
+    assert not any("ISIC" in sentence for sentence in said) and said[1] == data.manifest["notes"][0]
+    assert said[2].startswith("Of 2 of 3 images the patient is known, 1 in all")
+    data.table = table.drop(columns="patient")
+    assert "names no patients" in eda.describe_source(data, own)[-1]

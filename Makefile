@@ -15,7 +15,7 @@ define as_typed
 override $(1) := $$(value $(1))
 export $(1)
 endef
-$(foreach name,DATA_DIR WEIGHTS_DIR REPORTS_DIR LESION_CACHE IMAGES MODEL OUT PUSH A B,\
+$(foreach name,DATA_DIR WEIGHTS_DIR REPORTS_DIR LESION_CACHE IMAGES LABELS MODEL OUT PUSH A B,\
   $(if $(filter command,$(firstword $(origin $(name)))),$(eval $(call as_typed,$(name)))))
 quote = '$(subst ','\'',$(1))'
 ifneq ($(shell printf %s $(call quote,$(value STUDY)) | LC_ALL=C tr -d '0-9A-Za-z._\200-\377-'),)
@@ -115,8 +115,8 @@ compare: | $(ENV)  ## two reports, number by number: A=reports/x B=reports/y [OU
 export: | $(ENV) $(if $(ONNX),$(FOR_ONNX))  ## networks as folders with a model card [MODEL=network/regime/seed] [ONNX=1] [PUSH=user/name]
 	@$(LESION) export $(STUDY) --model "$$MODEL" $(if $(ONNX),--onnx) --push "$$PUSH"
 
-predict: | $(ENV) $(if $(filter %.onnx,$(value MODEL)),$(FOR_ONNX))  ## scores and a contact sheet of a folder of photographs: IMAGES=folder MODEL=network [OUT=folder]
-	@$(LESION) predict $(STUDY) --images "$$IMAGES" --model "$$MODEL" --out "$$OUT"
+predict: | $(ENV) $(if $(filter %.onnx,$(value MODEL)),$(FOR_ONNX))  ## scores and a contact sheet of a folder of photographs: IMAGES=folder MODEL=network [LABELS=file] [OUT=folder]
+	@$(LESION) predict $(STUDY) --images "$$IMAGES" --labels "$$LABELS" --model "$$MODEL" --out "$$OUT"
 
 # --- working on it ----------------------------------------------------------------------------------------------------
 

@@ -86,6 +86,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     score.add_argument("study", nargs="?", default="demo", help="whose network, unless --model is a path")
     score.add_argument("--images", default="", help="folder of JPEG or PNG files")
     score.add_argument("--model", default="", help="network[/regime[/seed]], an exported folder, model.onnx or best.pt")
+    labels = "CSV file with the columns image and label: what the scores are worth"
+    score.add_argument("--labels", default="", help=labels)
     score.add_argument("--out", default="", help="where the scores go (default: predictions/<name of the folder>)")
     return parser.parse_args(arguments)
 
@@ -230,10 +232,15 @@ def export(options: argparse.Namespace) -> None:
 
 
 def predict(options: argparse.Namespace) -> None:
+    from lesion_utils.config.load import load_study
     from lesion_utils.core.console import Console
     from lesion_utils.release import predict as scoring
 
-    console, folder = Console(), scoring.find_folder(options.images)
+    console, folder, params = (
+        Console(),
+        scoring.find_folder(options.images),
+        load_study(Study(options.study).params_dir),
+    )
     out = Path(options.out) if options.out else project_root() / "predictions" / folder.resolve().name
     with console.show_step("predict", lambda: ""):
         network, about = scoring.open_model(options.model, Study(options.study))
@@ -242,3 +249,7 @@ def predict(options: argparse.Namespace) -> None:
         sheet = scoring.write_contact_sheet(scored, network, about, out)
     print(scoring.describe_problems(scored), end="", file=sys.stderr)
     print(f"{scoring.describe_scores(scored, about)}\nscores  {scores}\nsheet   {sheet}")
+    if options.labels:
+        params = load_study(Study(options.study).params_dir).comparison
+        judged = scoring.judge_folder(scored, options.labels, params, threshold=scoring.find_threshold(network, about))
+        print(f"measures {scoring.write_measures(judged, out)}\n{scoring.describe_judged(judged)}")

@@ -24,6 +24,7 @@ from lesion_utils.release.export import export_run
 from lesion_utils.release.predict import (
     decode_image,
     find_folder,
+    judge_folder,
     list_images,
     open_model,
     score_folder,
@@ -115,11 +116,26 @@ RED = Image.new("RGB", (64, 48), (200, 60, 50))
         (RED.convert("RGBA"), "png", (200, 60, 50)),
         (Image.new("L", (64, 48), 90), "jpg", (90, 90, 90)),
         (Image.fromarray(np.full((48, 64), 20_000, np.uint16)), "png", "more than 8 bits"),
+        (Image.fromarray(np.full((48, 64), 20_000, np.uint16)), "tif", "more than 8 bits"),
+        (RED.convert("CMYK"), "tif", (200, 60, 50)),
+        (RED.resize((6_000, 4_500)), "bmp", (200, 60, 50)),
         (Image.new("RGB", (1, 1)), "png", "absurd size, 1 x 1 px"),
         (Image.new("1", (20_001, 5_001)), "png", "absurd size, 20001 x 5001 px"),
         (Image.new("1", (20_000, 20_000)), "png", "exceeds limit"),
     ],
-    ids=["CMYK", "palette", "transparent", "grey", "16 bit", "tiny", "wide", "bomb"],
+    ids=[
+        "CMYK",
+        "palette",
+        "transparent",
+        "grey",
+        "16 bit",
+        "16 bit TIFF",
+        "CMYK TIFF",
+        "large",
+        "tiny",
+        "wide",
+        "bomb",
+    ],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_an_unusual_image_is_read_rightly_or_refused_with_its_reason(tmp_path, network, image, suffix, expected):
@@ -240,10 +256,48 @@ def test_scores_go_to_a_folder_that_git_ignores():
     assert "/predictions/" in ignored
 
 
+def test_labels_say_what_the_scores_are_worth_by_the_measures_of_the_study(network, tmp_path, capsys):
+    """The tiny study's own test images: the same numbers as 05_comparison has for this run."""
+    rows = np.flatnonzero(DATA.table["subset"] == "test")
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    lines = ["Image;Label;Site"]
+    for row in rows:
+        Image.fromarray(DATA.images[row]).save(folder / f"{row}.PNG")
+        lines.append(f"{row}{'.png' * (row % 2)};{'malignant' if DATA.table['target'][row] else 'Benign'};S{row % 2}")
+    Image.fromarray(DATA.images[0]).save(folder / "without.png")
+    (tmp_path / "labels.csv").write_text("\n".join([*lines, "gone;0;S1"]))
+    about = open_model("resnet50/scratch/1", STUDY)[1] | {"study": "demo"}
+    results = pd.read_csv(STUDY.metrics / "05_comparison_results.csv", dtype={"seed": str}).query("seed == '1'")
+    threshold = predict.find_threshold(network, about)
+    assert threshold == pytest.approx(results["threshold"].iloc[0])
+    scored = score_folder(folder, network)
+    judged = judge_folder(scored, str(tmp_path / "labels.csv"), make_params().comparison, threshold=threshold)
+    whole = judged.measures.query("group == 'all'").set_index("metric")
+    expected = results.set_index("metric")
+    for metric in ("ap", "auc", "sensitivity_at_target", "specificity_at_target"):
+        assert whole.loc[metric, "value"] == pytest.approx(expected.loc[metric, "value"]), metric
+    for metric in ("sensitivity_at_target", "specificity_at_target"):
+        assert whole.loc[metric, ["low", "high"]].tolist() == pytest.approx(
+            expected.loc[metric, ["low", "high"]].tolist()
+        )
+    assert set(judged.measures["group"]) == {"all", "site S0", "site S1"}
+    assert judged.matched.startswith("12 of 13 scored images and 13 labels")
+    said = ["predict", "--images", str(folder), "--model", "resnet50/scratch/1", "--out", str(tmp_path / "out")]
+    assert cli.main([*said, "--labels", str(tmp_path / "labels.csv")]) == 0
+    assert "average precision" in capsys.readouterr().out and (tmp_path / "out" / "measures.csv").is_file()
+    (tmp_path / "labels.csv").write_text("image,label\n1,perhaps\n")
+    assert cli.main([*said, "--labels", str(tmp_path / "labels.csv")]) == 1
+    assert "labels.csv:2: unknown label 'perhaps' of 1" in capsys.readouterr().err
+    (tmp_path / "labels.csv").write_text("image,label\nx,0\n")
+    assert cli.main([*said, "--labels", str(tmp_path / "labels.csv")]) == 1
+    assert "none of its 1 lines names an image" in capsys.readouterr().err
+
+
 def test_images_are_found_by_ending_in_any_case(tmp_path):
-    for name in ("b.JPG", "a.jpeg", "c.png", "d.tif", ".hidden.png"):
+    for name in ("b.JPG", "a.jpeg", "c.png", "d.tif", "e.gif", ".hidden.png"):
         (tmp_path / name).write_bytes(b"")
-    assert [p.name for p in list_images(tmp_path)] == ["a.jpeg", "b.JPG", "c.png"]
+    assert [p.name for p in list_images(tmp_path)] == ["a.jpeg", "b.JPG", "c.png", "d.tif"]
 
 
 def test_training_does_not_depend_on_handing_over():

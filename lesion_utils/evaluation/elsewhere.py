@@ -1,0 +1,207 @@
+"""How scores fare on images from elsewhere: the measures of home with their intervals, and what was lost on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lesion_utils.config.schema import Comparison
+from lesion_utils.core.names import SeriesName
+from lesion_utils.evaluation.calibration import measure_calibration
+from lesion_utils.evaluation.evaluate import AT_TARGET, CALL, label_metric
+from lesion_utils.evaluation.intervals import (
+    ENDS,
+    Interval,
+    delong_interval,
+    draw_weights,
+    format_value,
+    map_draws,
+    percentile_interval,
+    wilson_interval,
+)
+from lesion_utils.evaluation.metrics import rank_scores
+from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_means
+from lesion_utils.evaluation.shortcuts import CONTROL, FEWEST, predict_elsewhere
+
+#: Columns by whose values images are judged apart, where a file of labels has them.
+GROUPS = {"site": "site", "skin_type": "skin type"}
+EVERYONE = "all"
+#: The measures of calibration, and how tables name them.
+CALIBRATION = {"in_the_large": "calibration in the large", "slope": "calibration slope"}
+
+
+class Abroad(NamedTuple):
+    """What came out elsewhere.
+
+    Attributes:
+        measures: see `judge_scores`, with `set`, `name`, `model`, `regime`; each network and combination, and the
+            control that sees no pixel.
+        drops: see `measure_drops`, with the same columns.
+    """
+
+    measures: pd.DataFrame
+    drops: pd.DataFrame
+
+
+def judge_scores(table: pd.DataFrame, params: Comparison, *, threshold: float | None) -> pd.DataFrame:
+    """Measures of one model's scores on one set of images: on all of them, and by site and skin type.
+
+    Args:
+        table: columns `target`, `probability`, `logit` (NaN where there is none), and those of `GROUPS` that are known.
+        params: bootstrap and confidence.
+        threshold: above which an image is called malignant, chosen at home; None for `CALL`.
+
+    Returns:
+        one row per group and metric: `group` ("all", "site A", ...), `images`, `malignant`, `metric`, `value`, `low`,
+        `high`. Without both classes there are calls alone; with fewer than `FEWEST` images of one, ranking and
+        calibration have no interval.
+    """
+    rows = []
+    for group, part in _list_groups(table):
+        counted = {"group": group, "images": len(part), "malignant": int(part["target"].sum())}
+        for metric, span in _measure(part, params, threshold).items():
+            rows.append(counted | {"metric": metric} | dict(zip(("value", "low", "high"), span, strict=True)))
+    return pd.DataFrame(rows)
+
+
+def _list_groups(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    yield EVERYONE, table
+    for column, word in GROUPS.items():
+        if column in table:
+            for value, part in table[table[column].fillna("") != ""].groupby(column):
+                yield f"{word} {value}", part
+
+
+def _measure(part: pd.DataFrame, params: Comparison, threshold: float | None) -> dict[str, tuple[float, float, float]]:
+    """Metric -> value, low, high."""
+    targets, probs = part["target"].to_numpy(), part["probability"].to_numpy()
+    ending, called = ("" if threshold is None else AT_TARGET), probs > (CALL if threshold is None else threshold)
+    found = {}
+    fewest = min(targets.sum(), (1 - targets).sum())
+    if fewest:
+        ranking, nothing = rank_scores(targets, probs), Interval(np.nan, np.nan)
+        spans = {"ap": nothing, "auc": nothing}
+        if fewest >= FEWEST:
+            draws = _draw(targets, probs, params, lambda r: {"ap": r.average_precision()})
+            spans = {"ap": percentile_interval(draws["ap"], confidence=params.confidence)}
+            spans["auc"] = delong_interval(targets, probs, confidence=params.confidence)
+        found = {
+            "ap": (float(ranking.average_precision()), *spans["ap"]),
+            "auc": (float(ranking.roc_auc()), *spans["auc"]),
+        }
+    for metric, member, right in (("sensitivity", targets == 1, called), ("specificity", targets == 0, ~called)):
+        if member.any():
+            hits, count = int((right & member).sum()), int(member.sum())
+            found[metric + ending] = hits / count, *wilson_interval(hits, count, confidence=params.confidence)
+    if fewest and part["logit"].notna().all():
+        measured = measure_calibration(targets, part["logit"], confidence=params.confidence)
+        for name in CALIBRATION:
+            value, *span = (measured[name + end] for end in ENDS)
+            found[name] = (value, *(span if fewest >= FEWEST else (np.nan, np.nan)))
+    return found
+
+
+def _draw(targets: NDArray, probs: NDArray, params: Comparison, compute, *, seed: int = 0) -> dict[str, NDArray]:
+    """Bootstrap draws of what `compute` makes of a ranking."""
+    weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed + seed)
+    return map_draws(lambda part: compute(rank_scores(targets, probs, weights=part)), weights)
+
+
+def measure_drops(
+    home: pd.DataFrame, away: pd.DataFrame, params: Comparison, *, threshold: float | None
+) -> pd.DataFrame:
+    """What a model loses from the test images of home to those from elsewhere; other images, so nothing is paired.
+
+    Args:
+        home: columns `target`, `probability`.
+        away: likewise.
+        params: bootstrap and confidence; each set is resampled by itself.
+        threshold: chosen at home; None for `CALL`.
+
+    Returns:
+        one row per metric: `metric`, `home`, `elsewhere`, `drop` (home minus elsewhere), `low`, `high`. Empty with
+        fewer than `FEWEST` images of a class on either side.
+    """
+    ending = "" if threshold is None else AT_TARGET
+
+    def compute(ranking) -> dict[str, NDArray]:
+        calls = ranking.confusion(CALL if threshold is None else threshold)
+        shares = {f"sensitivity{ending}": calls.sensitivity, f"specificity{ending}": calls.specificity}
+        return {"ap": ranking.average_precision(), "auc": ranking.roc_auc()} | shares
+
+    sides = [(side["target"].to_numpy(), side["probability"].to_numpy()) for side in (home, away)]
+    if min(min(targets.sum(), (1 - targets).sum()) for targets, _ in sides) < FEWEST:
+        return pd.DataFrame(columns=["metric", "home", "elsewhere", "drop", "low", "high"])
+    values = [compute(rank_scores(*side)) for side in sides]
+    draws = [_draw(*side, params, compute, seed=k) for k, side in enumerate(sides)]
+    rows = []
+    for metric in values[0]:
+        at_home, elsewhere = (float(value[metric]) for value in values)
+        span = percentile_interval(draws[0][metric] - draws[1][metric], confidence=params.confidence)
+        rows.append(
+            {"metric": metric, "home": at_home, "elsewhere": elsewhere, "drop": at_home - elsewhere} | span._asdict()
+        )
+    return pd.DataFrame(rows)
+
+
+def examine_elsewhere(
+    home: pd.DataFrame,
+    away: pd.DataFrame,
+    results: pd.DataFrame,
+    params: Comparison,
+    *,
+    images: pd.DataFrame,
+    others: pd.DataFrame,
+) -> Abroad:
+    """Every network and combination on every set from elsewhere, and the control that knows sizes and bytes.
+
+    Images that training has seen are left out.
+
+    Args:
+        home: predictions on the study's own images, from `add_ensembles`.
+        away: predictions on the others, likewise; their split is "test".
+        results: from `tables.tabulate_results`; has the threshold of each row.
+        params: bootstrap and confidence.
+        images: the study's own, as `PreparedData.table`.
+        others: those from elsewhere, as `PreparedData.elsewhere`.
+    """
+    known = others[~find_seen(others)]
+    tests = {name: test for name, _, test in iterate_means(home)}
+    chosen = results[results["seed"] == ENSEMBLE].drop_duplicates("name").set_index("name")["threshold"]
+    rows = [
+        (name, tests[name], rows, chosen.get(name, np.nan)) for name, _, rows in iterate_means(away) if name in tests
+    ]
+    at_home, elsewhere = predict_elsewhere(images, others)
+    rows.append((SeriesName("Metadata alone: size and bytes", CONTROL, "size and bytes"), at_home, elsewhere, np.nan))
+    measures, drops = [], []
+    for name, own, scored, threshold in rows:
+        columns = ["image_id", "set", *(column for column in GROUPS if column in known)]
+        joined = scored[["image_id", "target", "probability", "logit"]].merge(known[columns], on="image_id")
+        limit = None if np.isnan(threshold) else float(threshold)
+        for place, part in joined.groupby("set", sort=False):
+            about = {"set": place} | name.columns
+            measures.append(judge_scores(part, params, threshold=limit).assign(**about))
+            drops.append(measure_drops(own, part, params, threshold=limit).assign(**about))
+    return Abroad(pd.concat(measures, ignore_index=True), pd.concat(drops, ignore_index=True))
+
+
+def find_seen(others: pd.DataFrame) -> pd.Series:
+    """Which images from elsewhere show a photograph that the networks learnt from or were chosen on."""
+    return others["seen_in"].isin(("train", "val"))
+
+
+def widen_measures(measures: pd.DataFrame) -> pd.DataFrame:
+    """Measures as people read them: a row per set, model and group, a column per metric."""
+    keys = [key for key in ("set", "name", "group", "images", "malignant") if key in measures]
+    cells = measures.assign(cell=[format_value(row.value, row.low, row.high) for row in measures.itertuples()])
+    wide = cells.pivot_table(index=keys, columns="metric", values="cell", aggfunc="first", sort=False)
+    order = list(dict.fromkeys(measures["metric"]))
+    return wide[order].fillna("–").rename(columns=_label).rename_axis(columns=None).reset_index()
+
+
+def _label(metric: str) -> str:
+    return CALIBRATION.get(metric) or label_metric(metric)

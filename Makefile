@@ -44,7 +44,10 @@ ifneq ($(shell printf %s $(call quote,$(REPORTS)) | LC_ALL=C tr -d '0-9A-Za-z./_
 endif
 KEYS  := $(REPORTS)/$(STUDY)/keys
 LESION := $(BIN)/python -m lesion_utils
-NOTEBOOKS := 01_eda 02_augmentation_preview 03_resnet50_finetune 04_vgg19_finetune 05_comparison
+# Every other YAML file of a study describes a further network, which runs through the notebook of the first.
+FURTHER := $(filter-out data augmentation comparison selection resnet50 vgg19,$(patsubst params/$(STUDY)/%.yaml,%,$(wildcard params/$(STUDY)/*.yaml)))
+TRAINED := 03_resnet50_finetune 04_vgg19_finetune $(FURTHER:%=network_%)
+NOTEBOOKS := 01_eda 02_augmentation_preview $(TRAINED) 05_comparison
 STEPS     := data $(NOTEBOOKS) index
 
 .PHONY: help all test test-fast test-long test-faults lint reference box readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish paper \
@@ -75,7 +78,7 @@ $(STEPS:%=$(KEYS)/%.done.json): $(KEYS)/%.done.json: $(KEYS)/%.json
 
 EXECUTED := $(NOTEBOOKS:%=$(KEYS)/%.done.json)
 $(EXECUTED): $(KEYS)/data.done.json
-$(KEYS)/05_comparison.done.json: $(filter %01_eda.done.json %_finetune.done.json,$(EXECUTED))
+$(KEYS)/05_comparison.done.json: $(patsubst %,$(KEYS)/%.done.json,01_eda $(TRAINED))
 $(KEYS)/index.done.json: $(EXECUTED)
 
 # --- questions and checks ---------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ COMBINED = {
 }
 
 COMPARISON = NamedComparison(
-    primary={"metric": "auc", "regime": "finetune", "alpha": 0.05},
+    primary={"networks": ["resnet50", "vgg19"], "metric": "auc", "regime": "finetune", "alpha": 0.05},
     bootstrap_draws=200,
     seed=2016,
     confidence=0.95,

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from small_project import STEPS
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core import paths
 from lesion_utils.core.files import dump_json
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance import steps
-from lesion_utils.provenance.steps import STEPS
 from lesion_utils.provenance.verify import seal_record
 from lesion_utils.report.index import build_site
 from lesion_utils.report.notebook_pages import write_notebook_page

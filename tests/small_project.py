@@ -17,9 +17,15 @@ import pytest
 from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from lesion_utils.core.paths import Study
+from lesion_utils.provenance.steps import list_steps
+
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ("requirements.lock", "requirements-cpu.lock", "requirements-onnx.lock", "requirements-dev.lock")
 NAMES = ("01_eda", "02_augmentation_preview", "03_resnet50_finetune", "04_vgg19_finetune", "05_comparison")
+
+#: Those of a study as they come.
+STEPS = list_steps(Study("demo"))
 
 #: What a person may call a folder, and make, the shell, JSON and papermill have a meaning for.
 AWKWARD_NAME = 'my $HOME\'s  "50 %" #1 {é}'
@@ -55,6 +61,13 @@ def save(name, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)"""
 
+EVENT = {"regime": "scratch", "seed": 1, "epoch": 2, "epochs": 3, "loss": 0.5, "images_per_s": 9, "seconds_left": 7}
+EVENT |= {"val_ap": 0.4, "val_auc": 0.7}
+#: A training notebook: a log, and predictions that follow the momentum.
+TRAIN = f"""step = {{"resnet50": "{NAMES[2]}", "vgg19": "{NAMES[3]}"}}.get(network, f"network_{{network}}")
+save(f"runs/{{step}}/train.jsonl", json.dumps({EVENT}) + "\\n")
+save(f"predictions/{{network}}.csv", str(params[network]["optim"]["momentum"]))"""
+
 
 def make_project(folder: Path) -> Path:
     """Copy the project into `folder` with small steps; returns the folder."""
@@ -69,8 +82,8 @@ def make_project(folder: Path) -> Path:
     for name in NAMES:
         write_notebook(folder, name, f'save("figures/{name}_a.png", os.environ["LESION_RUN_ID"])')
     write_notebook(folder, "01_eda", 'save("metrics/01_eda.json", "{}")\nprint(os.getcwd(), "ran")')
-    write_notebook(folder, "03_resnet50_finetune", train("resnet50"))
-    write_notebook(folder, "04_vgg19_finetune", train("vgg19"))
+    write_notebook(folder, "03_resnet50_finetune", TRAIN)
+    write_notebook(folder, "04_vgg19_finetune", TRAIN)
     return folder
 
 
@@ -92,22 +105,13 @@ def copy_finished_project(factory: pytest.TempPathFactory) -> Path:
     return shutil.copytree(built, factory.mktemp(AWKWARD_NAME) / "copy", symlinks=True)
 
 
-def train(network: str) -> str:
-    """Code of a training notebook: a log, and predictions that follow the momentum."""
-    event = {"regime": "scratch", "seed": 1, "epoch": 2, "epochs": 3, "loss": 0.5, "images_per_s": 9, "seconds_left": 7}
-    event |= {"val_ap": 0.4, "val_auc": 0.7}
-    log = "03_resnet50_finetune" if network == "resnet50" else "04_vgg19_finetune"
-    return (
-        f'save("runs/{log}/train.jsonl", json.dumps({event}) + "\\n")\n'
-        f'save("predictions/{network}.csv", str(params["{network}"]["optim"]["momentum"]))'
-    )
-
-
 def write_notebook(folder: Path, name: str, code: str, *, heading: str = "Work") -> Path:
     """Write a notebook with the house's first cells and one code cell of its own."""
+    network = STEPS[name].network
+    parameters = 'params = "../params/demo"' + (f'\nnetwork = "{network}"' if network else "")
     cells = [
         new_markdown_cell(f"# The notebook {name}", id="title"),
-        new_code_cell('params = "../params/demo"', metadata={"tags": ["parameters"]}, id="params"),
+        new_code_cell(parameters, metadata={"tags": ["parameters"]}, id="params"),
         new_code_cell(SETUP, id="setup"),
         new_markdown_cell(f"## {heading}", id="heading"),
         new_code_cell(code, id="work"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from small_project import AWKWARD_NAME, LOCKS, NAMES, ROOT, clean_environment, copy_finished_project, make, run
+from small_project import AWKWARD_NAME, LOCKS, NAMES, ROOT, STEPS, clean_environment, copy_finished_project, make, run
 
-from lesion_utils.provenance.steps import STEPS, list_upstream
+from lesion_utils.core import paths
+from lesion_utils.core.paths import Study
+from lesion_utils.provenance.steps import list_steps, list_upstream
 
 
 @pytest.fixture(scope="module")
@@ -164,16 +167,23 @@ def test_help_is_the_default_and_lists_every_target():
     assert all(name in page for name in ("demo isic2016", *NAMES))
 
 
-def test_make_and_the_graph_agree():
-    """The Makefile's edges are those of `graph.STEPS`, up to what follows from others."""
+def test_make_and_the_graph_agree(tmp_path, monkeypatch):
+    """The Makefile's edges are those of `list_steps`, up to what follows from others, a further network's too."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    shutil.copy(tmp_path / "params" / "demo" / "vgg19.yaml", tmp_path / "params" / "demo" / "third.yaml")
+    monkeypatch.setattr(paths, "project_root", lambda: tmp_path)
+    study = Study("demo")
+    steps = list_steps(study)
+    assert set(steps) == {*STEPS, "network_third"}
     command = ["make", "-pnq", "VENV=/nowhere", "all"]
-    asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=clean_environment())
-    step_of = {f"reports/demo/{step.mark}": name for name, step in STEPS.items()}
-    for name, step in STEPS.items():
+    asked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=clean_environment())
+    step_of = {f"reports/demo/{step.mark}": name for name, step in steps.items()}
+    for name, step in steps.items():
         line = re.search(rf"^reports/demo/{re.escape(step.mark)}: (.*)$", asked.stdout, re.MULTILINE)
         direct = {step_of[path] for path in line[1].split() if path in step_of}
-        implied = direct | {above for below in direct for above in list_upstream(STEPS[below])}
-        assert implied == set(list_upstream(step)), name
+        implied = direct | {above for below in direct for above in list_upstream(study, steps[below])}
+        assert implied == set(list_upstream(study, step)), name
         assert f"reports/demo/keys/{name}.json" in line[1].split()
 
 
@@ -311,3 +321,19 @@ def test_clean_leaves_a_report_that_came_with_the_project(tmp_path):
     (tmp_path / "reports" / "demo" / "index.html").write_text("x")
     assert make(tmp_path, "clean").stdout == ""
     assert (tmp_path / "reports" / "demo" / "index.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_further_network_runs_through_the_notebook_of_the_first(project):
+    third = shutil.copy(project / "params" / "demo" / "vgg19.yaml", project / "params" / "demo" / "third.yaml")
+    done = make(project, "network_third")
+    assert ran(done.stdout)[-1] == "network_third", done.stdout + done.stderr
+    assert (project / "reports" / "demo" / "predictions" / "third.csv").read_text() == "0.9"
+    record = json.loads((project / "reports" / "demo" / "runs" / "network_third" / "run.json").read_text())
+    assert record["title"] == "Fine-tuning the network of third.yaml"
+    assert make(project, "network_third").stdout == ""
+    why = make(project, "why").stdout.splitlines()
+    assert any(line.startswith("05_comparison runs because predictions/third.csv is new") for line in why), why
+    assert any(re.match(r"02_augmentation_preview runs because .*third", line) for line in why), why
+    Path(third).unlink()
+    assert "third" not in make(project, "why").stdout

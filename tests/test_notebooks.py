@@ -9,10 +9,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from small_project import STEPS
 
 from lesion_utils.notebooks.finetune import show_source
 from lesion_utils.provenance.fingerprint import fingerprint_modules, list_notebook_modules
-from lesion_utils.provenance.steps import STEPS
 from lesion_utils.training import loop
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,4 +1,4 @@
-"""A whole study at its smallest scale: the real notebooks and networks on sixty of the embedded images, in two folds.
+"""A whole study at its smallest scale: the real notebooks on sixty of the embedded images, in two folds.
 
 Through the Makefile, with weights that the hub's own client fetches from a hub on loopback.
 """
@@ -42,6 +42,7 @@ HUB_NETWORK = {
     "[logistic, knn, svm_linear, svm_rbf, svm_cubic, random_forest, gradient_boosting]": "[svm_rbf]",
     "tta: flips": "tta: none",
 }
+BRIEF = {"epochs: 2": "epochs: 1", "warmup_epochs: 1": "warmup_epochs: 0"}
 #: What makes a study small: by study, by file.
 EDITS = {
     "demo": {
@@ -50,7 +51,8 @@ EDITS = {
             f"backbone: {TAGS[0]}": "backbone: small_cnn", "image_size: 40": "image_size: 32",
             "seeds: [1]": "seeds: [1, 2]",
         },
-        "vgg19.yaml": {f"backbone: {TAGS[1]}": "backbone: small_cnn"},
+        "mobilenet.yaml": {f"backbone: {TAGS[1]}": "backbone: mobilenetv3_small_050.lamb_in1k"} | BRIEF,
+        "vgg19.yaml": {f"backbone: {TAGS[1]}": "backbone: resnet10t.c3_in1k"} | BRIEF,
         "comparison.yaml": COMPARISON,
     },
     "isic2016_256px": {
@@ -87,6 +89,7 @@ def report(request, tmp_path_factory) -> Iterator[Path]:
         shutil.copy(ROOT / name, folder / name)
     sha256 = write_small_box(folder / "lesion_utils" / "data" / box.BOX.name, choose_images())
     replace(folder / "lesion_utils" / "data" / "box.py", {box.SHA256: sha256})
+    shutil.copy(folder / "params" / "demo" / "vgg19.yaml", folder / "params" / "demo" / "mobilenet.yaml")
     for file, edits in EDITS[study].items():
         replace(folder / "params" / study / file, edits)
     with pytest.MonkeyPatch.context() as patch:
@@ -127,7 +130,7 @@ def choose_images() -> set[str]:
 
 
 def test_every_step_leaves_its_files(report):
-    for name in NAMES:
+    for name in (*NAMES, *(["network_mobilenet"] if report.name == "demo" else [])):
         assert (report / "notebooks" / f"{name}.ipynb").is_file()
         assert json.loads((report / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
         assert list((report / "figures").glob(f"{name}_*.svg")), f"{name} drew nothing"
@@ -165,6 +168,21 @@ def test_every_regime_and_seed_of_the_study_is_there(report):
         assert {(w["origin"], w["revision"]) for w in runs.values() if w} == {("hub", REVISION)}
 
 
+def test_three_networks_of_three_families_are_compared(report):
+    """Each by its own name, and on the further network's page nothing is said that holds for the first alone."""
+    if report.name != "demo":
+        pytest.skip("two networks")
+    results = pd.read_csv(report / "metrics" / "05_comparison_results.csv")
+    assert set(results["model"]) - {"combination"} == {"small_cnn", "resnet10t", "mobilenetv3_small_050"}
+    pairs = pd.read_csv(report / "metrics" / "05_comparison_paired_tests.csv")
+    assert len(set(pairs["name"])) == 3
+    assert set(pairs.loc[pairs["primary"], "name"]) == {"small_cnn − ResNet10t, from scratch"}
+    page = (report / "html" / "network_mobilenet.html").read_text(encoding="utf-8")
+    assert "Fine-tuning the network of mobilenet.yaml" in page
+    assert "fifty layers deep" not in page and "resnet50.yaml" not in page
+    assert "network_mobilenet" in (report / "index.html").read_text(encoding="utf-8")
+
+
 def test_the_duplicates_are_found(report):
     found = json.loads((report / "metrics" / "01_eda.json").read_text(encoding="utf-8"))
     assert (found["duplicate_pairs"], found["duplicate_pairs_across"], found["contradicting_pairs"]) == (3, 1, 0)
@@ -179,7 +197,7 @@ def test_the_sentences_carry_the_numbers_of_the_files(report):
         assert row["low"] <= row["value"] <= row["high"]
         assert f"{row['value']:.3f}".replace("-", "−") in page
     results = pd.read_csv(report / "metrics" / "05_comparison_results.csv")
-    shown = ("small_cnn@resnet50", "scratch") if report.name == "demo" else ("resnet50", "finetune")
+    shown = ("small_cnn", "scratch") if report.name == "demo" else ("resnet50", "finetune")
     own = (
         results[results["metric"].eq("auc") & results["seed"].eq("ensemble")].set_index(["model", "regime"]).loc[shown]
     )

@@ -39,7 +39,8 @@ DATA = {
     "split": "grouped", "drop_leaks": False,
 }  # fmt: skip
 COMPARISON = {
-    "primary": {"metric": "auc", "regime": "scratch", "alpha": 0.05}, "bootstrap_draws": 100, "seed": 1,
+    "primary": {"networks": ["resnet50", "vgg19"], "metric": "auc", "regime": "scratch", "alpha": 0.05},
+    "bootstrap_draws": 100, "seed": 1,
     "confidence": 0.95, "sensitivity_target": 0.9, "prevalences": [0.1], "power": 0.8,
     "balanced_subset": 4, "balanced_repeats": 10, "combinations": [],
 }  # fmt: skip

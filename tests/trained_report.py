@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+from small_project import STEPS
 from tiny_study import TinyImages, make_images, make_params
 
 from lesion_utils.config.schema import StudyParams
@@ -10,7 +11,6 @@ from lesion_utils.core.files import dump_json, write_atomic
 from lesion_utils.core.paths import Study
 from lesion_utils.evaluation.predictions import check_predictions
 from lesion_utils.evaluation.tables import tabulate_results
-from lesion_utils.provenance.steps import STEPS
 from lesion_utils.training.fit import train_network
 
 DATA = make_images()

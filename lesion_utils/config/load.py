@@ -7,7 +7,8 @@ ranges and unknown keys. Every problem of every file is reported at once.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,14 +21,17 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 from lesion_utils.config.schema import Augmentation, Comparison, Data, Network, StudyParams
 from lesion_utils.config.words import Location, describe_range, find_schema, list_keys
 from lesion_utils.core.errors import ParamsError
-from lesion_utils.core.paths import project_root
+from lesion_utils.core.paths import list_networks, project_root
 
 Model = TypeVar("Model", bound=BaseModel)
 
 #: A study's values lie four brackets deep at most.
 _DEEPEST = 20
 
-#: The files of a study and what validates each, in the order in which they are read.
+#: How the file of a further network may be called; it becomes part of other files' names.
+_NETWORK_NAME = re.compile(r"(?!study$)[a-z][a-z0-9_-]*", re.IGNORECASE)
+
+#: The files that every study has and what validates each, in the order in which they are read.
 FILES: dict[str, type[BaseModel]] = {
     "data": Data,
     "augmentation": Augmentation,
@@ -38,7 +42,7 @@ FILES: dict[str, type[BaseModel]] = {
 
 
 def load_study(folder: Path) -> StudyParams:
-    """Read and validate the five YAML files of a study.
+    """Read and validate the YAML files of a study.
 
     Args:
         folder: `params/<study>`.
@@ -48,9 +52,12 @@ def load_study(folder: Path) -> StudyParams:
     """
     documents: dict[str, CommentedMap] = {}
     problems: list[str] = []
-    for name, model in FILES.items():
+    files = FILES | dict.fromkeys(list_networks(folder), Network)
+    for name, model in files.items():
         path = folder / f"{name}.yaml"
         try:
+            if name not in FILES:
+                _check_name(path, set(files) - set(FILES))
             documents[name] = _read_yaml(path)
             model.model_validate(_to_plain(documents[name]))
         except ParamsError as error:
@@ -67,6 +74,20 @@ def load_study(folder: Path) -> StudyParams:
                 path, location = folder / f"{name}.yaml", tuple(inner.split("."))
                 problems.append(_paragraph(path, documents[name], location, sentence))
     raise ParamsError("\n".join(problems))
+
+
+def _check_name(path: Path, networks: Collection[str]) -> None:
+    """Files of a report begin with the name of a further network, so none may begin another's."""
+    if not _NETWORK_NAME.fullmatch(path.stem):
+        raise ParamsError(
+            "every file beside data, augmentation, comparison and selection describes a network, and is called so",
+            where=_relative(path),
+            expected="a name of letters, digits, - and _, a letter first; study is taken",
+            do="rename it",
+        )
+    if longer := [name for name in networks if name.startswith(f"{path.stem}_")]:
+        do = f"rename it, such as {longer[0].replace('_', '-')}.yaml"
+        raise ParamsError(f"its name begins with another network's, {path.stem}", where=f"{longer[0]}.yaml", do=do)
 
 
 def load_file(path: Path, model: type[Model]) -> Model:

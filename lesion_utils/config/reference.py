@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from lesion_utils.config.load import FILES
+from lesion_utils.config.schema import Network
 from lesion_utils.config.selection import Selection
 from lesion_utils.config.words import describe_range, find_schema
 from lesion_utils.core.files import dump_json, write_if_changed
@@ -19,7 +20,9 @@ from lesion_utils.core.paths import params_root
 INTRODUCTION = """# Parameters of a study
 
 A study is a folder here, with five files. Copy one, edit it, and run `make all STUDY=<folder>`: only what depends on a
-change runs again, and a change of a comment runs nothing. In the files, every key carries its reason; here, its range.
+change runs again, and a change of a comment runs nothing. A sixth file, such as `convnext_tiny.yaml`, a copy of
+`vgg19.yaml` with another `backbone`, is a further network: it is trained on a page of its own, by the notebook of the
+first, and compared with the others. In the files, every key carries its reason; here, its range.
 Unknown keys, wrong types and values out of range stop a run before it starts, with the file and the line. An editor
 with a YAML language server says so while you type: each file's first line names its schema in `schema/`.
 
@@ -45,7 +48,7 @@ def render_readme() -> str:
 
 def name_schema(file: str) -> str:
     """The file in `params/schema/` that describes a YAML file, named without its ending; all networks share one."""
-    return f"{_MODELS[file].__name__.lower()}.json"
+    return f"{_MODELS.get(file, Network).__name__.lower()}.json"
 
 
 def render_schemas() -> dict[str, str]:

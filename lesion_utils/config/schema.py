@@ -1,4 +1,4 @@
-"""The schema of the five YAML files of a study: every key, its meaning, unit and range.
+"""The schema of the YAML files of a study: every key, its meaning, unit and range.
 
 A default is chosen once, in the YAML file, with its reason beside it; here are those of keys about one's own images.
 """
@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lesion_utils.core.errors import ParamsError
 from lesion_utils.core.names import find_architecture, name_combination, tell_models_apart
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -19,9 +20,6 @@ Classifier = Literal["logistic", "knn", "svm_linear", "svm_rbf", "svm_cubic", "r
 
 #: The two regimes that start from pretrained weights.
 PRETRAINED_REGIMES = ("features", "finetune")
-
-#: The files of a study that describe a network.
-NETWORKS = ("resnet50", "vgg19")
 
 
 class Section(BaseModel):
@@ -258,6 +256,9 @@ class Network(Section):
 class Primary(Section):
     """The one comparison that is tested; every other is descriptive."""
 
+    networks: list[str] = Field(
+        min_length=2, max_length=2, description="files of the two networks that are compared, first minus second"
+    )
     metric: Literal["auc", "ap"] = Field(description="what is compared")
     regime: Regime = Field(description="the regime in which the two networks are compared")
     alpha: Fraction = Field(description="two-sided significance level")
@@ -283,15 +284,14 @@ class Comparison(Section):
     balanced_repeats: int = Field(ge=1, le=100_000, description="balanced subsets drawn, for the spread")
     combinations: list[list[str]] = Field(
         description="lists of members whose probabilities are averaged, each `file/regime` or "
-        "`file/features:classifier`, file being resnet50 or vgg19, and itself the mean over its seeds; [] for none"
+        "`file/features:classifier`, file being a network's, and itself the mean over its seeds; [] for none"
     )
 
     @model_validator(mode="after")
     def _combinations_can_be_had(self) -> Self:
         stages = [*get_args(Regime), *(f"features:{name}" for name in get_args(Classifier))]
-        known = [f"{network}/{stage}" for network in NETWORKS for stage in stages]
         for members in self.combinations:
-            if unknown := [member for member in members if member not in known]:
+            if unknown := [member for member in members if member.partition("/")[2] not in stages]:
                 raise ValueError(f"combinations: {unknown[0]!r} is not a member such as resnet50/finetune")
             if len(members) < 2 or len(set(members)) < len(members):
                 raise ValueError(f"combinations: [{', '.join(members)}] wants two members or more, each once")
@@ -310,7 +310,7 @@ class NamedComparison(Comparison):
     @property
     def pair(self) -> tuple[str, str]:
         """The two models, in the order of their difference."""
-        first, second = self.models.values()
+        first, second = (self.models[name] for name in self.primary.networks)
         return first, second
 
     @property
@@ -322,7 +322,10 @@ class NamedComparison(Comparison):
 
 
 class StudyParams(Section):
-    """A whole study: the five files of `params/<study>/`."""
+    """A whole study: the files of `params/<study>/`. Every file that is not named here describes a further network."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Network]
 
     data: Data
     augmentation: Augmentation
@@ -330,15 +333,30 @@ class StudyParams(Section):
     vgg19: Network
     comparison: Comparison
 
+    @property
+    def networks(self) -> dict[str, Network]:
+        """Each network by the name of its file, in the order in which they are trained."""
+        return {"resnet50": self.resnet50, "vgg19": self.vgg19, **dict(sorted(self.__pydantic_extra__.items()))}
+
     def network(self, name: str) -> Network:
-        """The network of one of the files `NETWORKS`."""
-        network: Network = getattr(self, name)
-        return network
+        """The network of one file.
+
+        Raises:
+            ParamsError: the study has none of that name.
+        """
+        if name not in self.networks:
+            raise ParamsError(f"the study has no network {name!r}", expected="one of " + ", ".join(self.networks))
+        return self.networks[name]
+
+    def section(self, name: str) -> Section:
+        """The content of one file."""
+        section: Section = self.networks.get(name) or getattr(self, name)
+        return section
 
     @property
     def models(self) -> dict[str, str]:
         """The `model` of each network's rows, by its file; two of one architecture with their tags."""
-        return tell_models_apart({name: self.network(name).backbone for name in NETWORKS})
+        return tell_models_apart({name: network.backbone for name, network in self.networks.items()})
 
     @property
     def named_comparison(self) -> NamedComparison:
@@ -347,8 +365,7 @@ class StudyParams(Section):
 
     @model_validator(mode="after")
     def _input_is_not_larger_than_what_is_stored(self) -> Self:
-        for name in NETWORKS:
-            network = self.network(name)
+        for name, network in self.networks.items():
             keys: dict[str, int | None] = {f"{name}.image_size": network.image_size}
             keys |= {f"{name}.regimes.{regime}.image_size": own.image_size for regime, own in network.regimes.items()}
             if network.classifiers:
@@ -356,4 +373,14 @@ class StudyParams(Section):
             for key, size in keys.items():
                 if (size or 0) > self.data.stored_size:
                     raise ValueError(f"{key}: cannot exceed data.stored_size ({self.data.stored_size} px)")
+        return self
+
+    @model_validator(mode="after")
+    def _compared_networks_are_there(self) -> Self:
+        named = {"primary.networks": self.comparison.primary.networks}
+        named["combinations"] = [m.partition("/")[0] for members in self.comparison.combinations for m in members]
+        for key, names in named.items():
+            if unknown := [name for name in names if name not in self.networks]:
+                there = ", ".join(self.networks)
+                raise ValueError(f"comparison.{key}: {unknown[0]!r} is no network of this study; there are {there}")
         return self

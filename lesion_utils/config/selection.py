@@ -13,7 +13,7 @@ class Question(Section):
     """One question of `selection.yaml`."""
 
     question: str = Field(min_length=1, description="what is to be decided")
-    network: str = Field(pattern="^(resnet50|vgg19)$", description="whose settings the candidates change")
+    network: str = Field(min_length=1, description="file of the network whose settings the candidates change")
     judge: Classifier | Regime = Field(description="a classifier on frozen features, or the regime that is trained")
     seeds: list[int] = Field(min_length=1, description="of the folds, or of the trainings")
     candidates: dict[str, dict[str, Any]] = Field(

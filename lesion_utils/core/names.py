@@ -6,8 +6,11 @@ A network is named after its backbone and never after the file that describes it
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+#: The networks of notebooks 03 and 04. A study may have more, each with a YAML file of its own.
+NETWORKS = ("resnet50", "vgg19")
 
 #: The regimes in their order, from the least to the most pretrained, and how they are written.
 REGIME_NAMES = {"scratch": "from scratch", "features": "frozen features", "finetune": "fine-tuned"}
@@ -165,3 +168,13 @@ def name_combination(members: Sequence[tuple[str, str]]) -> str:
     ]
     joint = ", " if len(models) == 1 or ":" not in regimes[0] else " features, "
     return " + ".join(map(name_model, models)) + joint + " + ".join(stages)
+
+
+def join_words(words: Iterable[str]) -> str:
+    """A list as prose has it.
+
+    >>> join_words(["ResNet50", "VGG19"]), join_words(["ResNet50", "VGG19", "ConvNeXt-Tiny"])
+    ('ResNet50 and VGG19', 'ResNet50, VGG19 and ConvNeXt-Tiny')
+    """
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last

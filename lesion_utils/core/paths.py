@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesion_utils.core.errors import ParamsError
+from lesion_utils.core.names import NETWORKS
+
+#: A study's YAML files that describe no network.
+_NO_NETWORK = ("data", "augmentation", "comparison", "selection")
 
 
 def project_root() -> Path:
@@ -59,6 +63,12 @@ def list_studies() -> list[str]:
     return sorted(p.name for p in params_root().iterdir() if (p / "data.yaml").is_file())
 
 
+def list_networks(folder: Path) -> list[str]:
+    """The networks of the study in a folder, in the order in which they are trained: all YAML files but four."""
+    found = sorted(path.stem for path in folder.glob("[!.]*.yaml") if path.stem not in _NO_NETWORK)
+    return [*NETWORKS, *(name for name in found if name not in NETWORKS)]
+
+
 @dataclass(frozen=True)
 class Study:
     """The folders of one study.
@@ -73,7 +83,7 @@ class Study:
 
     @property
     def params_dir(self) -> Path:
-        """The five YAML files.
+        """The YAML files.
 
         Raises:
             ParamsError: there is no such study.
@@ -87,6 +97,11 @@ class Study:
                 do=f"choose one, or copy params/isic2016 to params/{self.name} and edit it",
             )
         return folder
+
+    @property
+    def networks(self) -> list[str]:
+        """The names of the files that describe its networks."""
+        return list_networks(self.params_dir)
 
     @property
     def report_dir(self) -> Path:

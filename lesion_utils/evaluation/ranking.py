@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
 
 from lesion_utils.config.schema import NamedComparison, StudyParams
-from lesion_utils.core.names import COMBINATION, REGIME_NAMES, REGIMES, name_model, name_series
+from lesion_utils.core.names import COMBINATION, REGIME_NAMES, REGIMES, join_words, name_model, name_series
 from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.intervals import draw_weights, format_value
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
@@ -74,9 +75,9 @@ def state_validation(order: pd.DataFrame, subsets: pd.Series, params: StudyParam
         else f"Networks and classifiers learnt from the same {(subsets == 'train').sum()} images and are ordered on "
         f"{count} others."
     )
-    choosing = [name_model(model) for slot, model in params.models.items() if getattr(params, slot).keep == "best"]
+    choosing = [name_model(model) for slot, model in params.models.items() if params.network(slot).keep == "best"]
     if choosing:
-        said += f" {' and '.join(choosing)} kept the epoch that scored best on them, which flatters a little."
+        said += f" {join_words(choosing)} kept the epoch that scored best on them, which flatters a little."
     return said
 
 
@@ -87,10 +88,10 @@ def list_spoken(table: pd.DataFrame, params: NamedComparison) -> list[tuple[str,
 
     Args:
         table: with `model` and `regime`: predictions or results.
-        params: `primary.regime` and the two models are used.
+        params: `primary.regime` and the models are used.
     """
     trained = set(table[["model", "regime"]].itertuples(index=False, name=None))
-    own = {model: [regime for regime in REGIMES if (model, regime) in trained] for model in params.pair}
+    own = {model: [regime for regime in REGIMES if (model, regime) in trained] for model in params.models.values()}
     everywhere = [regime for regime in REGIMES if any(regime in regimes for regimes in own.values())]
     declared = params.primary.regime if params.primary.regime in everywhere else everywhere[-1]
     return [
@@ -125,27 +126,39 @@ def describe_left_out(predictions: pd.DataFrame, params: NamedComparison) -> lis
 
 
 def compare_networks(predictions: pd.DataFrame, params: NamedComparison) -> pd.DataFrame:
-    """All paired tests between the two networks, regime by regime, on their mean probabilities over seeds.
+    """All paired tests between two networks, regime by regime, on their mean probabilities over seeds.
 
     Only the row `primary` is a test in the strict sense; the p-values of the rest are not adjusted for their number.
 
     Returns:
-        one row per regime and test: `regime`, `name`, `images`, `test`, `metric`, `a`, `b` (the two networks),
-        `difference`, `low`, `high`, `error`, `p`, `of_record` (bool: the test that speaks for its metric), `primary`
-        (bool). Empty when the networks share no regime.
+        one row per regime, pair of networks (the declared pair first) and test: `regime`, `name`, `images`, `declared`
+        (bool: the declared pair in the declared regime), `test`, `metric`, `a`, `b` (the two networks), `difference`,
+        `low`, `high`, `error`, `p`, `of_record` (bool: the test that speaks for its metric), `primary` (bool). Empty
+        when no two networks share a regime.
     """
     rows = []
-    for regime in REGIMES:
-        first, second = (select_run(predictions, model=model, regime=regime) for model in params.pair)
+    for regime, pair in product(REGIMES, _list_pairs(params)):
+        first, second = (select_run(predictions, model=model, regime=regime) for model in pair)
         if first.empty or second.empty:
             continue
         tests = _run_tests(first["target"], first["probability"], second["probability"], params)
-        name = f"{' − '.join(map(name_model, params.pair))}, {REGIME_NAMES[regime]}"
-        rows += [{"regime": regime, "name": name, "images": len(first)} | asdict(test) for test in tests]
-    table = pd.DataFrame(rows, columns=["regime", "name", "images", *PairedTest.__dataclass_fields__])
+        about = {
+            "regime": regime,
+            "name": f"{' − '.join(map(name_model, pair))}, {REGIME_NAMES[regime]}",
+            "images": len(first),
+            "declared": (pair, regime) == (params.pair, params.primary.regime),
+        }
+        rows += [about | asdict(test) for test in tests]
+    table = pd.DataFrame(rows, columns=["regime", "name", "images", "declared", *PairedTest.__dataclass_fields__])
     of_record = table["test"] == table["metric"].map(TEST_OF_RECORD)
-    primary = of_record & (table["regime"] == params.primary.regime) & (table["metric"] == params.primary.metric)
+    primary = of_record & table["declared"].astype(bool) & (table["metric"] == params.primary.metric)
     return table.assign(of_record=of_record, primary=primary)
+
+
+def _list_pairs(params: NamedComparison) -> list[tuple[str, str]]:
+    """Every two networks, in the order of their files; the declared pair first, in its own order."""
+    others = [pair for pair in combinations(params.models.values(), 2) if set(pair) != set(params.pair)]
+    return [params.pair, *others]
 
 
 def _run_tests(targets: pd.Series, a: pd.Series, b: pd.Series, params: NamedComparison) -> list[PairedTest]:
@@ -162,7 +175,7 @@ def find_power(comparisons: pd.DataFrame, params: NamedComparison) -> float:
 
     Taken from the standard error in the primary regime; NaN when that regime cannot be compared.
     """
-    rows = comparisons[(comparisons["regime"] == params.primary.regime) & (comparisons["test"] == "DeLong")]
+    rows = comparisons[comparisons["declared"].astype(bool) & (comparisons["test"] == "DeLong")]
     if rows.empty:
         return np.nan
     return detectable_difference(rows["error"].iloc[0], alpha=params.primary.alpha, power=params.power)

@@ -29,7 +29,7 @@ class Shown(NamedTuple):
 
 def _make_augmenter(params: StudyParams, network: str, regime: Regime) -> Augmenter:
     """The augmenter of a network's first run in a regime."""
-    settings = getattr(params, network).in_regime(regime)
+    settings = params.network(network).in_regime(regime)
     with torch.device("meta"):  # the input's description is wanted, and no weights
         interpolation = data_config(build_network(settings, pretrained=False, seed=0)).interpolation
     size, seed = settings.image_size, settings.seeds[0]
@@ -57,7 +57,7 @@ def choose_augmenter(params: StudyParams) -> Augmenter:
 
 
 def _list_augmenters(params: StudyParams) -> list[tuple[str, Regime, Augmenter]]:
-    named = [(n, r) for n in params.models for r in REGIME_NAMES if r in getattr(params, n).regimes]
+    named = [(n, r) for n, own in params.networks.items() for r in REGIME_NAMES if r in own.regimes]
     return [(network, regime, _make_augmenter(params, network, regime)) for network, regime in named]
 
 

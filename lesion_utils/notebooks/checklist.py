@@ -17,7 +17,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from lesion_utils.config.schema import PRETRAINED_REGIMES, StudyParams
-from lesion_utils.core.names import REGIME_NAMES, name_model
+from lesion_utils.core.names import REGIME_NAMES, join_words, name_model
 from lesion_utils.data.prepared import PreparedData
 from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.intervals import format_value
@@ -87,11 +87,11 @@ def _describe_data(params: StudyParams, data: PreparedData) -> dict[str, object]
 
 
 def _describe_networks(params: StudyParams, outcome: Mapping[str, Any]) -> dict[str, object]:
-    """Settings of both networks; what differs between them is given for each."""
-    networks = {name_model(model): getattr(params, slot) for slot, model in params.models.items()}
+    """Settings of the networks; what differs between them is given for each."""
+    networks = {name_model(model): params.network(slot) for slot, model in params.models.items()}
     pretrained = any(regime in PRETRAINED_REGIMES for regime in outcome["regimes"])
     return {
-        "networks": " and ".join(networks),
+        "networks": join_words(networks),
         "backbones": _tell_apart({name: network.backbone for name, network in networks.items()}),
         "image_size": _tell_apart({name: network.image_size for name, network in networks.items()}),
         "seeds": _tell_apart({name: ", ".join(map(str, network.seeds)) for name, network in networks.items()}),

@@ -50,8 +50,8 @@ class OpenStudy:
     figures: list[str] = field(default_factory=list)
 
     def network(self, name: str) -> Network:
-        """Parameters of `resnet50` or `vgg19`."""
-        return getattr(self.params, name)
+        """Parameters of a network, by the name of its file."""
+        return self.params.network(name)
 
     @property
     def training_folder(self) -> Path:

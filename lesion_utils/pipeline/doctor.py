@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from lesion_utils.config.load import load_study
-from lesion_utils.config.schema import NETWORKS, StudyParams
+from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.errors import LesionError
 from lesion_utils.core.paths import Study, project_root
@@ -194,8 +194,8 @@ def check_data(params: StudyParams, study: Study) -> Finding:
 
 def check_weights(params: StudyParams) -> Iterator[Finding]:
     """Whether each network's pretrained weights are on this machine."""
-    for name in NETWORKS:
-        state = outside.fingerprint_weights(getattr(params, name))
+    for name, network in params.networks.items():
+        state = outside.fingerprint_weights(network)
         if state["state"] == "not local":
             do = "the run fetches them from the hub; without a network, put the file into a folder and set WEIGHTS_DIR"
             yield Finding("note", "weights", f"{name}: {state['name']} is not on this machine", do)

@@ -49,7 +49,8 @@ def run_step(name: str, study_name: str, *, console: Console) -> None:
         LesionError: the parameters are wrong, or the step failed; says what to do.
         KeyboardInterrupt: it was interrupted, or asked to end.
     """
-    study, step = Study(study_name), steps.find_step(name)
+    study = Study(study_name)
+    step = steps.find_step(study, name)
     params = load_study(study.params_dir)
     with lock_device(study, step, console=console), end_on_signals() as asked:
         started = time.time()
@@ -104,7 +105,7 @@ def _run_work(study: Study, step: Step, params: StudyParams, run_id: str, *, con
     """What the step is there for."""
     # jsonschema would build a grammar of internationalised addresses, two seconds of every step, to check none.
     sys.modules.setdefault("rfc3987_syntax", None)
-    if step.entry:
+    if not step.is_notebook:
         resolve_name(f"lesion_utils.{step.entry}")(study, params, on_progress=console.show_count)
     else:
         from lesion_utils.pipeline.notebook import run_notebook
@@ -272,7 +273,7 @@ def _suggest(error: BaseException, study: Study, step: Step, params: StudyParams
     if step.network is None:
         size = params.data.stored_size
         return [f"close other programs, or lower stored_size (now {size}) in params/{study.name}/data.yaml"]
-    network = getattr(params, step.network)
+    network = params.network(step.network)
     smaller = max(2, network.batch_size // 2)
     more = network.accumulation * 2
     return [

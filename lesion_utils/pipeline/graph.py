@@ -13,13 +13,14 @@ from lesion_utils.core.console import format_duration
 from lesion_utils.core.files import dump_json, write_atomic, write_if_changed
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance.steps import (
-    STEPS,
     Reason,
     Step,
     compute_key,
     explain_inputs,
     explain_key,
+    find_step,
     hash_inputs,
+    list_steps,
     list_upstream,
     load_done,
     load_ok_record,
@@ -32,7 +33,7 @@ _SPELT_OUT = 3
 
 def write_keys(study: Study, params: StudyParams) -> None:
     """Write `keys/<step>.json` for every step; a file's time changes only when the step may have to run."""
-    for step in STEPS.values():
+    for step in list_steps(study).values():
         path = study.keys / f"{step.name}.json"
         changed = write_if_changed(path, dump_json(compute_key(step, params)))
         if not changed and list_missing(study, step):
@@ -79,8 +80,8 @@ def list_reasons(study: Study, step: Step, key: Mapping[str, Any], inputs: Mappi
 def explain_study(study: Study, params: StudyParams) -> dict[str, list[Reason]]:
     """For each step, why it would run; empty lists for those that are up to date."""
     reasons: dict[str, list[Reason]] = {}
-    for step in STEPS.values():
-        before = [Reason("upstream", f"{name} runs") for name in list_upstream(step) if reasons[name]]
+    for step in list_steps(study).values():
+        before = [Reason("upstream", f"{name} runs") for name in list_upstream(study, step) if reasons[name]]
         inputs = None if before else hash_inputs(study, step)
         reasons[step.name] = [*list_reasons(study, step, compute_key(step, params), inputs), *before]
     return reasons
@@ -103,7 +104,7 @@ def tell_plan(study: Study, params: StudyParams) -> str:
     """A table of the steps: whether each would run, and the time and memory of its last run that succeeded."""
     rows, seconds, unknown = [], 0.0, 0
     for name, reasons in explain_study(study, params).items():
-        record = load_ok_record(study, STEPS[name])
+        record = load_ok_record(study, find_step(study, name))
         took = format_duration(record["wall_seconds"]) if record else "not known yet"
         memory = f"{record['peak_memory_bytes'] / 2**30:.1f} GiB" if record else ""
         rows.append(f"{name:<24} {'runs' if reasons else 'up to date':<10} {took:>14} {memory:>10}".rstrip())

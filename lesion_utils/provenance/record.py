@@ -110,9 +110,11 @@ def describe_training(study: Study, step: Step) -> dict[str, Any]:
 
 
 def read_title(step: Step) -> str:
-    """A notebook's first heading."""
+    """A notebook's first heading; of a further network's, whose it is."""
     if not step.is_notebook:
         return {"data": "The data", "index": "The report"}[step.name]
+    if step.name != step.notebook.stem:
+        return f"Fine-tuning the network of {step.network}.yaml"
     for cell in (read_json(step.notebook) or {"cells": []})["cells"]:
         for line in "".join(cell["source"]).splitlines():
             if cell["cell_type"] == "markdown" and line.startswith("# "):
@@ -158,7 +160,7 @@ def list_packages() -> dict[str, str]:
 
 def list_seeds(step: Step, params: StudyParams) -> dict[str, Any]:
     """Every seed among the parameters that a step uses."""
-    sections = {name: getattr(params, name).model_dump() for name in step.uses}
+    sections = {name: params.section(name).model_dump() for name in step.uses}
     named = ((name, key, section) for name, section in sections.items() for key in ("seed", "seeds"))
     return {f"{name}.{key}": section[key] for name, key, section in named if key in section}
 

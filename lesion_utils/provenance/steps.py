@@ -6,15 +6,17 @@ Needs no heavy library, so that every question about the study is answered at on
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lesion_utils.config.schema import NETWORKS, StudyParams
+from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import read_json
+from lesion_utils.core.names import NETWORKS
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.provenance.fingerprint import (
     digest_file,
@@ -34,8 +36,9 @@ class Step:
         uses: the YAML files whose values it depends on.
         reads: files of the report that earlier steps made; their content counts.
         makes: patterns of what it makes, besides its product, relative to the report's folder.
-        entry: `module:function` that does the work, for a step that is not a notebook.
+        entry: `module:function` that does the work, or the notebook's file without its ending.
         product: its main file, relative to the report's folder.
+        network: the network that it trains, if any.
     """
 
     name: str
@@ -44,15 +47,11 @@ class Step:
     makes: tuple[str, ...] = ()
     entry: str = ""
     product: str = ""
+    network: str | None = None
 
     @property
     def is_notebook(self) -> bool:
-        return not self.entry
-
-    @property
-    def network(self) -> str | None:
-        """The network that this step trains, if any: whose predictions it makes."""
-        return next((name for name in NETWORKS if _predictions(name) in self.makes), None)
+        return ":" not in self.entry
 
     @property
     def mark(self) -> str:
@@ -61,58 +60,67 @@ class Step:
 
     @property
     def notebook(self) -> Path:
-        """The notebook as it is committed."""
-        return project_root() / "notebooks" / f"{self.name}.ipynb"
+        """The notebook as it is committed; further networks run through that of the first."""
+        return project_root() / "notebooks" / f"{self.entry}.ipynb"
 
     def may_make(self, path: str) -> bool:
         """Whether a file of the report, named relative to its folder, is this step's."""
         return any(fnmatch(path, pattern) for pattern in (self.product, *self.makes))
 
 
-def _predictions(network: str) -> str:
-    return f"predictions/{network}*"
-
-
-def _notebook(name: str, uses: tuple[str, ...], reads: tuple[str, ...], *makes: str) -> Step:
-    figures = (f"figures/{name}_*", f"metrics/{name}.json", f"metrics/{name}_*", f"html/{name}.html")
-    return Step(name, uses, reads, (*figures, *makes), product=f"notebooks/{name}.ipynb")
-
-
-_ALL = ("data", "augmentation", *NETWORKS, "comparison")
 _DATA = ("data/manifest.json",)
 _CONTROL = "metrics/01_eda_control_scores.csv"
-_PREDICTIONS = ("predictions/resnet50.csv", "predictions/vgg19.csv")
-_CHOICES = ("metrics/03_resnet50_finetune_choices.csv", "metrics/04_vgg19_finetune_choices.csv")
 
-#: In the order in which they run.
-STEPS: dict[str, Step] = {
-    step.name: step
-    for step in (
+
+def list_steps(study: Study) -> dict[str, Step]:
+    """The steps of a study by their names, in the order in which they run."""
+    return _list_steps(tuple(study.networks))
+
+
+@cache
+def _list_steps(networks: Sequence[str]) -> dict[str, Step]:
+    training = [find_training_step(name) for name in networks]
+    results = [*map(_predictions, networks), *(f"metrics/{step.name}_choices.csv" for step in training)]
+    every = ("data", "augmentation", *networks)
+    steps = (
         Step("data", ("data",), (), ("data/*",), "data.prepare:prepare_study", "data/manifest.json"),
-        _notebook("01_eda", ("data",), _DATA),
-        _notebook("02_augmentation_preview", ("data", "augmentation", *NETWORKS), _DATA),
-        _notebook("03_resnet50_finetune", ("data", "augmentation", "resnet50"), _DATA, _predictions("resnet50")),
-        _notebook("04_vgg19_finetune", ("data", "augmentation", "vgg19"), _DATA, _predictions("vgg19")),
-        _notebook("05_comparison", ("data", "comparison"), (*_DATA, *_PREDICTIONS, *_CHOICES, _CONTROL)),
-        Step("index", _ALL, ("runs",), (), "report.index:build_site", "index.html"),
+        _notebook("01_eda", ("data",)),
+        _notebook("02_augmentation_preview", every),
+        *training,
+        _notebook("05_comparison", ("data", "comparison"), (*results, _CONTROL)),
+        Step("index", (*every, "comparison"), ("runs",), (), "report.index:build_site", "index.html"),
     )
-}
+    return {step.name: step for step in steps}
 
 
 def find_training_step(network: str) -> Step:
-    """The step that trains a network, named by the file that describes it: "resnet50" or "vgg19"."""
-    return next(step for step in STEPS.values() if step.network == network)
+    """The step that trains a network, named by the file that describes it, such as "resnet50"."""
+    own = dict(zip(NETWORKS, ("03_resnet50_finetune", "04_vgg19_finetune"), strict=True))
+    name = own.get(network, f"network_{network}")
+    entry = own.get(network, own[NETWORKS[0]])
+    step = _notebook(name, ("data", "augmentation", network), (), _predictions(network))
+    return replace(step, entry=entry, network=network)
 
 
-def find_step(name: str) -> Step:
+def _predictions(network: str) -> str:
+    return f"predictions/{network}.csv"
+
+
+def _notebook(name: str, uses: tuple[str, ...], reads: tuple[str, ...] = (), *makes: str) -> Step:
+    figures = (f"figures/{name}_*", f"metrics/{name}.json", f"metrics/{name}_*", f"html/{name}.html")
+    return Step(name, uses, (*_DATA, *reads), (*figures, *makes), name, f"notebooks/{name}.ipynb")
+
+
+def find_step(study: Study, name: str) -> Step:
     """The step of that name.
 
     Raises:
         RunError: there is none.
     """
-    if name not in STEPS:
-        raise RunError(f"there is no step {name!r}", expected="one of " + ", ".join(STEPS))
-    return STEPS[name]
+    steps = list_steps(study)
+    if name not in steps:
+        raise RunError(f"there is no step {name!r}", expected="one of " + ", ".join(steps))
+    return steps[name]
 
 
 def compute_key(step: Step, params: StudyParams) -> dict[str, Any]:
@@ -124,11 +132,11 @@ def compute_key(step: Step, params: StudyParams) -> dict[str, Any]:
     """
     entry = list_notebook_modules(step.notebook) if step.is_notebook else [step.entry.partition(":")[0]]
     return {
-        "params": {name: getattr(params, name).model_dump(mode="json") for name in step.uses},
+        "params": {name: params.section(name).model_dump(mode="json") for name in step.uses},
         "code": fingerprint_modules(entry),
         "notebook": fingerprint_notebook(step.notebook) if step.is_notebook else None,
         "data": fingerprint_source(params.data) if step.name == "data" else None,
-        "weights": fingerprint_weights(getattr(params, step.network)) if step.network else None,
+        "weights": fingerprint_weights(params.network(step.network)) if step.network else None,
     }
 
 
@@ -136,7 +144,7 @@ def hash_inputs(study: Study, step: Step) -> dict[str, str]:
     """SHA-256 of each file that a step takes from earlier ones; the index takes every other step's record."""
     paths = [study.report_dir / name for name in step.reads if name != "runs"]
     if "runs" in step.reads:
-        paths += [study.runs / name / "run.json" for name in STEPS if name != step.name]
+        paths += [study.runs / name / "run.json" for name in list_steps(study) if name != step.name]
     return {p.relative_to(study.report_dir).as_posix(): digest_file(p) for p in paths if p.is_file()}
 
 
@@ -156,11 +164,12 @@ def load_ok_record(study: Study, step: Step) -> dict[str, Any] | None:
     return record if record and record.get("status") == "ok" else None
 
 
-def list_upstream(step: Step) -> list[str]:
+def list_upstream(study: Study, step: Step) -> list[str]:
     """Names of the steps whose files a step reads, in order."""
+    steps = list_steps(study)
     if "runs" in step.reads:
-        return [name for name in STEPS if name != step.name]
-    return [name for name, other in STEPS.items() if any(other.may_make(path) for path in step.reads)]
+        return [name for name in steps if name != step.name]
+    return [name for name, other in steps.items() if any(other.may_make(path) for path in step.reads)]
 
 
 # --- a reason for every change ------------------------------------------------------------------

@@ -20,7 +20,7 @@ from lesion_utils.core.files import dump_json
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.fingerprint import digest_bytes, digest_file
-from lesion_utils.provenance.steps import STEPS, Reason, Step
+from lesion_utils.provenance.steps import Reason, Step, list_steps
 
 #: What can be said of a file, best first; only the first is clean.
 STATES = ("unchanged", "stale", "not recorded", "missing", "failed", "changed by hand")
@@ -60,11 +60,11 @@ def verify_study(study: Study, *, skip: Collection[str] = ()) -> list[Finding]:
         ParamsError: the study's parameters are wrong, so nothing can be said about what depends on them.
     """
     params = load_study(study.params_dir)
-    checked = [step for step in STEPS.values() if step.name not in skip]
+    checked = [step for step in list_steps(study).values() if step.name not in skip]
     findings = [finding for step in checked for finding in _verify_step(study, step, params)]
     strays = _find_strays(study, {finding.path for finding in findings}, skip)
     return findings + [
-        Finding(path, _find_owner(path), "not recorded", "no run that ended well made it") for path in strays
+        Finding(path, _find_owner(study, path), "not recorded", "no run that ended well made it") for path in strays
     ]
 
 
@@ -226,13 +226,13 @@ def _list_reasons(study: Study, step: Step, params: StudyParams, record: Mapping
     return [*steps.explain_key(done, key), *steps.explain_inputs(done["inputs"], inputs)]
 
 
-def _find_owner(path: str) -> str:
-    return next((name for name, step in STEPS.items() if step.may_make(path)), "")
+def _find_owner(study: Study, path: str) -> str:
+    return next((name for name, step in list_steps(study).items() if step.may_make(path)), "")
 
 
 def _find_strays(study: Study, known: Collection[str], skip: Collection[str]) -> list[str]:
     """Files that lie among the artefacts and that no record names."""
     found = {path for pattern in _WATCHED for path in study.report_dir.glob(pattern) if path.is_file()}
     names = sorted(path.relative_to(study.report_dir).as_posix() for path in found if ".partial." not in path.name)
-    skipped = [STEPS[name] for name in skip]
+    skipped = [step for name, step in list_steps(study).items() if name in skip]
     return [name for name in names if name not in known and not any(step.may_make(name) for step in skipped)]

@@ -13,7 +13,7 @@ from lesion_utils.core.names import REGIMES, find_architecture, name_model, name
 from lesion_utils.core.paths import Study
 from lesion_utils.models.predict import TrainedNetwork, load_network
 from lesion_utils.models.weights import find_weights
-from lesion_utils.provenance.steps import STEPS, Step
+from lesion_utils.provenance.steps import Step, list_steps
 from lesion_utils.training.loop import rank_epoch
 
 
@@ -100,7 +100,7 @@ def list_runs(study: Study) -> list[TrainedRun]:
     """
     _ = study.params_dir
     found = []
-    for step in STEPS.values():
+    for step in list_steps(study).values():
         metrics = files.read_json(study.metrics / f"{step.name}.json") if step.network else None
         found += [TrainedRun(study, step, record) for record in (metrics or {}).get("runs", [])]
     if not found:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from lesion_utils.core.errors import RunError
-from lesion_utils.provenance.steps import STEPS
 
 #: Rows of a table that a page shows; the rest is in the CSV file.
 SHOWN_ROWS = 60
+
+#: How the names of steps begin, in the order in which they run.
+_ORDER = ("data", "01", "02", "03", "04", "network_", "05", "index")
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,16 @@ class Report:
 
     @cached_property
     def runs(self) -> dict[str, dict[str, Any]]:
-        """Each step's `run.json` by the step's name: the data first, the index last."""
-        paths = self.folder.glob("runs/*/run.json")
-        rank = {"data": 0, "index": 2}
-        ordered = sorted(paths, key=lambda p: (rank.get(p.parent.name, 1), p.parent.name))
-        return {path.parent.name: read_json(path) for path in ordered}
+        """Each step's `run.json` by the step's name, in the order in which the steps run."""
+        found = {path.parent.name: path for path in self.folder.glob("runs/*/run.json")}
+        ordered = [name for start in _ORDER for name in sorted(found) if name.startswith(start)]
+        return {name: read_json(found[name]) for name in ordered}
 
     @cached_property
     def figures(self) -> list[Figure]:
         """Every figure that has a record, in the order of the steps and of their making."""
         found = [_read_figure(path) for path in self.folder.glob("figures/*.json")]
-        return sorted(found, key=lambda figure: (list(STEPS).index(figure.step), figure.place, figure.name))
+        return sorted(found, key=lambda figure: (list(self.runs).index(figure.step), figure.place, figure.name))
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -136,7 +137,7 @@ class Report:
         return sorted(paths, key=rank)
 
     def _owner(self, path: Path) -> str:
-        return next((step for step in STEPS if path.stem.startswith(f"{step}_")), "")
+        return next((step for step in self.runs if path.stem.startswith(f"{step}_")), "")
 
 
 def read_json(path: Path) -> Any:

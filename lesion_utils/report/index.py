@@ -11,7 +11,6 @@ from lesion_utils.core.console import format_duration
 from lesion_utils.core.files import dump_json, write_if_changed
 from lesion_utils.core.names import find_architecture, name_data_set
 from lesion_utils.core.paths import Study
-from lesion_utils.provenance.steps import STEPS
 from lesion_utils.provenance.verify import describe_verdict, verify_study
 from lesion_utils.report.content import Figure, Report
 from lesion_utils.report.pages import describe_value, format_bytes, format_date, name_credit, render_page
@@ -67,9 +66,9 @@ def _collect(report: Report, params: StudyParams, findings: list, photographs: b
     runs = {step: run for step, run in report.runs.items() if step != "index"}
     verdict = describe_verdict(findings)
     commit, dirty = _name_commit(runs)
-    parts = [_collect_step(report, step, photographs) for step in STEPS if step != COMPARISON]
+    parts = [_collect_step(report, step, photographs) for step in report.runs if step != COMPARISON]
     title = params.data.title
-    cited = {find_architecture(getattr(params, slot).backbone) for slot in params.models}
+    cited = {find_architecture(network.backbone) for network in params.networks.values()}
     cited |= {"timm", *(["isic2016"] if params.data.is_challenge else [])}
     date = max((run.get("ended") or "" for run in runs.values()), default="")
     citation = f"{title}. Report of the study “{report.study}”, commit {commit[:10]}{dirty}, {format_date(date)}."
@@ -102,7 +101,7 @@ def _collect(report: Report, params: StudyParams, findings: list, photographs: b
 
 def _last(runs: dict[str, dict], key: str) -> Any:
     """The value that tells most: of a step that trains where there is one, otherwise the latest."""
-    ranked = sorted(runs, key=lambda step: step in STEPS and STEPS[step].network is not None)
+    ranked = sorted(runs, key=lambda step: bool(runs[step].get("weights")))
     return next((runs[step][key] for step in reversed(ranked) if runs[step].get(key)), None)
 
 

@@ -18,10 +18,10 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from lesion_utils.config.schema import NETWORKS, StudyParams
+from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import write_if_changed
-from lesion_utils.core.names import REGIME_NAMES, find_architecture, name_model
+from lesion_utils.core.names import REGIME_NAMES, find_architecture, join_words, name_model
 from lesion_utils.core.paths import Study
 from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.intervals import format_value
@@ -74,11 +74,14 @@ def write_paper(study: Study, params: StudyParams) -> Path:
         shutil.copyfile(path, folder / "figures" / f"{name}.pdf")
     results, board, checklist = (pd.read_csv(path, keep_default_na=False) for path in tables)
     names = [name_model(model) for model in params.models.values()]
+    pair = join_words(name_model(model) for model in params.named_comparison.pair)
     placed = [{"name": f.name, "caption": f.caption, "wide": _is_wide(pdfs[f.name])} for f in charts]
     open_template = _open_templates().get_template
     texts = {
         "numbers.tex": write_numbers(report),
-        "methods.tex": open_template("methods.tex.j2").render(params=params, report=report, networks=_describe(params)),
+        "methods.tex": open_template("methods.tex.j2").render(
+            params=params, report=report, networks=_describe(params), pair=pair
+        ),
         "results.tex": open_template("results.tex.j2").render(rows=_name_rows(report), figures=placed),
         "tables/results.tex": tabulate_results(results),
         "tables/leaderboard.tex": tabulate_leaderboard(board),
@@ -86,9 +89,8 @@ def write_paper(study: Study, params: StudyParams) -> Path:
         "references.bib": (TEMPLATES / "references.bib").read_text(encoding="utf-8"),
     }
     if not (draft := folder / "main.tex").exists():
-        write_if_changed(
-            draft, open_template("main.tex.j2").render(report=report, names=names, challenge=params.data.is_challenge)
-        )
+        values = {"report": report, "names": join_words(names), "challenge": params.data.is_challenge}
+        write_if_changed(draft, open_template("main.tex.j2").render(values))
     for name, text in texts.items():
         write_if_changed(folder / name, text)
     read = [f"../{path.relative_to(study.report_dir).as_posix()}" for path in sources]
@@ -178,7 +180,7 @@ def _describe(params: StudyParams) -> list[dict[str, object]]:
             "own": network,
             "regimes": {_TRAINED[regime]: own for regime, own in network.regimes.items()},
         }
-        for slot, network in ((slot, params.network(slot)) for slot in NETWORKS)
+        for slot, network in params.networks.items()
     ]
 
 

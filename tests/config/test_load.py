@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from lesion_utils.config.load import load_study, resolve, to_mapping
 from lesion_utils.config.reference import name_schema, render_readme, render_schemas
 from lesion_utils.core.errors import ParamsError
-from lesion_utils.core.paths import Study, list_studies, params_root
+from lesion_utils.core.paths import Study, list_networks, list_studies, params_root
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_pretrained_regimes_need_weights(study):
     [
         ("[resnet50/scratch]", "wants two members or more, each once"),
         ("[resnet50/scratch, resnet50/scratch]", "wants two members or more, each once"),
-        ("[resnet50/scratch, vgg16/scratch]", "'vgg16/scratch' is not a member such as resnet50/finetune"),
+        ("[resnet50/scratch, vgg16/scratch]", "'vgg16' is no network of this study; there are resnet50, vgg19"),
         ("[resnet50/scratch, resnet50/features:svm]", "'resnet50/features:svm' is not a member"),
         ("[resnet50/scratch, resnet50/finetune:svm_rbf]", "'resnet50/finetune:svm_rbf' is not a member"),
         ("[resnet50/scratch, vgg19/scratch]\n  - [vgg19/scratch, resnet50/scratch]", "each once"),
@@ -238,3 +238,41 @@ def test_reading_parameters_loads_no_heavy_library():
     code = f"import sys, lesion_utils.config.load; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_further_file_is_a_further_network(study):
+    shutil.copy(study / "vgg19.yaml", study / "convnext_tiny.yaml")
+    edit(study, "convnext_tiny.yaml", "backbone: vgg19.tv_in1k", "backbone: convnext_tiny.in12k_ft_in1k")
+    shutil.copy(study / "vgg19.yaml", study / ".vgg19.yaml")  # an editor's
+    edit(study, "comparison.yaml", "networks: [resnet50, vgg19]", "networks: [convnext_tiny, vgg19]")
+    edit(study, "comparison.yaml", "[resnet50/scratch, vgg19/scratch]", "[resnet50/scratch, convnext_tiny/scratch]")
+    params = load_study(study)
+    assert list(params.networks) == list_networks(study) == ["resnet50", "vgg19", "convnext_tiny"]
+    assert params.models["convnext_tiny"] == "convnext_tiny"
+    assert params.named_comparison.pair == ("convnext_tiny", "vgg19")
+    assert list(params.named_comparison.averages) == ["ResNet50 + ConvNeXt-Tiny, from scratch"]
+    assert resolve(to_mapping("mine", params)) == ("mine", params)
+    line = edit(study, "convnext_tiny.yaml", "drop_rate: 0.5", "drop_rate: 1.5")
+    assert f"convnext_tiny.yaml:{line}: drop_rate: 1.5 is not" in refuse(study)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("study", "study is taken"),
+        ("my network", "letters, digits, - and _"),
+        ("1st", "a letter first"),
+        ("vit_small", "its name begins with another network's, vit"),
+    ],
+)
+def test_a_name_that_no_network_can_have_is_refused(study, name, sentence):
+    shutil.copy(study / "vgg19.yaml", study / "vit.yaml")
+    shutil.copy(study / "vgg19.yaml", study / f"{name}.yaml")
+    message = refuse(study)
+    assert f"{name}.yaml: " in message and sentence in message
+
+
+def test_a_comparison_of_a_network_that_is_not_there_is_refused(study):
+    line = edit(study, "comparison.yaml", "networks: [resnet50, vgg19]", "networks: [resnet50, vit]")
+    message = refuse(study)
+    assert f"comparison.yaml:{line}: primary.networks: 'vit' is no network of this study" in message

@@ -17,14 +17,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from small_project import clean_environment, make_project, run, write_notebook
+from small_project import STEPS, clean_environment, make_project, run, write_notebook
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core import console
 from lesion_utils.core.console import describe_event, format_clock, format_duration
 from lesion_utils.core.paths import Study
 from lesion_utils.pipeline import execute
-from lesion_utils.provenance.steps import STEPS
 
 STEP = "04_vgg19_finetune"
 REPORT = Path("reports/demo")

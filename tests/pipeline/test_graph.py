@@ -8,6 +8,7 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_project import STEPS
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core.errors import RunError
@@ -15,7 +16,7 @@ from lesion_utils.core.paths import Study
 from lesion_utils.pipeline import graph
 from lesion_utils.pipeline.graph import list_reasons
 from lesion_utils.provenance import steps
-from lesion_utils.provenance.steps import STEPS, Reason, find_step, list_upstream
+from lesion_utils.provenance.steps import Reason, find_step, list_upstream
 
 KEY = {"params": {"vgg19": {"optim": {"momentum": 0.9}}}, "code": {}, "notebook": "a", "data": None, "weights": None}
 
@@ -42,7 +43,7 @@ def finish(study: Study, name: str, key: dict, inputs: dict) -> None:
 
 def test_the_steps_and_what_each_takes_from_which():
     training = ["data"]
-    assert {name: list_upstream(step) for name, step in STEPS.items()} == {
+    assert {name: list_upstream(Study("demo"), step) for name, step in STEPS.items()} == {
         "data": [],
         "01_eda": training,
         "02_augmentation_preview": training,
@@ -61,7 +62,7 @@ def test_each_file_belongs_to_one_step():
 
 def test_an_unknown_step_is_named():
     with pytest.raises(RunError, match="there is no step '06'"):
-        find_step("06")
+        find_step(Study("demo"), "06")
 
 
 @pytest.mark.parametrize(

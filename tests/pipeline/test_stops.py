@@ -11,9 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_project import clean_environment, copy_finished_project, make, run
-
-from lesion_utils.provenance.steps import STEPS
+from small_project import STEPS, clean_environment, copy_finished_project, make, run
 
 REPORT = Path("reports/demo")
 STEP = "04_vgg19_finetune"

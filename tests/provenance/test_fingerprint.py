@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from small_project import write_notebook
+from small_project import STEPS, write_notebook
 
 from lesion_utils.core.errors import RunError
 from lesion_utils.provenance import fingerprint
@@ -21,7 +21,6 @@ from lesion_utils.provenance.fingerprint import (
     list_imports,
     list_notebook_modules,
 )
-from lesion_utils.provenance.steps import STEPS
 
 CODE = '''
 """A module."""

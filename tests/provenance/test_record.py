@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from small_project import STEPS
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core import git
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.provenance import record as provenance
-from lesion_utils.provenance.steps import STEPS, compute_key
+from lesion_utils.provenance.steps import compute_key
 from lesion_utils.provenance.verify import seal_record
 
 STEP = STEPS["04_vgg19_finetune"]

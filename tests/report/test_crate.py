@@ -7,11 +7,11 @@ import json
 import pytest
 from fake_report import copy_fake_project
 from rocrate.rocrate import ROCrate
+from small_project import STEPS
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.provenance.fingerprint import digest_file
-from lesion_utils.provenance.steps import STEPS
 from lesion_utils.provenance.verify import SUMS, verify_copy
 from lesion_utils.report.crate import CRATE, PROFILE, render_codemeta
 from lesion_utils.report.publish import publish_study

@@ -21,6 +21,12 @@ class Question(Section):
     )
     choice: str = Field(description="the candidate that the study takes")
     because: str = Field(min_length=1, description="why, in a sentence")
+    answered: str | None = Field(
+        default=None,
+        min_length=1,
+        description="when, and under which settings, it was asked, as `on 2026-11-23, with ...`: its evidence is then "
+        "kept as it stands and it is not asked again; left out while it is open",
+    )
 
     @model_validator(mode="after")
     def _choice_is_a_candidate(self) -> Self:
@@ -38,3 +44,8 @@ class Selection(Section):
     """selection.yaml: what was tried on the training images."""
 
     questions: list[Question] = Field(min_length=1)
+
+    @property
+    def open(self) -> dict[int, Question]:
+        """The questions that are not answered yet, by their number from 0."""
+        return {number: question for number, question in enumerate(self.questions) if not question.answered}

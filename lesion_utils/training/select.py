@@ -8,7 +8,7 @@ trial is given. What was chosen, and why, stands beside the evidence.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,16 @@ from pydantic import ValidationError
 from lesion_utils.config.load import load_file
 from lesion_utils.config.schema import Comparison, StudyParams
 from lesion_utils.config.selection import Question, Selection
-from lesion_utils.core.errors import ParamsError
+from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.core.files import write_if_changed
-from lesion_utils.core.names import CLASSIFIER_NAMES, REGIME_NAMES, name_model
-from lesion_utils.core.paths import Study
+from lesion_utils.core.paths import Study, docs_root
 from lesion_utils.data.prepared import PreparedData, load_prepared, open_images
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals
-from lesion_utils.evaluation.intervals import draw_weights, format_value
+from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.paired_tests import compare_bootstrap
 from lesion_utils.evaluation.predictions import join_folds
 from lesion_utils.training.classifiers import (
-    FOLDS,
     fit_classifier,
     name_groups,
     predict_views,
@@ -39,9 +37,11 @@ from lesion_utils.training.classifiers import (
     split_folds,
 )
 from lesion_utils.training.fit import OnEvent, fit
+from lesion_utils.training.select_page import write_text
 from lesion_utils.training.task import TrainingTask, choose_regimes, list_folds
 
 FILE = "selection.yaml"
+SCORES = ["question", "candidate", "seed", "image_id", "target", "probability"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def run_trials(
         ParamsError: a candidate changes something that is not there, or to a value that is not allowed.
     """
     parts, remarks = [], {}
-    for number, question in enumerate(selection.questions):
+    for number, question in selection.open.items():
         for name, changes in question.candidates.items():
             changed = change_params(params, changes, where=f"questions[{number}].candidates.{name}")
             known = without_test_images(changed, data)
@@ -106,8 +106,8 @@ def run_trials(
                     scores, remark = _cross_validate(trial, on_event=tell), {}
                 parts.append(scores.assign(question=number, candidate=name, seed=seed))
                 remarks[number, name, seed] = remark
-    table = pd.concat(parts, ignore_index=True)
-    return TrialScores(table[["question", "candidate", "seed", "image_id", "target", "probability"]], remarks)
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=SCORES)
+    return TrialScores(table[SCORES], remarks)
 
 
 def change_params(params: StudyParams, changes: Mapping[str, Any], *, where: str) -> StudyParams:
@@ -196,6 +196,7 @@ def select_settings(study: Study, params: StudyParams, *, on_event: OnEvent | No
     Raises:
         ParamsError: there is no selection.yaml, or it is wrong.
         DataError: the data are not prepared.
+        RunError: the evidence of an answered question is gone.
     """
     path = study.params_dir / FILE
     if not path.is_file():
@@ -206,14 +207,43 @@ def select_settings(study: Study, params: StudyParams, *, on_event: OnEvent | No
             do=f"copy params/isic2016_640px/{FILE} there and edit it",
         )
     selection, data = load_file(path, Selection), load_prepared(study, params.data)
+    kept = read_answered(study, selection)
     trials = run_trials(selection, params, data, folder=study.runs / "selection", on_event=on_event)
-    table = tabulate_trials(selection, trials, params.comparison)
-    text = write_text(selection, trials.scores, table, params=params, study=study.name)
+    made = {"scores": trials.scores, "trials": tabulate_trials(selection, trials, params.comparison)}
+    made = {
+        name: pd.concat([kept[name], frame]).sort_values("question", kind="stable", ignore_index=True)
+        for name, frame in made.items()
+    }
+    text = write_text(selection, made["scores"], made["trials"], params=params, study=study.name)
     folder = study.report_dir / "selection"
-    for name, frame in (("scores", trials.scores), ("trials", table)):
+    for name, frame in made.items():
         write_if_changed(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
     write_if_changed(study.report_dir / "selection.md", text)
     return text
+
+
+def read_answered(study: Study, selection: Selection) -> dict[str, pd.DataFrame]:
+    """The evidence on answered questions, as it stands in the report, or in its published copy: `scores` and `trials`.
+
+    Raises:
+        RunError: it is in neither.
+    """
+    answered = set(range(len(selection.questions))) - set(selection.open)
+    folders = [folder / "selection" for folder in (study.report_dir, docs_root() / study.name)]
+    folder = next((folder for folder in folders if (folder / "trials.csv").is_file()), folders[0])
+    kept = {}
+    for name in ("scores", "trials") if answered else ():
+        path = folder / f"{name}.csv"
+        table = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["question"])
+        kept[name] = table[table["question"].isin(answered)]
+        if lost := sorted(answered - set(kept[name]["question"])):
+            raise RunError(
+                f"the evidence on {selection.questions[lost[0]].question!r}, which is answered, is gone",
+                where=path,
+                expected=f"rows with the question {lost[0]}",
+                do="bring the file back from version control, or take `answered` out of the question, to ask it again",
+            )
+    return kept or {"scores": pd.DataFrame(), "trials": pd.DataFrame()}
 
 
 def tabulate_trials(selection: Selection, trials: TrialScores, params: Comparison) -> pd.DataFrame:
@@ -227,7 +257,7 @@ def tabulate_trials(selection: Selection, trials: TrialScores, params: Compariso
         (AP minus that of the choice), `chosen`, and for trainings `epoch`, `epochs`, `last_epochs_ap`, `minutes`.
     """
     rows = []
-    for number, question in enumerate(selection.questions):
+    for number, question in selection.open.items():
         asked = trials.scores[trials.scores["question"] == number]
         mean = asked.pivot_table(index=["image_id", "target"], columns="candidate", values="probability")
         targets = mean.index.get_level_values("target").to_numpy()
@@ -246,52 +276,3 @@ def tabulate_trials(selection: Selection, trials: TrialScores, params: Compariso
             remarks = [trials.remarks[number, name, seed] for seed in question.seeds]
             rows.append(row | {"chosen": name == question.choice} | pd.DataFrame(remarks).mean().to_dict())
     return pd.DataFrame(rows)
-
-
-def write_text(
-    selection: Selection, scores: pd.DataFrame, table: pd.DataFrame, *, params: StudyParams, study: str
-) -> str:
-    """The page as Markdown; every number in it comes from `table`."""
-    images = scores["image_id"].nunique()
-    parts = [
-        f"# How the settings of `{study}` were chosen",
-        f"By trials on the {images} images of training and validation. No test image was given to any trial. Brackets "
-        f"hold {params.comparison.confidence * 100:g} % intervals from resampling the images; the difference is the "
-        "candidate's AP minus that of the choice, on the same images. Where its interval holds zero, the evidence does "
-        "not tell the two apart, and the sentence below the table says what decided.",
-    ]
-    for number, question in enumerate(selection.questions):
-        parts += [f"## {question.question}", _describe_judge(question, name_model(params.models[question.network]))]
-        parts.append("\n".join(_write_table(table[table["question"] == number], trains=question.trains)))
-        parts.append(f"**Chosen: {question.choice}.** {question.because}")
-    parts.append(
-        f"The questions are in `params/{study}/{FILE}`, every score in `selection/scores.csv`, every number above in "
-        f"`selection/trials.csv`. `make select STUDY={study}` makes this page."
-    )
-    return "\n\n".join(parts) + "\n"
-
-
-def _describe_judge(question: Question, network: str) -> str:
-    seeds = "one seed" if len(question.seeds) == 1 else f"{len(question.seeds)} seeds, their probabilities averaged"
-    if question.trains:
-        regime = REGIME_NAMES[question.judge]
-        how = f"{network}, {regime}, trained, and scored on the validation images at the epoch kept"
-    else:
-        classifier = CLASSIFIER_NAMES[question.judge]
-        how = f"{classifier} on frozen features of {network}, {FOLDS}-fold cross-validation over all training images"
-    return f"Judged by: {how}; {seeds}."
-
-
-def _write_table(rows: pd.DataFrame, *, trains: bool) -> Iterator[str]:
-    more = ["epoch kept", "AP of the last three epochs", "minutes"] if trains else []
-    yield "| " + " | ".join(["candidate", "images", "AP", "AUC", "difference in AP", *more]) + " |"
-    yield "|" + "---|" * (5 + len(more))
-    for row in rows.to_dict("records"):
-        cells = [f"**{row['candidate']}**" if row["chosen"] else row["candidate"], str(row["images"])]
-        cells += [format_value(row[m], row[f"{m}_low"], row[f"{m}_high"]) for m in ("ap", "auc")]
-        gap = format_value(row["difference"], row["difference_low"], row["difference_high"])
-        cells.append("" if row["chosen"] else gap)
-        if trains:
-            cells += [f"{row['epoch']:.0f} of {row['epochs']:.0f}", f"{row['last_epochs_ap']:.3f}"]
-            cells.append(f"{row['minutes']:.0f}")
-        yield "| " + " | ".join(cells) + " |"

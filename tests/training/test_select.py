@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,8 +17,8 @@ from tiny_study import make_images, make_params, regimes
 
 from lesion_utils.config.load import load_file, load_study
 from lesion_utils.config.selection import Question, Selection
-from lesion_utils.core.errors import ParamsError
-from lesion_utils.core.paths import params_root
+from lesion_utils.core.errors import ParamsError, RunError
+from lesion_utils.core.paths import Study, params_root
 from lesion_utils.training import select
 from lesion_utils.training.classifiers import split_folds
 from lesion_utils.training.select import TrialScores, change_params, run_trials
@@ -140,3 +141,32 @@ def test_the_committed_selection_is_valid():
         for question in load_file(path, Selection).questions:
             for name, changes in question.candidates.items():
                 change_params(params, changes, where=name)
+
+
+def score_in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """What a judge might say of each image, at once."""
+    return table[["image_id", "target"]].assign(probability=np.linspace(0.1, 0.9, len(table)))
+
+
+def test_an_answered_question_is_not_asked_again_and_its_evidence_stays(data, tmp_path, monkeypatch):
+    """Whatever the study's settings are by now: its rows are the file's, the open question's are made."""
+    monkeypatch.setenv("REPORTS_DIR", str(tmp_path / "reports"))
+    monkeypatch.setattr(select, "docs_root", lambda: tmp_path / "docs")
+    monkeypatch.setattr(select, "load_prepared", lambda *_: data)
+    both, params = ask("logistic", one={}, other={"resnet50.batch_size": 4}), make_params(**WEIGHTS)
+    study, question = Study("isic2016_640px"), both.questions[0]
+    monkeypatch.setattr(select, "load_file", lambda *_: both)
+    monkeypatch.setattr(select, "_cross_validate", lambda trial, **_: score_in_order(trial.known.table))
+    select.select_settings(study, params)
+    folder = study.report_dir / "selection"
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    old = question.model_copy(update={"answered": "on a Monday", "candidates": {"gone": {"no.key": 1}, "one": {}}})
+    both = Selection(questions=[old, question.model_copy(update={"question": "And now?"})])
+    text = select.select_settings(study, params)
+    for name, content in before.items():
+        assert (folder / name).read_text().startswith(content), f"{name} lost rows"
+        assert len((folder / name).read_text().splitlines()) == 2 * len(content.splitlines()) - 1
+    assert "Asked on a Monday, and kept as it stood." in text and "## And now?" in text
+    shutil.rmtree(folder)
+    with pytest.raises(RunError, match="which is answered, is gone"):
+        select.select_settings(study, params)

@@ -134,7 +134,7 @@ def write_record(study: Study, step: str, files: list[Path], *, number: int = 0)
             "content_hash": "cc" * 32,
             "description": "fixture: 180 images (120 training, 60 test)",
         },
-        "packages": {"python": "3.11.2", "torch": "2.14.1", "timm": "1.0.20", "numpy": "2.1.0"},
+        "packages": {"python": "3.11.2", **steps.read_versions()},
         "lock_hash": "dd" * 32,
         "device": {"type": "cpu", "name": "Fixture CPU", "threads": 2},
         "determinism": {"level": "exact" if STEPS[step].network else None, "warned_ops": []},

@@ -279,7 +279,7 @@ class Comparison(Section):
     )
     power: Fraction = Field(description="power at which the smallest detectable AUC difference is stated")
     balanced_subset: int = Field(
-        ge=2, description="images per class in Lopez's balanced subset; the smaller class bounds it"
+        ge=2, le=100_000, description="images per class in Lopez's balanced subset; the smaller class bounds it"
     )
     balanced_repeats: int = Field(ge=1, le=100_000, description="balanced subsets drawn, for the spread")
     combinations: list[list[str]] = Field(

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,10 @@ class Step:
         """Whether a file of the report, named relative to its folder, is this step's."""
         return any(fnmatch(path, pattern) for pattern in (self.product, *self.makes))
 
+
+#: Packages whose next release may give other numbers or figures.
+_DECIDE_NUMBERS = ["torch", "torchvision", "timm", "captum", "numpy", "scipy", "scikit-learn", "pandas", "pillow"]
+_DECIDE_NUMBERS += ["matplotlib", "seaborn"]
 
 _DATA = ("data/manifest.json",)
 _CONTROL = "metrics/01_eda_control_scores.csv"
@@ -128,7 +134,7 @@ def compute_key(step: Step, params: StudyParams) -> dict[str, Any]:
 
     Returns:
         `params` (by file), `code` (fingerprint by module), `notebook`, `data` and `weights` (null where they do not
-        concern it).
+        concern it), `packages` (releases by name).
     """
     entry = list_notebook_modules(step.notebook) if step.is_notebook else [step.entry.partition(":")[0]]
     return {
@@ -137,7 +143,18 @@ def compute_key(step: Step, params: StudyParams) -> dict[str, Any]:
         "notebook": fingerprint_notebook(step.notebook) if step.is_notebook else None,
         "data": fingerprint_source(params.data) if step.name == "data" else None,
         "weights": fingerprint_weights(params.network(step.network)) if step.network else None,
+        "packages": read_versions(),
     }
+
+
+@cache
+def read_versions() -> dict[str, str]:
+    """Releases, as installed, of the packages that decide numbers and figures."""
+    found = {}
+    for name in _DECIDE_NUMBERS:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name).partition("+")[0]  # 2.14.1+cpu is 2.14.1
+    return found
 
 
 def hash_inputs(study: Study, step: Step) -> dict[str, str]:
@@ -149,8 +166,9 @@ def hash_inputs(study: Study, step: Step) -> dict[str, str]:
 
 
 def load_done(study: Study, step: Step) -> dict[str, Any] | None:
-    """Key and inputs with which a step last succeeded here; None where it never did."""
-    return read_json(study.report_dir / step.mark)
+    """Key and inputs with which a step last succeeded here; None where it never did, or another version marked it."""
+    done = read_json(study.report_dir / step.mark)
+    return done if done and done.keys() >= {"params", "code", "notebook", "data", "weights", "inputs"} else None
 
 
 def load_record(study: Study, step: Step) -> dict[str, Any] | None:
@@ -180,7 +198,7 @@ class Reason:
     """Why a step has to run.
 
     Attributes:
-        kind: "params", "notebook", "images", "weights", "code", "input" (a file of an earlier step), "missing" (a file
+        kind: "params", "notebook", "images", "weights", "packages", "code", "input" (a file of an earlier step), "missing" (a file
             of its own), "unfinished" (its last run, or none) or "upstream" (an earlier step runs).
         text: the same for a reader, such as "params vgg19.optim.momentum 0.9 -> 0.95".
     """
@@ -193,7 +211,7 @@ class Reason:
 
 
 def explain_key(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Reason]:
-    """A reason for each difference of two keys: parameters, notebook, images, weights, code."""
+    """A reason for each difference of two keys: parameters, notebook, images, weights, packages, code."""
     for key, before, after in list_differences(old["params"], new["params"]):
         yield Reason("params", f"params {key} {before} -> {after}")
     if old["notebook"] != new["notebook"]:
@@ -202,6 +220,10 @@ def explain_key(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Reas
         yield Reason("images", "the images' files changed")
     if old["weights"] != new["weights"] and (new["weights"] or {}).get("state") != "not local":  # gone, not changed
         yield Reason("weights", "the pretrained weights changed")
+    known = old.get("packages", {})  # absent from the marks of earlier versions
+    for name, version in new.get("packages", {}).items():
+        if known.get(name, version).partition("+")[0] != version:
+            yield Reason("packages", f"{name} {known[name]} -> {version}")
     modules = sorted(m for m in old["code"].keys() | new["code"].keys() if old["code"].get(m) != new["code"].get(m))
     if modules:
         yield Reason("code", f"code changed in {', '.join(modules)}")

@@ -43,6 +43,9 @@ ifneq ($(shell printf %s $(call quote,$(REPORTS)) | LC_ALL=C tr -d '0-9A-Za-z./_
   $(shell d=$(call quote,$(ELSEWHERE)) && mkdir -p reports "$$d" && ln -sfn "$$(cd "$$d" && pwd)" $(REPORTS))
 endif
 KEYS  := $(REPORTS)/$(STUDY)/keys
+# After a clock that went back, times to come would hide changes: those steps look at contents anew.
+$(if $(wildcard $(KEYS)),$(shell now=$$(mktemp 2>/dev/null) && find $(KEYS)/ -name '*.json' -newer "$$now" \
+  -exec touch {} \; -name '*.done.json' -exec touch -t 197001020000 {} \; ; rm -f "$$now"))
 LESION := $(BIN)/python -m lesion_utils
 # Every other YAML file of a study describes a further network, which runs through the notebook of the first.
 FURTHER := $(filter-out data augmentation comparison selection resnet50 vgg19,$(patsubst params/$(STUDY)/%.yaml,%,$(wildcard params/$(STUDY)/*.yaml)))

@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lesion_utils.config.schema import StudyParams
@@ -41,15 +38,6 @@ def write_keys(study: Study, params: StudyParams) -> None:
         changed = write_if_changed(path, dump_json(compute_key(step, params)))
         if not changed and list_missing(study, step):
             path.touch()
-        _distrust_future(path, study.report_dir / step.mark)
-
-
-def _distrust_future(key: Path, mark: Path) -> None:
-    """After a clock that went back, times to come would hide changes from `make`: the step looks at contents anew."""
-    now = time.time()
-    for path, said in ((key, now), (mark, 0.0)):
-        if path.is_file() and path.stat().st_mtime > now:
-            os.utime(path, (said, said))
 
 
 def mark_done(study: Study, step: Step, key: Mapping[str, Any], inputs: Mapping[str, str], *, started: float) -> None:

@@ -198,8 +198,8 @@ class Reason:
     """Why a step has to run.
 
     Attributes:
-        kind: "params", "notebook", "images", "weights", "packages", "code", "input" (a file of an earlier step), "missing" (a file
-            of its own), "unfinished" (its last run, or none) or "upstream" (an earlier step runs).
+        kind: "params", "notebook", "images", "weights", "packages", "code", "input" (a file of an earlier step),
+            "missing" (a file of its own), "unfinished" (its last run, or none) or "upstream" (an earlier step runs).
         text: the same for a reader, such as "params vgg19.optim.momentum 0.9 -> 0.95".
     """
 

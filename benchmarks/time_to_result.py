@@ -66,7 +66,7 @@ from lesion_utils.models.compute import computing
 from lesion_utils.pipeline.notebook import KEEP_MEMORY
 from lesion_utils.training import loop
 from lesion_utils.training.fit import read_history
-from lesion_utils.training.loop import Run
+from lesion_utils.training.run import Run
 
 
 def main() -> None:

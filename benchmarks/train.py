@@ -42,8 +42,8 @@ from lesion_utils.models.compute import choose_compute, computing
 from lesion_utils.models.inference import forward_logits
 from lesion_utils.pipeline.notebook import KEEP_MEMORY
 from lesion_utils.provenance.record import measure_peak_memory
-from lesion_utils.training.loop import Run
 from lesion_utils.training.optim import make_optimizer
+from lesion_utils.training.run import Run
 from lesion_utils.training.task import TrainingTask, identify
 
 BARS = {"b/a": 0.95, "b/c": 2.5}

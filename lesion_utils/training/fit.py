@@ -32,12 +32,14 @@ from lesion_utils.evaluation.predictions import check_predictions, join_folds, r
 from lesion_utils.models.checkpoint import load_checkpoint
 from lesion_utils.models.compute import choose_compute, computing
 from lesion_utils.models.inference import forward_logits, read_rows
-from lesion_utils.models.networks import build_network, data_config, set_train_mode
+from lesion_utils.models.networks import build_network, data_config
 from lesion_utils.models.preprocess import resize_batch
 from lesion_utils.models.weights import WeightsSource
 from lesion_utils.training.inputs import TrainingBatch
-from lesion_utils.training.loop import Run, train_epoch
+from lesion_utils.training.layers import set_train_mode
+from lesion_utils.training.loop import train_epoch
 from lesion_utils.training.optim import make_optimizer
+from lesion_utils.training.run import Run
 from lesion_utils.training.task import (
     Images,
     TrainingTask,

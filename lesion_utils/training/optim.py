@@ -13,7 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from lesion_utils.config.schema import Averaging, Optim
-from lesion_utils.models.networks import freeze_layers, head_of, parameter_groups
+from lesion_utils.models.networks import head_of
+from lesion_utils.training.layers import freeze_layers, parameter_groups
 from lesion_utils.training.task import TrainingTask
 
 

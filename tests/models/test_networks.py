@@ -17,14 +17,12 @@ from lesion_utils.models.networks import (
     build_network,
     data_config,
     features_of,
-    freeze_backbone,
     gradcam_layer,
     head_of,
     multiply_full_windows,
-    parameter_groups,
-    set_train_mode,
 )
 from lesion_utils.models.weights import SIZES
+from lesion_utils.training.layers import freeze_backbone, parameter_groups, set_train_mode
 
 BACKBONES = [
     "resnet50.tv_in1k",

@@ -23,10 +23,11 @@ from lesion_utils.models import inference
 from lesion_utils.models.compute import choose_compute
 from lesion_utils.models.networks import head_of
 from lesion_utils.training import fit as fitting
-from lesion_utils.training import inputs, loop
+from lesion_utils.training import inputs
+from lesion_utils.training import run as running
 from lesion_utils.training.fit import fit, read_history, train_network
 from lesion_utils.training.inputs import plan_epoch
-from lesion_utils.training.loop import Run
+from lesion_utils.training.run import Run
 from lesion_utils.training.task import TrainingTask, choose_regimes, identify
 
 DATA = make_images()
@@ -458,7 +459,9 @@ def test_the_images_held_out_teach_nothing(tmp_path):
 
 def test_the_last_epoch_is_kept_where_a_study_says_so(tmp_path, monkeypatch):
     scores = iter([0.3, 0.9, 0.5])
-    monkeypatch.setattr(loop, "score_validation", lambda *_: {"val_ap": next(scores), "val_auc": 0.5, "val_loss": 1.0})
+    monkeypatch.setattr(
+        running, "score_validation", lambda *_: {"val_ap": next(scores), "val_auc": 0.5, "val_loss": 1.0}
+    )
     run = make_run(tmp_path, keep="last")
     run.train()
     assert run.best["epoch"] == 3
@@ -538,14 +541,14 @@ def test_learning_curves_are_whole_wherever_a_kill_came(tmp_path, monkeypatch, i
     whole.train()
 
     def kill_before(name):
-        write = getattr(loop, name)
+        write = getattr(running, name)
 
         def maybe_write(path, *args, **kwargs):
             if path.name == interrupted and len(broken.history) == len(whole.history):
                 raise SystemExit
             write(path, *args, **kwargs)
 
-        monkeypatch.setattr(loop, name, maybe_write)
+        monkeypatch.setattr(running, name, maybe_write)
 
     with monkeypatch.context() as monkeypatch, pytest.raises(SystemExit):
         kill_before("save_checkpoint")

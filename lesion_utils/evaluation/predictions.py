@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 
 from lesion_utils.core.errors import DataError, MetricError
 from lesion_utils.core.files import write_atomic
-from lesion_utils.core.names import COMBINATION, SeriesName, name_series
+from lesion_utils.core.names import COMBINATION, SeriesName, name_series, name_training
 
 COLUMNS = ["image_id", "split", "model", "regime", "seed", "target", "logit", "probability"]
 RUN = ["model", "regime", "seed"]
@@ -120,10 +120,20 @@ def join_folds(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
     Args:
         tables: predictions of single runs.
+
+    Raises:
+        DataError: two folds held out the same image.
     """
     scores = pd.concat(tables, ignore_index=True).groupby([*RUN, "split", "image_id", "target"], sort=False)
     mean = scores[["logit", "probability"]].mean().reset_index()
     several = scores.size().to_numpy() > 1
+    if (twice := mean[several & mean["split"].ne("test")]).size:
+        raise DataError(
+            "two folds held this image out, and both scored it",
+            where=f"{twice['image_id'].iloc[0]}, {name_training(twice.iloc[0])}",
+            expected="each image held out once",
+            do="make the split anew: make data",
+        )
     mean.loc[several, "logit"] = logit(_keep_finite(mean["probability"][several]))
     return mean[COLUMNS]
 

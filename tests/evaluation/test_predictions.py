@@ -19,6 +19,7 @@ from lesion_utils.evaluation.predictions import (
     check_predictions,
     find_missing,
     iterate_runs,
+    join_folds,
     read_predictions,
     select_run,
     write_predictions,
@@ -157,3 +158,19 @@ def test_a_combination_without_a_member_is_left_out_and_named(table):
     assert set(everyone.loc[everyone["model"] == COMBINATION, "regime"]) == {"both"}
     assert find_missing(table, asked) == {"gone": asked["gone"][1:]}
     assert find_missing(table, {}) == {}
+
+
+def test_folds_are_joined_and_an_image_that_two_held_out_is_refused(table):
+    """A test image has the folds' mean; of two scores of an image held out, one is by a network that learnt from it."""
+    run = table[
+        (table["model"] == "resnet50") & (table["regime"] == "finetune") & (table["seed"] == table["seed"].min())
+    ]
+    test, held_out = run[run["split"] == "test"], run[run["split"] != "test"]
+    other = test.assign(probability=test["probability"] / 2)
+    joined = join_folds([pd.concat([test, held_out[:7]]), pd.concat([other, held_out[7:]])]).set_index("image_id")
+    mean = joined.loc[test["image_id"], "probability"].to_numpy()
+    np.testing.assert_allclose(mean, 0.75 * test["probability"])
+    np.testing.assert_allclose(expit(joined.loc[test["image_id"], "logit"].to_numpy()), mean)
+    assert len(joined) == len(run)
+    with pytest.raises(DataError, match=f"{held_out['image_id'].iloc[6]}, fine-tuned, seed .: two folds held"):
+        join_folds([held_out[:7], held_out[6:]])

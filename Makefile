@@ -53,7 +53,7 @@ TRAINED := 03_resnet50_finetune 04_vgg19_finetune $(FURTHER:%=network_%)
 NOTEBOOKS := 01_eda 02_augmentation_preview $(TRAINED) 05_comparison
 STEPS     := data $(NOTEBOOKS) index
 
-.PHONY: help all test test-fast test-long test-faults lint reference box readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish paper \
+.PHONY: help all test test-fast test-long test-faults lint audit reference box readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish paper \
         archive api compare diff-notebooks \
         setup-git export predict strip clean lock FORCE
 
@@ -135,7 +135,7 @@ test-fast: | $(DEV)  ## the tests that train no network, run no notebook and ope
 test-long: | $(DEV)  ## what takes minutes: every regime of both networks with weights from a hub on loopback (7 GB of memory), compiling
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long and not fault"
 
-test-faults: | $(DEV)  ## everything that machines and people do to a study, and the table of it in docs/reliability.md: half an hour
+test-faults: | $(DEV)  ## everything that machines and people do to a study, and the table of it in docs/reliability.md
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m fault --fault-table docs/reliability.md
 
 lint: | $(DEV)  ## style, order of imports, dependencies and types of the code
@@ -143,6 +143,12 @@ lint: | $(DEV)  ## style, order of imports, dependencies and types of the code
 	@$(BIN)/python -c 'from importlinter.cli import lint_imports_command as lint; lint()' --no-logo
 	@$(BIN)/python -m deptry .
 	@$(BIN)/python -m mypy
+
+audit: | $(ENV)  ## known vulnerabilities of every package in requirements.lock, by uv from osv.dev
+	@{ echo "# /// script"; echo '# requires-python = ">=3.11"'; echo "# dependencies = ["; sed -n 's/ *\\$$//; s/^\([a-z0-9].*==.*\)/# "\1",/p' requirements.lock; \
+	echo "# ]"; echo "# ///"; } > $(VENV)/audit.py
+	@$(BIN)/uv audit --preview-features audit-command --script $(VENV)/audit.py || { test $$? = 1 || \
+	  echo "nothing was checked: the list of packages or https://api.osv.dev cannot be reached from here" >&2; exit 1; }
 
 lab: | $(ENV)  ## JupyterLab on the notebooks; what they write goes to reports/<study>/interactive/
 	@$(BIN)/python -m jupyterlab --notebook-dir=. notebooks

@@ -31,21 +31,29 @@ lost. "untried" says why it could not be tried on the machine that made this tab
 """
 
 
+#: Sorts after "holds": of the tests of one fault those count that ran.
+NOT_RUN = "untried: left out of the run that made this table"
+
+
 def pytest_addoption(parser) -> None:
     parser.addoption("--fault-table", metavar="FILE", help="write the table of faults, from the tests of this run")
 
 
 def pytest_configure(config) -> None:
     if config.getoption("--fault-table") and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(_Table(Path(config.getoption("--fault-table"))))
+        config.pluginmanager.register(_Table(Path(config.getoption("--fault-table"))), "fault table")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)  # before those are left out that this run does not want
+def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:
+    table = config.pluginmanager.get_plugin("fault table")
     for item in items:
         for mark in item.iter_markers("fault"):
             kind, what, outcome = mark.args
             assert kind in KINDS, f"{item.nodeid}: {kind!r} is none of {', '.join(KINDS)}"
             item.user_properties.append(("fault", (kind, what, outcome)))
+            if table:
+                table.seen.setdefault((kind, what, outcome), {NOT_RUN})
 
 
 class _Table:
@@ -69,7 +77,7 @@ class _Table:
 
 
 def render_table(seen: dict[tuple[str, str, str], set[str]]) -> str:
-    """One table for each kind, its rows sorted; of several tests the worst counts."""
+    """One table for each kind, its rows sorted; of several tests a failure counts, then what was tried."""
     text = HEAD
     for kind, title in KINDS.items():
         rows = sorted((what, outcome, states) for (k, what, outcome), states in seen.items() if k == kind)

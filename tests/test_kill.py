@@ -106,6 +106,9 @@ def whole(tmp_path_factory) -> tuple[dict[str, object], float]:
 
 
 @pytest.mark.slow
+@pytest.mark.fault(
+    "kills", "training, in the middle of a checkpoint's write", "the epoch is trained again; the same bytes"
+)
 def test_a_kill_in_the_middle_of_a_write_costs_the_epoch_that_was_being_written(whole, tmp_path):
     for number in (0, 1, 2, 3, 2):  # best.pt and last.pt of the first epochs; the last kills come after a resume
         process = start(tmp_path / "broken", die_in_write=number)
@@ -118,6 +121,7 @@ def test_a_kill_in_the_middle_of_a_write_costs_the_epoch_that_was_being_written(
 
 
 @pytest.mark.slow
+@pytest.mark.fault("kills", "training, at random moments", "the bytes of an unbroken run")
 def test_runs_killed_at_random_moments_end_with_the_same_bytes(whole, tmp_path):
     expected, took = whole
     rng, kills, begun = np.random.default_rng(2016), 0, 0

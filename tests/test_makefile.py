@@ -67,6 +67,7 @@ def test_comments_and_docstrings_run_nothing(project, edit):
 
 
 @pytest.mark.slow
+@pytest.mark.fault("upgrades", "a report of earlier code", "the steps that it concerns run again, and say so")
 def test_code_reruns_what_reaches_it(project, edit):
     make(project, "all")
     edit("lesion_utils/core/console.py", "FILE_INTERVAL = 1.0, 60.0", "FILE_INTERVAL = 1.0, 61.0")
@@ -97,6 +98,7 @@ def test_a_deleted_figure_is_made_again(project):
 
 
 @pytest.mark.slow
+@pytest.mark.fault("disk", "spaces, quotes, braces, %, $, # and é in every folder's name", "runs")
 def test_folders_may_have_any_name(project, tmp_path):
     folders = {name: tmp_path / name / AWKWARD_NAME for name in ("REPORTS_DIR", "DATA_DIR", "WEIGHTS_DIR")}
     arguments = ["02_augmentation_preview", *(f"{name}={folder}" for name, folder in folders.items())]
@@ -200,6 +202,7 @@ def test_the_makefile_is_for_old_makes_too():
         ('#!/bin/sh\ncase "$*" in *ensurepip*) exit 1;; esac\n', "sudo apt-get install python3-venv"),
     ],
 )
+@pytest.mark.fault("together", "no Python, or no venv", "named")
 def test_what_a_fresh_machine_lacks_is_named(tmp_path, script, named):
     python = tmp_path / "python3"
     python.write_text(script)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,52 +15,16 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from challenge import write_small_box
 from loopback import Site, serve
+from real_project import TAGS, make_real_project, replace
 from safetensors.torch import save
-from small_project import LOCKS, NAMES, ROOT, make
+from small_project import NAMES, make
 
-from lesion_utils.data import box, challenge
 from lesion_utils.provenance import outside
 
 pytestmark = pytest.mark.slow
 
 REVISION = "c" * 40
-
-TAGS = ("resnet50.tv_in1k", "vgg19.tv_in1k")
-DATA = {"folds: 1": "folds: 2"}
-COMPARISON = {"bootstrap_draws: 10000": "bootstrap_draws: 200", "repeats: 1000": "repeats: 20"}
-HUB_NETWORK = {
-    "image_size: 224": "image_size: 32",
-    "image_sizes: [224]": "image_sizes: [32]",
-    "epochs: 40": "epochs: 1",
-    "epochs: 100": "epochs: 3",
-    "epochs: 20": "epochs: 1",
-    "warmup_epochs: 2": "warmup_epochs: 0",
-    "seeds: [1, 2, 3]": "seeds: [1]",
-    "[logistic, knn, svm_linear, svm_rbf, svm_cubic, random_forest, gradient_boosting]": "[svm_rbf]",
-    "tta: flips": "tta: none",
-}
-BRIEF = {"epochs: 2": "epochs: 1", "warmup_epochs: 1": "warmup_epochs: 0"}
-#: What makes a study small: by study, by file.
-EDITS = {
-    "demo": {
-        "data.yaml": DATA | {"stored_size: 72": "stored_size: 40", "fraction: 0.3": "fraction: null"},
-        "resnet50.yaml": {
-            f"backbone: {TAGS[0]}": "backbone: small_cnn", "image_size: 40": "image_size: 32",
-            "seeds: [1]": "seeds: [1, 2]",
-        },
-        "mobilenet.yaml": {f"backbone: {TAGS[1]}": "backbone: mobilenetv3_small_050.lamb_in1k"} | BRIEF,
-        "vgg19.yaml": {f"backbone: {TAGS[1]}": "backbone: resnet10t.c3_in1k"} | BRIEF,
-        "comparison.yaml": COMPARISON,
-    },
-    "isic2016_256px": {
-        "data.yaml": DATA | {"stored_size: 256": "stored_size: 40", "fraction: 0.2": "fraction: null"},
-        "resnet50.yaml": HUB_NETWORK,
-        "vgg19.yaml": HUB_NETWORK,
-        "comparison.yaml": COMPARISON,
-    },
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -82,16 +45,8 @@ def hub():
 @pytest.fixture(scope="module", params=["demo", pytest.param("isic2016_256px", marks=pytest.mark.long)])
 def report(request, tmp_path_factory) -> Iterator[Path]:
     """A study of a copy of the project, made small and run once."""
-    folder, study = tmp_path_factory.mktemp("project"), request.param
-    for name in ("lesion_utils", "params", "notebooks"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    for name in ("Makefile", "pyproject.toml", ".gitignore", *LOCKS):
-        shutil.copy(ROOT / name, folder / name)
-    sha256 = write_small_box(folder / "lesion_utils" / "data" / box.BOX.name, choose_images())
-    replace(folder / "lesion_utils" / "data" / "box.py", {box.SHA256: sha256})
-    shutil.copy(folder / "params" / "demo" / "vgg19.yaml", folder / "params" / "demo" / "mobilenet.yaml")
-    for file, edits in EDITS[study].items():
-        replace(folder / "params" / study / file, edits)
+    study = request.param
+    folder = make_real_project(tmp_path_factory.mktemp("project"), study)
     with pytest.MonkeyPatch.context() as patch:
         if study == "isic2016_256px":
             use_hub(folder, request.getfixturevalue("hub"), patch)
@@ -111,24 +66,7 @@ def use_hub(folder: Path, hub: Site, patch: pytest.MonkeyPatch) -> None:
         patch.delenv(variable, raising=False)
 
 
-def replace(path: Path, edits: dict[str, str]) -> None:
-    text = path.read_text(encoding="utf-8")
-    for old, new in edits.items():
-        assert old in text, f"{old!r} does not stand in {path.name}"
-        text = text.replace(old, new)
-    path.write_text(text, encoding="utf-8")
-
-
-def choose_images() -> set[str]:
-    """Forty training and twenty test images with three pairs of duplicates, one of them across the split."""
-    table = challenge.read_dataset(box.open_box())
-    pairs = ["ISIC_0000280", "ISIC_0000279", "ISIC_0000519", "ISIC_0011295", "ISIC_0001442", "ISIC_0001742"]
-    rest = table[~table["image_id"].isin(pairs)].groupby(["split", "target"])
-    counts = {("train", 0): 22, ("train", 1): 13, ("test", 0): 13, ("test", 1): 6}
-    chosen = [rest.get_group(key)["image_id"].sample(count, random_state=0) for key, count in counts.items()]
-    return {*pairs, *pd.concat(chosen)}
-
-
+@pytest.mark.fault("security", "no network at all, for a whole `make all`", "runs; nothing is missed")
 def test_every_step_leaves_its_files(report):
     for name in (*NAMES, *(["network_mobilenet"] if report.name == "demo" else [])):
         assert (report / "notebooks" / f"{name}.ipynb").is_file()

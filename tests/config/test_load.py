@@ -77,12 +77,14 @@ def test_every_key_carries_a_comment(name):
         ("seed: 2016\n---\nseed: 1", r"data.yaml:\d+: not valid YAML"),
     ],
 )
+@pytest.mark.fault("parameters", "tags that build objects, aliases, deep nesting, odd keys", "refused by line")
 def test_what_yaml_can_and_a_study_never_needs_is_refused(study, line, words):
     edit(study, "data.yaml", "seed: 2016", line)
     with pytest.raises(ParamsError, match=words):
         load_study(study)
 
 
+@pytest.mark.fault("parameters", "aliases that multiply", "refused at once")
 def test_a_few_lines_that_stand_for_billions_of_values_are_refused_at_once(study):
     names = "abcdefghij"
     lines = ["a: &a [0, 0]"] + [f"{n}: &{n} [{', '.join([f'*{m}'] * 9)}]" for m, n in pairwise(names)]
@@ -125,6 +127,7 @@ def test_numbers_are_read_as_yaml_1_2_reads_them(study):
         ("seeds: [1]", "seeds: [1", "", "not valid YAML"),
     ],
 )
+@pytest.mark.fault("parameters", "misspelt keys, wrong types, NaN, duplicated keys", "named with their lines")
 def test_a_wrong_value_is_named_with_its_line(study, old, new, key, sentence):
     line = edit(study, "resnet50.yaml", old, new)
     message = refuse(study)
@@ -190,6 +193,7 @@ def test_an_unknown_study_lists_those_that_exist():
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), st.lists, max_leaves=4))
+@pytest.mark.fault("parameters", "any value for a number", "taken or refused with a reason")
 def test_any_value_is_taken_or_refused_with_a_reason(value):
     """No value, however odd, ends in anything but a number in range or a ParamsError."""
     import tempfile

@@ -23,6 +23,7 @@ def test_an_unchanged_file_keeps_its_date(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.fault("disk", "full, while any other file is written", "named; the old file stays")
 def test_a_full_disk_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")

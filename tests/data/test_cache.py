@@ -110,6 +110,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.fault("weights", "a damaged, cut or missing file of decoded images", "decoded again, never used")
 def test_damage_is_repaired_never_used(table, folder, damage):
     damage(open_cache(table, folder=folder, **SETTINGS).path)
     assert right(table, open_cache(table, folder=folder, **SETTINGS))
@@ -154,6 +155,7 @@ cache.open_cache(table, folder=Path(sys.argv[2]), size=40, aspect="squash", work
 """
 
 
+@pytest.mark.fault("kills", "decoding the images", "decoded again, nothing half is used")
 def test_a_killed_run_leaves_nothing_that_is_used(table, folder, tmp_path):
     child = subprocess.run([sys.executable, "-c", DIES_AFTER_THREE_IMAGES, tmp_path / "data", folder], check=False)
     assert child.returncode == -signal.SIGKILL
@@ -178,6 +180,7 @@ cache.open_cache(table, folder=Path(sys.argv[2]), size=40, aspect="squash", work
 """
 
 
+@pytest.mark.fault("together", "two runs that decode the same images", "one decodes, both are right")
 def test_of_two_runs_at_once_one_decodes_and_both_are_right(table, folder, tmp_path):
     run = [sys.executable, "-c", SLOW_BUILD, tmp_path / "data", folder]
     children = [subprocess.Popen(run, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -187,6 +190,7 @@ def test_of_two_runs_at_once_one_decodes_and_both_are_right(table, folder, tmp_p
     assert right(table, open_cache(table, folder=folder, **SETTINGS))
 
 
+@pytest.mark.fault("data", "truncated images", "all are named")
 def test_all_images_that_do_not_decode_are_named(table, folder):
     for row in (1, 6):
         path = Path(table["path"][row])
@@ -199,6 +203,7 @@ def test_all_images_that_do_not_decode_are_named(table, folder):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.fault("disk", "full, while images are decoded", "named; nothing half stays")
 def test_a_full_disk_is_named_and_leaves_nothing(table, folder):
     table = table.assign(sha256=[hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in table["path"]])
     folder.mkdir()
@@ -209,6 +214,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(table, folder):
     assert [p.suffix for p in folder.iterdir()] == [".lock"]
 
 
+@pytest.mark.fault("disk", "a cache that may not be written", "named")
 def test_a_place_that_cannot_be_written_is_named(table, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot write") as caught:

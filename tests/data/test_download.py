@@ -68,6 +68,7 @@ def test_the_four_files_become_a_data_set(tmp_path):
     }
 
 
+@pytest.mark.fault("kills", "a download", "goes on where it broke")
 def test_a_line_that_breaks_is_resumed(tmp_path):
     with serve(Site({"labels.csv": BODY}, drop_after=[100_000, 50_000, 0])) as site:
         assert fetch(tmp_path, site) == BODY
@@ -120,6 +121,7 @@ def test_a_half_file_is_never_taken_for_the_whole(tmp_path):
     assert not (tmp_path / "labels.csv").exists()
 
 
+@pytest.mark.fault("data", "other bytes from the server", "refused; the other address is asked")
 def test_wrong_bytes_are_refused_and_the_other_address_is_asked(tmp_path):
     with serve(Site({"labels.csv": BODY[::-1]})) as wrong, serve(Site({"labels.csv": BODY})) as right:
         assert fetch(tmp_path, wrong, right) == BODY
@@ -163,6 +165,7 @@ def test_where_no_hash_is_known_the_first_one_seen_counts(tmp_path):
 
 
 @pytest.mark.parametrize(("variable", "value"), [("OFFLINE", "1"), ("DATA_DIR", "/somewhere")])
+@pytest.mark.fault("security", "OFFLINE=1 or a DATA_DIR of one's own", "nothing is fetched")
 def test_offline_and_own_folders_touch_no_network(tmp_path, monkeypatch, variable, value):
     def refuse(*_args, **_kwargs):
         raise AssertionError("the network was touched")
@@ -195,6 +198,7 @@ def test_a_broken_archive_put_there_by_hand_is_named(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.fault("disk", "full, while data are fetched", "named; nothing half is taken for whole")
 def test_a_full_disk_is_named(tmp_path):
     (tmp_path / ".labels.csv.part").symlink_to("/dev/full")
     with serve(Site({"labels.csv": BODY})) as site, pytest.raises(DataError, match="No space left"):
@@ -224,11 +228,13 @@ def test_images_land_in_the_folder_and_litter_does_not(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../evil.jpg", "A/../../evil.jpg", "/tmp/evil.jpg", "..\\evil.jpg", "C:\\evil.jpg"])
+@pytest.mark.fault("data", "`..` and absolute names in an archive", "stay in the folder")
 def test_names_that_lead_elsewhere_stay_in_the_folder(tmp_path, name):
     unpack_images(write_zip(tmp_path / "a.zip", {name: b"2"}), tmp_path / "out" / "images")
     assert [path.parent for path in tmp_path.rglob("*evil*")] == [tmp_path / "out" / "images"]
 
 
+@pytest.mark.fault("data", "links in an archive", "come out as plain files")
 def test_a_link_comes_out_as_a_plain_file(tmp_path):
     link = zipfile.ZipInfo("Data/link.jpg")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -238,11 +244,13 @@ def test_a_link_comes_out_as_a_plain_file(tmp_path):
     assert not (tmp_path / "out" / "link.jpg").is_symlink()
 
 
+@pytest.mark.fault("data", "an archive that unpacks to very much", "refused")
 def test_an_archive_that_unpacks_to_very_much_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "MAX_UNPACKED_BYTES", 25)
     refused(tmp_path, write_zip(tmp_path / "a.zip", {f"{i}.jpg": bytes(10) for i in range(3)}), "would unpack to")
 
 
+@pytest.mark.fault("data", "an archive that lies about sizes", "refused")
 def test_a_file_that_unpacks_to_more_than_it_says_is_refused(tmp_path):
     archive = write_zip(tmp_path / "a.zip", {"Data/liar.jpg": bytes(50_000)}, compression=zipfile.ZIP_DEFLATED)
     raw = archive.read_bytes()
@@ -250,6 +258,7 @@ def test_a_file_that_unpacks_to_more_than_it_says_is_refused(tmp_path):
     refused(tmp_path, archive, "damaged")
 
 
+@pytest.mark.fault("data", "a cut or damaged archive", "refused; nothing of it stays")
 def test_a_cut_or_damaged_archive_is_refused(tmp_path):
     whole = write_zip(tmp_path / "a.zip", {f"{i}.jpg": os.urandom(5000) for i in range(20)}).read_bytes()
     (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
@@ -258,6 +267,7 @@ def test_a_cut_or_damaged_archive_is_refused(tmp_path):
     refused(tmp_path, tmp_path / "bad.zip", "damaged")
 
 
+@pytest.mark.fault("data", "one name twice in an archive", "refused")
 def test_the_same_name_twice_is_refused(tmp_path):
     refused(tmp_path, write_zip(tmp_path / "a.zip", {"A/1.jpg": b"1", "B/1.jpg": b"2"}), "exists")
 
@@ -277,6 +287,7 @@ unpack_images(*map(Path, sys.argv[1:]))
 """
 
 
+@pytest.mark.fault("kills", "unpacking an archive", "unpacked again")
 def test_a_killed_unpacking_is_never_taken_for_complete(tmp_path):
     archive = write_zip(tmp_path / "a.zip", {f"{i}.jpg": bytes(1000) for i in range(20)})
     child = subprocess.run([sys.executable, "-c", DIES_AFTER_THREE_FILES, archive, tmp_path / "out"], check=False)

@@ -34,6 +34,7 @@ def test_facts_are_those_of_the_file(tmp_path, mode):
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
+@pytest.mark.fault("data", "grey and CMYK images", "converted, and remarked")
 def test_grey_and_cmyk_become_the_same_colours(tmp_path, mode):
     picture = draw_picture(2, mode=mode)
     decoded = decode_square(write(tmp_path / "a.jpg", encode_jpeg(picture, 98)), size=64, aspect="squash")
@@ -80,6 +81,7 @@ def test_a_draft_is_as_good_as_a_full_decoding(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("aspect", ["squash", "crop", "pad"])
+@pytest.mark.fault("data", "EXIF orientation", "turned as it says")
 def test_a_photograph_is_turned_as_its_exif_orientation_says(tmp_path, orientation, aspect):
     stored = draw_picture(2, width=400, height=240)
     turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # Pillow's numbers of the transpositions that undo it
@@ -107,12 +109,14 @@ GOOD = encode_jpeg(draw_picture(5))
         (encode_jpeg(draw_picture(6, width=600, height=100)), "absurd size, 600 x 100 px"),
     ],
 )
+@pytest.mark.fault("data", "empty files, pages for images, absurd sizes", "refused by name")
 def test_what_is_no_photograph_is_refused(tmp_path, raw, words):
     with pytest.raises(ImageError, match=words):
         inspect_image(write(tmp_path / "a.jpg", raw))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+@pytest.mark.fault("data", "truncated images", "all are named")
 def test_a_truncated_image_is_refused_with_and_without_draft(tmp_path, share):
     for width, height in ((96, 64), (2000, 1500)):
         raw = encode_jpeg(draw_picture(7, width=width, height=height))
@@ -120,6 +124,7 @@ def test_a_truncated_image_is_refused_with_and_without_draft(tmp_path, share):
             decode_square(write(tmp_path / "a.jpg", raw[: int(share * len(raw))]), size=64, aspect="squash")
 
 
+@pytest.mark.fault("data", "an image that changes while it is read", "refused")
 def test_a_file_that_changed_meanwhile_is_refused(tmp_path):
     path = write(tmp_path / "a.jpg", GOOD)
     decode_square(path, size=32, aspect="squash", sha256=hashlib.sha256(GOOD).hexdigest())

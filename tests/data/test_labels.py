@@ -64,6 +64,7 @@ def test_every_format_in_the_wild_is_read(
         ('"ISIC_0000001,malignant', "expected every quotation mark to be closed"),
     ],
 )
+@pytest.mark.fault("data", "malformed lines of labels", "refused with their numbers")
 def test_every_other_line_is_refused_with_its_number(tmp_path, line, words):
     (tmp_path / "labels.csv").write_text(f"ISIC_0000000,benign\n{line}\n")
     _, problems, _ = read(tmp_path / "labels.csv")
@@ -77,6 +78,7 @@ def test_an_id_twice_with_one_label_is_remarked(tmp_path):
     assert notes == ["labels.csv:2: ISIC_0000000 is listed again with the same label as in line 1"]
 
 
+@pytest.mark.fault("data", "labels that are not UTF-8", "refused")
 def test_text_that_is_not_utf8_is_refused(tmp_path):
     (tmp_path / "labels.csv").write_bytes(b"ISIC_0000000,b\xe9nin\n")
     assert "not a readable UTF-8 text" in read(tmp_path / "labels.csv")[1][0]
@@ -107,6 +109,7 @@ def test_other_columns_come_along_under_one_name_and_the_rest_is_left_aside(tmp_
         ),
     ],
 )
+@pytest.mark.fault("data", "malformed lines of labels", "refused with their numbers")
 def test_a_table_that_says_too_little_or_two_things_is_refused(tmp_path, text, problem):
     (tmp_path / "labels.csv").write_text(text)
     problems = []

@@ -5,12 +5,16 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from fake_report import copy_fake_project
-from small_project import ROOT
+from real_project import make_real_project
+from small_project import ROOT, clean_environment, make
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core.paths import Study
@@ -87,6 +91,41 @@ def test_every_string_from_a_file_is_escaped_on_every_page(tmp_path, monkeypatch
         assert "&lt;evil" in text, f"{page.name} shows none of it: the test tests nothing"
         assert not {name for name in Elements(page).found if "evil" in name}, page.name
         assert "7 * 7" in text and "<evil" not in text, page.name
+
+
+@pytest.mark.fault("security", "`make audit`, where osv.dev cannot be reached", "says that nothing was checked")
+def test_an_audit_that_reaches_nobody_says_so(tmp_path):
+    without = {"UV_OFFLINE": "1", "UV_CACHE_DIR": str(tmp_path), "UV_HTTP_RETRIES": "0"}
+    command = ["make", f"VENV={sys.prefix}", "audit"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=clean_environment() | without, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "nothing was checked: the list of packages or https://api.osv.dev cannot be reached" in done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+@pytest.mark.fault("security", "OFFLINE=1, for a whole `make all`", "no connection is tried")
+def test_offline_no_connection_is_even_tried(tmp_path):
+    project, log = make_real_project(tmp_path / "project", "demo"), tmp_path / "connections"
+    watch = [
+        "env",
+        "OFFLINE=1",
+        "strace",
+        "--follow-forks",
+        "--seccomp-bpf",
+        "-qq",
+        "-e",
+        "trace=connect",
+        "-o",
+        str(log),
+    ]
+    done = make(project, "all", prefix=watch)
+    assert done.returncode == 0, done.stderr
+    tried = [line for line in log.read_text().splitlines() if "AF_INET" in line]
+    assert not tried, tried[:3]
+    assert "AF_UNIX" in log.read_text(), "kernels are reached by sockets, which this would show"
 
 
 @pytest.mark.fault("security", "JupyterLab", "asks for its token, and listens on this machine only")

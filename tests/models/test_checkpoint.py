@@ -47,6 +47,7 @@ def test_the_same_content_gives_the_same_bytes_under_any_name(tmp_path):
         ({"new": 1}, "new = None, this run has 1"),
     ],
 )
+@pytest.mark.fault("weights", "a checkpoint of other parameters", "refused, with the key that differs")
 def test_other_parameters_are_refused_with_the_key(tmp_path, change, key):
     save_checkpoint(tmp_path / "last.pt", CONTENT, identity=IDENTITY)
     with pytest.raises(CheckpointError, match=key.replace(".", r"\.")):
@@ -54,6 +55,7 @@ def test_other_parameters_are_refused_with_the_key(tmp_path, change, key):
 
 
 @given(cut=st.floats(0, 0.999))
+@pytest.mark.fault("weights", "a truncated checkpoint", "refused by name")
 def test_a_truncated_file_is_named(tmp_path_factory, cut):
     path = tmp_path_factory.mktemp("cut") / "last.pt"
     save_checkpoint(path, CONTENT, identity=IDENTITY)
@@ -63,6 +65,7 @@ def test_a_truncated_file_is_named(tmp_path_factory, cut):
         load_checkpoint(path)
 
 
+@pytest.mark.fault("weights", "code in a checkpoint", "never run")
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
     class Trap:
         def __reduce__(self):
@@ -86,6 +89,7 @@ def test_a_checkpoint_of_another_kind_or_none_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), RuntimeError("the writer failed")])
+@pytest.mark.fault("disk", "full, while a checkpoint is written", "named; the old file stays")
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, failure):
     path = tmp_path / "last.pt"
     save_checkpoint(path, CONTENT, identity=IDENTITY)

@@ -189,6 +189,7 @@ def test_torchvision_vgg_is_converted(tmp_path):
         assert torch.allclose(features_of(ours.eval(), x), expected, atol=1e-5)
 
 
+@mark.fault("weights", "NaN among the weights", "refused")
 def test_weights_that_are_not_finite_are_refused(tmp_path):
     state = timm.create_model("resnet10t").state_dict()
     state["layer3.0.conv1.weight"][0, 0] = float("nan")
@@ -197,6 +198,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
         build_network(network_params("resnet10t", weights=str(tmp_path / "w.safetensors")), pretrained=True, seed=0)
 
 
+@mark.fault("weights", "another network's weights, or a part of them", "refused, with the tensor's name")
 def test_weights_with_a_missing_tensor_are_refused(tmp_path):
     state = timm.create_model("resnet10t").state_dict()
     del state["layer3.0.conv1.weight"]
@@ -206,12 +208,14 @@ def test_weights_with_a_missing_tensor_are_refused(tmp_path):
 
 
 @mark.parametrize("name, content", [("w.safetensors", b"short"), ("w.pth", b"not a checkpoint")])
+@mark.fault("weights", "truncated or empty weights", "refused by name")
 def test_damaged_files_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with raises(WeightsError, match="damaged"):
         build_network(network_params("resnet10t", weights=str(tmp_path / name)), pretrained=True, seed=0)
 
 
+@mark.fault("weights", "code in a file of weights", "never run")
 def test_a_checkpoint_that_runs_code_is_refused(tmp_path):
     class Bomb:
         def __reduce__(self):

@@ -173,6 +173,7 @@ def test_a_hub_that_refuses_is_quoted(hub, status):
 
 
 @mark.parametrize("tag", [TAG, "vgg19.tv_in1k"])
+@mark.fault("weights", "other bytes from the hub", "refused and removed")
 def test_other_bytes_than_those_pinned_are_refused_and_removed(hub, tag):
     """Damaged on the way (the hub says another SHA-256), or changed on the hub since the project pinned them."""
     for name in hub.files:
@@ -182,6 +183,7 @@ def test_other_bytes_than_those_pinned_are_refused_and_removed(hub, tag):
     assert outside.find_local_weights(make_params(backbone=tag)) is None
 
 
+@mark.fault("weights", "a weights file that changes in the cache", "refused")
 def test_a_pinned_file_that_changes_in_the_cache_is_refused(hub):
     path = find_weights(make_params(backbone="vgg19.tv_in1k")).path
     path.resolve().write_bytes(b"other")
@@ -198,6 +200,7 @@ def test_a_slow_hub_is_waited_for_and_one_too_slow_is_an_error_that_says_so(hub,
 
 
 @mark.parametrize("variable", ["OFFLINE", "HF_HUB_OFFLINE"])
+@mark.fault("security", "OFFLINE=1, weights not here", "nobody is asked")
 def test_offline_by_choice_asks_nobody(hub, monkeypatch, variable):
     monkeypatch.setenv(variable, "1")
     with raises(WeightsError, match=f"and {variable} is set"):

@@ -124,6 +124,7 @@ def test_an_error_of_the_package_is_shown_whole(project):
         "import signal\nos.kill(os.getpid(), signal.SIGKILL)",
     ],
 )
+@pytest.mark.fault("training", "no memory left: an error, or the kernel is killed", "said, with the batch size to try")
 def test_when_memory_runs_out_the_message_says_what_to_lower(project, code):
     done = run_code(project, code)
     assert done.returncode == 1
@@ -176,6 +177,7 @@ def stop(process: subprocess.Popen[str], number: int, *, group: bool) -> None:
     ("number", "group"),
     [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)],
 )
+@pytest.mark.fault("kills", "the runner or its group, by KILL, TERM or INT", "no kernel is left; the step runs again")
 def test_a_stopped_run_is_not_taken_for_done(project, tmp_path, number, group):
     own = shutil.copytree(project, tmp_path / "own")  # what the run before has left must not matter
     process = start(own, "time.sleep(120)")
@@ -200,6 +202,7 @@ def test_a_stopped_run_is_not_taken_for_done(project, tmp_path, number, group):
 
 
 @pytest.mark.slow
+@pytest.mark.fault("together", "two runs of one step", "the work is done once")
 def test_two_runs_of_a_step_at_once_do_the_work_once(project):
     code = 'save("predictions/vgg19.csv", "3"); time.sleep(2)'
     first = start(project, code)
@@ -211,6 +214,7 @@ def test_two_runs_of_a_step_at_once_do_the_work_once(project):
 # --- the parts --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.fault("kills", "a step that fails after an earlier success", "the earlier files return")
 def test_earlier_outputs_return_when_a_run_fails(tmp_path, monkeypatch):
     monkeypatch.setenv("REPORTS_DIR", str(tmp_path))
     study, step = Study("demo"), STEPS["01_eda"]

@@ -78,6 +78,7 @@ def assert_made_again(project: Path, *steps: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fault("kills", "between a step's files and its mark", "the step runs again")
 def test_a_run_that_is_killed_is_made_again(project):
     for moment, (step, code) in MOMENTS.items():
         assert run_with(project, code, step).returncode == -9, moment
@@ -86,6 +87,7 @@ def test_a_run_that_is_killed_is_made_again(project):
 
 
 @pytest.mark.slow
+@pytest.mark.fault("kills", "at any write of a step", "the step runs again; the report verifies")
 def test_a_run_that_is_killed_at_any_write_or_cannot_write_its_page_is_made_again(project):
     whole = run_with(project, COUNT.format(number=-1), STEP)
     writes = -1 - int(whole.stdout.split()[-1])

@@ -55,6 +55,7 @@ def test_images_are_inside_and_have_the_text_that_was_given_or_the_heading_above
     assert page.count("data:image/webp;base64,") == 2 and "image/png" not in page
 
 
+@pytest.mark.fault("security", "scripts in a notebook's output", "left out for their text")
 def test_scripts_and_widgets_in_outputs_are_left_out_for_their_text(tmp_path):
     outputs = {
         "application/javascript": "alert(1)",
@@ -66,6 +67,7 @@ def test_scripts_and_widgets_in_outputs_are_left_out_for_their_text(tmp_path):
     assert "<pre>bar</pre>" in page.replace("\n", "")
 
 
+@pytest.mark.fault("security", "requests from a page", "its policy forbids them")
 def test_the_policy_allows_the_one_script_and_no_address(tmp_path):
     page = convert(tmp_path, [new_markdown_cell("# T")])
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)[1]

@@ -174,6 +174,7 @@ def test_features_of_other_weights_are_other_features(tmp_path, monkeypatch):
     assert not torch.equal(runs[0].inputs._known, runs[1].inputs._known)
 
 
+@pytest.mark.fault("weights", "damaged features, or of other code or timm", "made anew")
 def test_features_of_other_code_or_another_timm_and_damaged_ones_are_made_anew(tmp_path, monkeypatch):
     def known():
         return make_run(tmp_path, regime="features", regimes=regimes("features"), **PRETRAINED).inputs._known
@@ -529,6 +530,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(tmp_path, regime, op
 
 
 @pytest.mark.parametrize("interrupted", ["best.pt", "last.pt", "history.jsonl"])
+@pytest.mark.fault("kills", "training, between two of its files", "learning curves are whole")
 def test_learning_curves_are_whole_wherever_a_kill_came(tmp_path, monkeypatch, interrupted):
     """The kill comes before one of the files that the last epoch writes."""
 
@@ -592,6 +594,7 @@ def test_a_change_of_parameters_data_or_threads_is_another_run(tmp_path, monkeyp
 # What goes wrong
 
 
+@pytest.mark.fault("training", "no memory left: an error, or the kernel is killed", "said, with the batch size to try")
 def test_out_of_memory_says_what_to_lower(tmp_path, monkeypatch):
     def fail(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -615,6 +618,7 @@ def test_other_errors_are_left_alone(tmp_path, monkeypatch):
         train_network(make_params(), "resnet50", data=DATA, folder=tmp_path)
 
 
+@pytest.mark.fault("training", "a loss that is NaN", "stops, with what to lower")
 def test_a_loss_that_is_not_finite_stops_training(tmp_path):
     run = make_run(tmp_path)
     with torch.no_grad():
@@ -623,6 +627,7 @@ def test_a_loss_that_is_not_finite_stops_training(tmp_path):
         run.train()
 
 
+@pytest.mark.fault("training", "images of one class only", "refused by subset")
 def test_a_subset_of_one_class_is_named(tmp_path):
     table = DATA.table.assign(target=DATA.table["target"].where(DATA.table["subset"] != "val", 0))
     with pytest.raises(TrainingError, match="subset val"):

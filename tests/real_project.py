@@ -1,0 +1,79 @@
+"""A copy of the project with its real notebooks and networks, on sixty of the embedded images."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+from challenge import write_small_box
+from small_project import LOCKS, ROOT
+
+from lesion_utils.data import box, challenge
+
+TAGS = ("resnet50.tv_in1k", "vgg19.tv_in1k")
+DATA = {"folds: 1": "folds: 2"}
+COMPARISON = {"bootstrap_draws: 10000": "bootstrap_draws: 200", "repeats: 1000": "repeats: 20"}
+HUB_NETWORK = {
+    "image_size: 224": "image_size: 32",
+    "image_sizes: [224]": "image_sizes: [32]",
+    "epochs: 40": "epochs: 1",
+    "epochs: 100": "epochs: 3",
+    "epochs: 20": "epochs: 1",
+    "warmup_epochs: 2": "warmup_epochs: 0",
+    "seeds: [1, 2, 3]": "seeds: [1]",
+    "[logistic, knn, svm_linear, svm_rbf, svm_cubic, random_forest, gradient_boosting]": "[svm_rbf]",
+    "tta: flips": "tta: none",
+}
+BRIEF = {"epochs: 2": "epochs: 1", "warmup_epochs: 1": "warmup_epochs: 0"}
+#: What makes a study small: by study, by file.
+EDITS = {
+    "demo": {
+        "data.yaml": DATA | {"stored_size: 72": "stored_size: 40", "fraction: 0.3": "fraction: null"},
+        "resnet50.yaml": {
+            f"backbone: {TAGS[0]}": "backbone: small_cnn", "image_size: 40": "image_size: 32",
+            "seeds: [1]": "seeds: [1, 2]",
+        },
+        "mobilenet.yaml": {f"backbone: {TAGS[1]}": "backbone: mobilenetv3_small_050.lamb_in1k"} | BRIEF,
+        "vgg19.yaml": {f"backbone: {TAGS[1]}": "backbone: resnet10t.c3_in1k"} | BRIEF,
+        "comparison.yaml": COMPARISON,
+    },
+    "isic2016_256px": {
+        "data.yaml": DATA | {"stored_size: 256": "stored_size: 40", "fraction: 0.2": "fraction: null"},
+        "resnet50.yaml": HUB_NETWORK,
+        "vgg19.yaml": HUB_NETWORK,
+        "comparison.yaml": COMPARISON,
+    },
+}  # fmt: skip
+
+
+def make_real_project(folder: Path, study: str) -> Path:
+    """Copy the project into `folder` and make one of its studies small; returns the folder."""
+    for name in ("lesion_utils", "params", "notebooks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for name in ("Makefile", "pyproject.toml", ".gitignore", *LOCKS):
+        shutil.copy(ROOT / name, folder / name)
+    sha256 = write_small_box(folder / "lesion_utils" / "data" / box.BOX.name, choose_images())
+    replace(folder / "lesion_utils" / "data" / "box.py", {box.SHA256: sha256})
+    shutil.copy(folder / "params" / "demo" / "vgg19.yaml", folder / "params" / "demo" / "mobilenet.yaml")
+    for file, edits in EDITS[study].items():
+        replace(folder / "params" / study / file, edits)
+    return folder
+
+
+def replace(path: Path, edits: dict[str, str]) -> None:
+    text = path.read_text(encoding="utf-8")
+    for old, new in edits.items():
+        assert old in text, f"{old!r} does not stand in {path.name}"
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+
+
+def choose_images() -> set[str]:
+    """Forty training and twenty test images with three pairs of duplicates, one of them across the split."""
+    table = challenge.read_dataset(box.open_box())
+    pairs = ["ISIC_0000280", "ISIC_0000279", "ISIC_0000519", "ISIC_0011295", "ISIC_0001442", "ISIC_0001742"]
+    rest = table[~table["image_id"].isin(pairs)].groupby(["split", "target"])
+    counts = {("train", 0): 22, ("train", 1): 13, ("test", 0): 13, ("test", 1): 6}
+    chosen = [rest.get_group(key)["image_id"].sample(count, random_state=0) for key, count in counts.items()]
+    return {*pairs, *pd.concat(chosen)}

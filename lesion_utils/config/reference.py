@@ -81,6 +81,7 @@ def _render_section(schema: Mapping[str, Any], location: tuple[str, ...]) -> Ite
         node = find_schema(schema, (*location, key))
         inner = (*location, key, "*") if "propertyNames" in node else (*location, key)
         yield f'### <a id="{key}"></a>{".".join((*location, key))}\n'
-        if "propertyNames" in node:
-            yield f"One or more of {', '.join(f'`{n}`' for n in node['propertyNames']['enum'])}, each with\n"
+        if names := node.get("propertyNames", {}):
+            named = ", ".join(f"`{n}`" for n in names.get("enum", []))
+            yield f"One or more of {named}, each with\n" if named else "Any number of names of your own, each with\n"
         yield from _render_section(schema, inner)

@@ -28,6 +28,25 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+class External(Section):
+    """A test set from elsewhere: read where it lies, scored after training, and never learnt from or chosen on."""
+
+    images: str = Field(min_length=1, description="its folder of images")
+    labels: str = Field(
+        min_length=1, description="its CSV file with the columns image and label; optional site, skin_type"
+    )
+    licence: str | None = Field(default=None, min_length=1, description="under which its images may be passed on")
+    publish: bool = Field(
+        default=False, description="whether `make publish` may copy its scores, image by image; wants a licence"
+    )
+
+    @model_validator(mode="after")
+    def _what_is_published_has_a_licence(self) -> Self:
+        if self.publish and self.licence is None:
+            raise ValueError("publish: nothing of a set is published without the licence that allows it; name it")
+        return self
+
+
 class Data(Section):
     """data.yaml: which images, how they are stored and how they are split."""
 
@@ -75,6 +94,10 @@ class Data(Section):
         if self.folds > 1 and self.split == "starting_project":
             raise ValueError("folds: the starting project's split has one; set split to grouped")
         return self
+
+    external: dict[Annotated[str, Field(pattern=r"^\w[\w .+-]*$")], External] = Field(
+        default={}, description="test sets from elsewhere, by their names"
+    )
 
     @model_validator(mode="after")
     def _own_images_are_named(self) -> Self:

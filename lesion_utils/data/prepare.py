@@ -1,19 +1,23 @@
 """The first step of every study, "data": from files to a table, a split and decoded images, all of it checked.
 
 It writes `reports/<study>/data/`: `manifest.json` (what the data are), `images.csv` (facts of every image),
-`duplicates.csv` and `split.csv`. A file is rewritten only when its content changes, and none holds an absolute path.
+`duplicates.csv` and `split.csv`; and `elsewhere.csv` where there are
+test sets from elsewhere. A file is rewritten only when its content changes, and none holds an absolute path.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
-from lesion_utils.config.schema import Data, StudyParams
+from lesion_utils.config.schema import Data, External, StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.files import dump_json, write_if_changed
+from lesion_utils.data.cache import ImageCache
 from lesion_utils.data.challenge import (
     CHALLENGE_COUNTS,
     FOLDERS,
@@ -25,12 +29,13 @@ from lesion_utils.data.challenge import (
     scan_dataset,
 )
 from lesion_utils.data.download import ensure_dataset
-from lesion_utils.data.duplicates import find_duplicates
-from lesion_utils.data.folder import read_folder
+from lesion_utils.data.duplicates import KINDS, find_duplicates
+from lesion_utils.data.folder import OPTIONAL, read_folder
 from lesion_utils.data.images import ImageError, content_box, decode_square, inspect_images, run_parallel
 from lesion_utils.data.pixels import measure_pixels
 from lesion_utils.data.prepared import PreparedData, Progress, load_prepared, open_images, source_folder
 from lesion_utils.data.split import SUBSETS, make_split, set_test_apart
+from lesion_utils.provenance.fingerprint import digest_bytes
 
 SPLIT_COLUMNS = ["image_id", "split", "target", "subset", "fold"]
 
@@ -54,9 +59,7 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
             ensure_dataset(paths.data_dir())
         counts = CHALLENGE_COUNTS if data.source == "isic2016" else None  # the embedded images are pinned by a hash
         table, notes = read_verified(source_folder(data), counts=counts)
-    cache = open_images(table, data.stored_size, data.aspect, verify=True, on_progress=on_progress)
-    shapes = zip(table["width"], table["height"], strict=True)
-    boxes = [content_box(width, height, size=data.stored_size, aspect=data.aspect) for width, height in shapes]
+    cache, boxes = _decode(table, data, on_progress)
     table = table.join(measure_pixels(cache.images, boxes=boxes, workers=_workers()))
     unsplit = table if "split" in table else table.assign(split="")
     duplicates = find_duplicates(unsplit, cache.images, boxes=boxes, workers=_workers())
@@ -65,6 +68,13 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
         notes.append(f"{data.test_fraction:.0%} of each class were drawn as test images, seed {data.seed}")
     split = make_split(table, data, duplicates=duplicates)
     manifest = describe_data(split, data, notes=notes)
+    if data.external:
+        others = read_elsewhere(data.external)
+        away, away_boxes = _decode(others, data, on_progress)
+        others = find_seen(others, split, [*cache.images, *away.images], boxes=[*boxes, *away_boxes])
+        text = _to_csv(others.drop(columns="path"))
+        write_if_changed(study.data / "elsewhere.csv", text)
+        manifest |= {"elsewhere": describe_elsewhere(others, data), "elsewhere_content": digest_bytes(text.encode())}
     write_if_changed(study.cache_note, f"{cache.path.stem}\n")
     write_if_changed(study.data / "images.csv", _to_csv(table.drop(columns="path")))
     write_if_changed(study.data / "duplicates.csv", _to_csv(duplicates))
@@ -98,6 +108,64 @@ def read_verified(root: Folder, *, counts: Counts | None) -> tuple[pd.DataFrame,
     odd = scan.table[(scan.table["mode"] != "RGB") | ~scan.table["format"].isin(["JPEG", "WEBP"])]
     scan.notes += [f"{row.image_id}: {row.format} in mode {row.mode}, converted to RGB" for row in odd.itertuples()]
     return scan.table, scan.notes
+
+
+def _decode(table: pd.DataFrame, data: Data, on_progress: Progress | None) -> tuple[ImageCache, list]:
+    """The decoded images, and of each the rows and columns that show it."""
+    cache = open_images(table, data.stored_size, data.aspect, verify=True, on_progress=on_progress)
+    shapes = zip(table["width"], table["height"], strict=True)
+    return cache, [content_box(*shape, size=data.stored_size, aspect=data.aspect) for shape in shapes]
+
+
+def read_elsewhere(external: Mapping[str, External]) -> pd.DataFrame:
+    """The images of all test sets from elsewhere, as `folder.read_folder`, with `set`; ids begin with its name.
+
+    Raises:
+        DataError: a set is missing or wrong; it is named.
+    """
+    parts = []
+    for name, place in external.items():
+        table, _ = read_folder(place.images, place.labels, where=f"data.yaml: external.{name}")
+        table = table.drop(columns=["split", "patient"], errors="ignore")
+        parts.append(table.assign(set=name, image_id=f"{name}/" + table["image_id"]))
+    table = pd.concat(parts, ignore_index=True)
+    return table.fillna({column: "" for column in OPTIONAL if column in table})
+
+
+def find_seen(others: pd.DataFrame, own: pd.DataFrame, images: Sequence[np.ndarray], *, boxes: list) -> pd.DataFrame:
+    """Which images from elsewhere show the same photograph as one of the study's own, by every hash there is.
+
+    Args:
+        others: N of them, from `read_elsewhere`.
+        own: M of the study, with `subset`.
+        images: M + N decoded images.
+        boxes: M + N, see `images.content_box`.
+
+    Returns:
+        `others` with `seen_as`, `seen_in` and `seen_how`, see `PreparedData`; of several the one that was learnt from.
+    """
+    columns = ["image_id", "split", "target", "native_sha256"]
+    table = pd.concat([own[columns], others.assign(split="")[columns]], ignore_index=True)
+    pairs = find_duplicates(table, images, boxes=boxes, workers=_workers())
+    pairs = pairs[(pairs["split_a"] != "") & (pairs["split_b"] == "")]
+    pairs = pairs.assign(subset=pairs["image_id_a"].map(own.set_index("image_id")["subset"]))
+    order = [pairs["subset"].map(SUBSETS.index), pairs["kind"].map(KINDS.index)]
+    first = pairs.iloc[np.lexsort(order[::-1])].drop_duplicates("image_id_b").set_index("image_id_b")
+    found = {"seen_as": "image_id_a", "seen_in": "subset", "seen_how": "kind"}
+    return others.assign(**{new: others["image_id"].map(first[old]).fillna("") for new, old in found.items()})
+
+
+def describe_elsewhere(others: pd.DataFrame, data: Data) -> dict:
+    """Of each test set from elsewhere: images, malignant ones, those that the study has too, and its licence."""
+    return {
+        name: {
+            "images": len(part),
+            "malignant": int(part["target"].sum()),
+            "seen": part["seen_in"][part["seen_in"] != ""].value_counts().to_dict(),
+            "licence": data.external[name].licence,
+        }
+        for name, part in others.groupby("set")
+    }
 
 
 def describe_data(split: pd.DataFrame, data: Data, *, notes: list[str]) -> dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -36,17 +36,26 @@ class PreparedData:
         label_changes: images of the challenge whose label is another today: `image_id`, `split`, `label_2016`,
             `label_today`, `seen_in`.
         manifest: counts, source and hashes.
+        elsewhere: one row per image of the test sets from elsewhere: `image_id` (such as "PH2/IMD002"), `set`,
+            `target`, `path`, facts as in `table`, `site` and `skin_type` where known; `seen_as`, `seen_in` and
+            `seen_how`: the image of `table` that shows the same, its subset, and the kind of duplicate, or "".
     """
 
     table: pd.DataFrame
     duplicates: pd.DataFrame
     label_changes: pd.DataFrame
     manifest: dict
+    elsewhere: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image_id", "set", "seen_in"]))
 
     @cached_property
     def cache(self) -> ImageCache:
         """The decoded images in the table's order; opened when first asked for, decoded again if they were deleted."""
         return open_images(self.table, self.manifest["stored_size"], self.manifest["aspect"])
+
+    @cached_property
+    def elsewhere_cache(self) -> ImageCache:
+        """The decoded images from elsewhere, as those of the study."""
+        return open_images(self.elsewhere, self.manifest["stored_size"], self.manifest["aspect"])
 
     @property
     def images(self) -> np.ndarray:
@@ -96,7 +105,14 @@ def load_prepared(study: paths.Study, data: Data) -> PreparedData:
     table = images.assign(
         path=[folder / file for file in files_of], **split[split.columns.intersection(["subset", "fold"])]
     )
-    return PreparedData(table, duplicates, changes, manifest)
+    others = {"elsewhere": _load_elsewhere(study, data)} if data.external else {}
+    return PreparedData(table, duplicates, changes, manifest, **others)
+
+
+def _load_elsewhere(study: paths.Study, data: Data) -> pd.DataFrame:
+    others = _read_table(study.data / "elsewhere.csv")
+    folders = {name: paths.find_own(place.images) for name, place in data.external.items()}
+    return others.assign(path=[folders[name] / file for name, file in zip(others["set"], others["file"], strict=True)])
 
 
 def source_folder(data: Data) -> Folder:
@@ -108,7 +124,7 @@ def source_folder(data: Data) -> Folder:
 
 def _read_table(path: Path) -> pd.DataFrame:
     """A table whose ids and names stay text, whatever they look like."""
-    text = dict.fromkeys(("image_id", "image_id_a", "image_id_b", "file", *OPTIONAL), str)
+    text = dict.fromkeys(("image_id", "image_id_a", "image_id_b", "file", "set", "seen_as", *OPTIONAL), str)
     return pd.read_csv(path, dtype=text, keep_default_na=False)
 
 

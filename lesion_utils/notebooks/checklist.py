@@ -73,6 +73,8 @@ def _describe_data(params: StudyParams, data: PreparedData) -> dict[str, object]
         "held_out": f"the training images dealt into {folds} parts by {how}, each held out in turn"
         if folds > 1
         else f"{val} of the training images held out for validation by {how}",
+        "external": _name_sets(data.elsewhere)
+        or "None: the test images come from the same place as the training images.",
         "left_out": counts.get("left_out", 0),
         "label_changes": len(data.label_changes),
         "stored_size": params.data.stored_size,
@@ -84,6 +86,13 @@ def _describe_data(params: StudyParams, data: PreparedData) -> dict[str, object]
         if params.data.split == "grouped"
         else "duplicates not kept together",
     }
+
+
+def _name_sets(others: pd.DataFrame) -> str:
+    """The test sets from elsewhere with their numbers of images; "" where there are none."""
+    counts = others["set"].value_counts(sort=False)
+    sets = ", ".join(f"{name} ({count:,} images)" for name, count in counts.items())
+    return f"{sets}: scored after training; the section Elsewhere of this page." if sets else ""
 
 
 def _describe_networks(params: StudyParams, outcome: Mapping[str, Any]) -> dict[str, object]:

@@ -9,16 +9,28 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from IPython.display import display
 from scipy.special import expit
 
-from lesion_utils.config.schema import Comparison
+from lesion_utils.config.schema import Comparison, NamedComparison
 from lesion_utils.core.names import COMBINATION, SeriesName
+from lesion_utils.data.prepared import PreparedData
 from lesion_utils.evaluation.calibration import fit_recalibration
 from lesion_utils.evaluation.decisions import trace_decision_curves
+from lesion_utils.evaluation.elsewhere import EVERYONE, Abroad, examine_elsewhere, widen_measures
 from lesion_utils.evaluation.evaluate import Curve, band_curves
 from lesion_utils.evaluation.intervals import draw_weights, format_value
-from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_means, write_submission
+from lesion_utils.evaluation.predictions import (
+    ENSEMBLE,
+    add_ensembles,
+    iterate_means,
+    read_predictions,
+    write_submission,
+)
 from lesion_utils.evaluation.ranking import CLASSICAL
+from lesion_utils.evaluation.shortcuts import CONTROL
+from lesion_utils.figures.comparison import plot_forest
+from lesion_utils.notebooks.study import OpenStudy
 
 #: Probabilities of malignancy from which one might act, for decision curves.
 THRESHOLDS = np.linspace(0.01, 0.6, 60)
@@ -57,6 +69,55 @@ def draw_bands(models: Models, params: Comparison) -> tuple[dict[str, Curve], di
         for name, scores in models.probs.items()
     }
     return {name: roc for name, (roc, _) in bands.items()}, {name: recall for name, (_, recall) in bands.items()}
+
+
+def judge_elsewhere(
+    data: PreparedData, scores: pd.DataFrame, results: pd.DataFrame, params: NamedComparison, *, folder: Path
+) -> Abroad | None:
+    """How the networks fare on the test sets from elsewhere; None where the study names none.
+
+    Args:
+        data: the prepared images.
+        scores: of the study's own images, from `add_ensembles`.
+        results: from `tables.tabulate_results`; has the threshold of each row.
+        params: bootstrap, confidence and the networks.
+        folder: of the predictions; those from elsewhere end in `_elsewhere.csv`.
+    """
+    if data.elsewhere.empty:
+        return None
+    files = {network: folder / f"{network}_elsewhere.csv" for network in params.models}
+    parts = [read_predictions(file).assign(model=params.models[network]) for network, file in files.items()]
+    away = add_ensembles(pd.concat(parts, ignore_index=True), params.averages)
+    return examine_elsewhere(scores, away, results, params, images=data.table, others=data.elsewhere)
+
+
+def show_elsewhere(study: OpenStudy, results: pd.DataFrame, abroad: Abroad) -> pd.DataFrame:
+    """Save the tables and the figure of the test sets from elsewhere, show the figure, and return what is read."""
+    study.save_table(abroad.measures, "elsewhere")
+    study.save_table(abroad.drops, "elsewhere_drops")
+    forest = plot_forest(collect_elsewhere(results, abroad))
+    caption = "AP and AUC at home and elsewhere, of networks and of the control that knows sizes and bytes."
+    display(study.save_figure(forest, "elsewhere", caption))
+    return widen_measures(abroad.measures)
+
+
+def collect_elsewhere(results: pd.DataFrame, abroad: Abroad) -> pd.DataFrame:
+    """Rows of a forest plot: each network at home, then on each set, and the control, which sees no pixel."""
+    own = results[(results["seed"] == ENSEMBLE)].assign(set="home")
+    everyone = abroad.measures[abroad.measures["group"] == EVERYONE]
+    known = everyone[["model", "regime"]].drop_duplicates()
+    rows = pd.concat([own.merge(known), everyone], ignore_index=True)
+    rows = rows[rows["metric"].isin(("ap", "auc"))]
+    rows = rows.iloc[
+        np.argsort(pd.factorize(rows["model"] + rows["regime"])[0], kind="stable")
+    ]  # home beside elsewhere
+    rows = rows.assign(
+        group=np.where(rows["model"] == CONTROL, "controls", "this study"),
+        name=rows["name"].astype(str) + ": " + rows["set"],
+    )
+    wide = rows.pivot(index=["name", "model", "regime", "group"], columns="metric", values=["value", "low", "high"])
+    wide.columns = [metric if part == "value" else f"{metric}_{part}" for part, metric in wide.columns]
+    return wide.reindex(pd.MultiIndex.from_frame(rows[wide.index.names].drop_duplicates())).reset_index()
 
 
 def write_summaries(results: pd.DataFrame, metric: str) -> dict[str, str]:

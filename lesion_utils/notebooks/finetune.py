@@ -11,14 +11,23 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
+from scipy.special import expit
 from torch import nn
 
 from lesion_utils.config.schema import Network, StudyParams
+from lesion_utils.core.files import write_atomic
 from lesion_utils.core.names import REGIMES, name_series
 from lesion_utils.data.prepared import PreparedData
 from lesion_utils.evaluation.evaluate import FirstLook
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
-from lesion_utils.evaluation.predictions import add_ensembles, select_outcomes, select_run
+from lesion_utils.evaluation.predictions import (
+    COLUMNS,
+    add_ensembles,
+    join_folds,
+    select_outcomes,
+    select_run,
+    write_predictions,
+)
 from lesion_utils.models.gradcam import STAGES, explain_images
 from lesion_utils.models.predict import load_network
 from lesion_utils.training.classifiers import ClassifierResult
@@ -131,6 +140,37 @@ def join_predictions(trained: NetworkResult, classical: ClassifierResult) -> pd.
     """The predictions of training and of classical classifiers on frozen features, in one table."""
     parts = [part.predictions for part in (trained, classical) if len(part.predictions)]
     return pd.concat(parts, ignore_index=True)
+
+
+def score_elsewhere(result: NetworkResult, data: PreparedData, *, folder: Path, path: Path) -> str:
+    """Score the test sets from elsewhere with every network, where `data.yaml` names any, and write the predictions.
+
+    Args:
+        result: of training.
+        data: the prepared images.
+        folder: of all the network's runs; each keeps its scores, so that they are computed once.
+        path: of the predictions; their `split` is "test".
+
+    Returns:
+        what was done, in a sentence.
+    """
+    others = data.elsewhere
+    if others.empty:
+        return "`data.yaml` names no test sets from elsewhere."
+    (model,) = set(result.predictions["model"])
+    keys, tables = others[["image_id", "target"]].assign(split="test", model=model), []
+    for run in result.runs:
+        kept = folder / run["folder"] / f"elsewhere-{data.elsewhere_cache.path.stem}.f32"
+        if not kept.is_file():
+            logits = load_network(folder / run["folder"] / "best.pt").predict(data.elsewhere_cache.images)
+            write_atomic(kept, logits.astype("<f4").tobytes())
+        logits = np.fromfile(kept, "<f4").astype(np.float64)
+        tables.append(
+            keys.assign(regime=run["regime"], seed=run["seed"], logit=logits, probability=expit(logits))[COLUMNS]
+        )
+    write_predictions(join_folds(tables), path)
+    sets = ", ".join(f"{name} ({count} images)" for name, count in others["set"].value_counts(sort=False).items())
+    return f"{len(tables)} networks scored {sets}."
 
 
 def describe_outcome(result: NetworkResult) -> pd.DataFrame:

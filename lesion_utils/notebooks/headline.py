@@ -12,6 +12,7 @@ import pandas as pd
 from lesion_utils.config.schema import NamedComparison
 from lesion_utils.core.names import COMBINATION, REGIMES, name_series
 from lesion_utils.evaluation.decisions import state_predictive_values
+from lesion_utils.evaluation.elsewhere import CALIBRATION, EVERYONE, Abroad, find_seen
 from lesion_utils.evaluation.evaluate import AT_TARGET, label_metric
 from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.evaluation.predictions import ENSEMBLE
@@ -41,6 +42,7 @@ class Findings:
             networks.
         challenge: whether the images are those of ISIC 2016.
         patients: whether it is known of which patient the images are.
+        sets: names of the test sets from elsewhere.
     """
 
     results: pd.DataFrame
@@ -52,6 +54,7 @@ class Findings:
     folds: int = 1
     challenge: bool = True
     patients: bool = False
+    sets: tuple[str, ...] = ()
 
     @property
     def primary(self) -> pd.DataFrame:
@@ -245,9 +248,62 @@ def list_limits(found: Findings) -> list[str]:
         f"Shortcuts: {state_controls(found)}",
         f"Missed lesions: {state_calls(found.results, found.lead, found.params, malignant=malignant)}",
         f"Size: {size}. Intervals hold for other images from the same pool, and not for another training run.",
-        f"One source: training and test images come from {_SOURCES[found.challenge]}.",
+        f"One source: training and test images come from {_SOURCES[found.challenge]}"
+        + (f" than those of {' and '.join(found.sets)}." if found.sets else "."),
         f"Patients: {_PATIENTS[found.challenge, found.patients]}",
     ]
+
+
+def state_elsewhere(abroad: Abroad | None, others: pd.DataFrame, found: Findings) -> list[str]:
+    """Of each test set from elsewhere, what the leading row reaches there, what it loses, and what the control does.
+
+    Args:
+        abroad: from `comparison.judge_elsewhere`.
+        others: the images from elsewhere, see `PreparedData`.
+        found: the tables; says which row leads.
+    """
+    if abroad is None:
+        return ["This study names no test sets from elsewhere, so how its networks fare there is not known."]
+    runs = set(abroad.measures[["model", "regime"]].itertuples(index=False, name=None))
+    lead = next(run for run in (found.lead, *list_spoken(found.results, found.params)) if run in runs)
+    said = []
+    for place, images in others.groupby("set", sort=False):
+        whole = abroad.measures[(abroad.measures["set"] == place) & (abroad.measures["group"] == EVERYONE)]
+        drops = abroad.drops[abroad.drops["set"] == place]
+        said.append(
+            f"{place} ({_count_images(images)}): {name_series(*lead)}, has {_list_values(whole, lead)}. "
+            f"{_state_drop(drops, lead)}"
+        )
+    images, malignant = found.counts
+    share = f"{100 * malignant / images:.1f} %"
+    return [*said, f"Average precision hangs on the share of malignant images, {share} at home; AUC does not."]
+
+
+def _count_images(images: pd.DataFrame) -> str:
+    """How many images of a set are judged, and which are not."""
+    seen = find_seen(images)
+    kinds = ", ".join(f"{count} x {kind}" for kind, count in images[seen]["seen_how"].value_counts().items())
+    out = f"; {seen.sum()} left out, since training has the same photograph ({kinds})" if seen.any() else ""
+    return f"{(~seen).sum()} images, {images[~seen]['target'].sum()} of them malignant{out}"
+
+
+def _list_values(rows: pd.DataFrame, run: Run) -> str:
+    own = rows[(rows["model"] == run[0]) & (rows["regime"] == run[1])]
+    names = own["metric"].map(lambda metric: CALIBRATION.get(metric) or label_metric(metric))
+    values = (format_value(row.value, row.low, row.high) for row in own.itertuples())
+    return "; ".join(f"{name} {value}" for name, value in zip(names, values, strict=True)) or "no scores"
+
+
+def _state_drop(drops: pd.DataFrame, run: Run) -> str:
+    """What is lost from home to elsewhere, by the network and by the control."""
+    parts = []
+    control = "The control that knows sizes and bytes loses"
+    for (model, regime), who in ((run, "From home it loses"), ((CONTROL, "size and bytes"), control)):
+        rows = drops[(drops["model"] == model) & (drops["regime"] == regime) & drops["metric"].isin(("ap", "auc"))]
+        spans = rows[["metric", "drop", "low", "high"]].itertuples(index=False, name=None)
+        lost = [f"{label_metric(metric)} {format_value(*span, form='+.3f')}" for metric, *span in spans]
+        parts += [f"{who} {', '.join(lost)}."] if lost else []
+    return " ".join(parts) or "There are too few images of a class to say what was lost from home."
 
 
 _SOURCES = {

@@ -46,8 +46,9 @@ def fingerprint_source(params: Data) -> str | None:
         root, suffixes = paths.data_dir(), {".jpg", ".csv"}
         folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
         entries += [line for folder in folders for line in _stat_lines(folder, suffixes)]
-    if params.images and params.labels:
-        entries += _stat_own(params.images, params.labels)
+    own = [(params.images, params.labels)] if params.images and params.labels else []
+    for images, labels in (*own, *((place.images, place.labels) for place in params.external.values())):
+        entries += _stat_own(images, labels)
     if params.source == "embedded" and not entries:
         return None
     return hashlib.sha256("\n".join(entries).encode()).hexdigest()[:16]

@@ -86,7 +86,8 @@ def list_steps(study: Study) -> dict[str, Step]:
 @cache
 def _list_steps(networks: Sequence[str]) -> dict[str, Step]:
     training = [find_training_step(name) for name in networks]
-    results = [*map(_predictions, networks), *(f"metrics/{step.name}_choices.csv" for step in training)]
+    results = [path for name in networks for path in _predictions(name)]
+    results += [f"metrics/{step.name}_choices.csv" for step in training]
     every = ("data", "augmentation", *networks)
     steps = (
         Step("data", ("data",), (), ("data/*",), "data.prepare:prepare_study", "data/manifest.json"),
@@ -104,12 +105,13 @@ def find_training_step(network: str) -> Step:
     own = dict(zip(NETWORKS, ("03_resnet50_finetune", "04_vgg19_finetune"), strict=True))
     name = own.get(network, f"network_{network}")
     entry = own.get(network, own[NETWORKS[0]])
-    step = _notebook(name, ("data", "augmentation", network), (), _predictions(network))
+    step = _notebook(name, ("data", "augmentation", network), (), *_predictions(network))
     return replace(step, entry=entry, network=network)
 
 
-def _predictions(network: str) -> str:
-    return f"predictions/{network}.csv"
+def _predictions(network: str) -> tuple[str, str]:
+    """The scores of the study's own images, and those of test sets from elsewhere where it names any."""
+    return f"predictions/{network}.csv", f"predictions/{network}_elsewhere.csv"
 
 
 def _notebook(name: str, uses: tuple[str, ...], reads: tuple[str, ...] = (), *makes: str) -> Step:

@@ -43,7 +43,7 @@ def publish_study(study: Study, params: StudyParams) -> Path:
         params: of the study.
 
     Returns:
-        the copy's folder.
+        the copy's folder. Scores of images from elsewhere are not in it, unless `data.yaml` says so of every set.
 
     Raises:
         RunError: the report has no page, or links that lead nowhere, or files that no record accounts for. What is
@@ -56,6 +56,8 @@ def publish_study(study: Study, params: StudyParams) -> Path:
     kept = [
         path.relative_to(study.report_dir).as_posix() for pattern in KEPT for path in study.report_dir.glob(pattern)
     ]
+    if not all(place.publish for place in params.data.external.values()):
+        kept = [name for name in kept if not name.endswith("_elsewhere.csv") or not name.startswith("predictions/")]
     for name in {*kept, *_list_links(study)}:
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(study.report_dir / name, partial / name)

@@ -12,11 +12,14 @@ from PIL import Image
 from pydantic import ValidationError
 from sections import data_params
 
+from lesion_utils.config.schema import External
 from lesion_utils.core import paths
 from lesion_utils.core.errors import DataError
 from lesion_utils.data.folder import read_folder
 from lesion_utils.data.prepare import prepare_study
+from lesion_utils.data.prepared import load_prepared
 from lesion_utils.data.split import group_images, make_split
+from lesion_utils.evaluation.elsewhere import find_seen
 from lesion_utils.provenance.outside import fingerprint_source
 
 
@@ -198,3 +201,40 @@ def test_a_large_patient_goes_where_there_is_room_for_both_classes():
         for target in (0, 1):
             own = learnt[learnt["target"] == target]
             assert abs((own["subset"] == "val").sum() - 0.2 * len(own)) < 2, (seed, target)
+
+
+def test_a_set_from_elsewhere_that_training_has_seen_is_found_out(own):
+    """The same bytes, and another size; images of one's own that are in test count as what they are."""
+    away = own / "away"
+    away.mkdir()
+    table = prepare(own, validation_fraction=0.4).table.set_index("image_id")
+    learnt, test = (table.index[table["subset"] == subset] for subset in ("train", "test"))
+    (away / "a.png").write_bytes(table["path"][learnt[0]].read_bytes())
+    Image.open(table["path"][learnt[1]]).resize((240, 160)).save(away / "b.png")
+    (away / "c.png").write_bytes(table["path"][test[0]].read_bytes())
+    draw_picture(200).save(away / "d.png")
+    (own / "away.csv").write_text("image,label,skin_type,patient\na,0,I,x\nb,1,II,x\nc,0,,x\nd,1,II,x\n")
+    place = External(images=str(away), labels=str(own / "away.csv"), licence="CC-BY")
+    data = prepare(own, validation_fraction=0.4, external={"P 1": place})
+    others = load_prepared(paths.Study("t"), own_params(own, external={"P 1": place})).elsewhere
+    assert others["image_id"].tolist() == ["P 1/a", "P 1/b", "P 1/c", "P 1/d"] and "patient" not in others
+    assert others["seen_as"].tolist() == [learnt[0], learnt[1], test[0], ""]
+    assert others["seen_in"].tolist() == ["train", "train", "test", ""]
+    assert others["seen_how"].tolist() == ["same bytes", "near", "same bytes", ""]
+    assert find_seen(others).tolist() == [True, True, False, False]
+    assert data.elsewhere_cache.images.shape == (4, 48, 48, 3) and len(data.table) == 40
+    said = data.manifest["elsewhere"]["P 1"]
+    assert said == {"images": 4, "malignant": 2, "seen": {"train": 2, "test": 1}, "licence": "CC-BY"}
+    before = fingerprint_source(own_params(own, external={"P 1": place}))
+    (own / "away.csv").write_text("image,label\na,0\n")
+    assert fingerprint_source(own_params(own, external={"P 1": place})) != before
+    (own / "away.csv").unlink()
+    with pytest.raises(DataError, match=r"data.yaml: external.P 1: there is no file"):
+        prepare(own, validation_fraction=0.4, external={"P 1": place})
+
+
+def test_nothing_from_elsewhere_is_published_without_a_licence():
+    with pytest.raises(ValidationError, match="publish: nothing of a set is published without the licence"):
+        External(images="a", labels="b", publish=True)
+    with pytest.raises(ValidationError, match="external"):
+        data_params(external={"../PH2": External(images="a", labels="b")})

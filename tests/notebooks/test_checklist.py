@@ -24,6 +24,7 @@ DATA = SimpleNamespace(
     table=pd.DataFrame({"subset": ["train"] * 700 + ["val"] * 180 + ["test"] * 120 + ["left_out"] * 4}),
     label_changes=pd.DataFrame({"image_id": ["a", "b"]}),
     summary="1,004 images of the test",
+    elsewhere=pd.DataFrame({"set": []}),
 )
 
 
@@ -62,6 +63,10 @@ def test_of_images_of_ones_own_nothing_is_said_that_holds_for_the_challenge_alon
     data = SimpleNamespace(**vars(DATA) | {"table": DATA.table.assign(patient="P")})
     answers = answer_items(params.model_copy(update={"data": own}), data, outcome)
     text = " ".join(answers["answer"])
+    assert text.count("None: the test images come from the same place") == 1
+    data.elsewhere = pd.DataFrame({"set": ["PH2"] * 200})
+    answers = answer_items(params.model_copy(update={"data": own}), data, outcome)["answer"]
+    assert answers.str.startswith("PH2 (200 images): scored after training").sum() == 1
     assert not re.findall(r".{40}(?:challenge|ISIC|CC-0|official|melanoma|image number)", text)
     assert "no patient stands in two partitions" in text and "{" not in text
 
@@ -88,7 +93,7 @@ def test_folds_and_kept_epochs_are_told_as_they_are(outcome):
     folds = params.model_copy(update={"data": params.data.model_copy(update={"folds": 5})})
     folds = folds.model_copy(update={"vgg19": params.vgg19.model_copy(update={"keep": "last"})})
     table = DATA.table.replace("val", "train")
-    data = SimpleNamespace(table=table, label_changes=DATA.label_changes, summary=DATA.summary)
+    data = SimpleNamespace(**vars(DATA) | {"table": table})
     claim = answer_items(folds, data, outcome).query("guideline == 'CLAIM 2024'").set_index("item")["answer"]
     assert "dealt into 5 parts by a draw within each class, each held out in turn" in claim["19"]
     assert claim["35"].startswith("880 training, 120 test images;")

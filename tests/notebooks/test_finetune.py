@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from sklearn.metrics import average_precision_score
 from tiny_study import REGIME, make_images, make_params
 
+from lesion_utils.evaluation.predictions import read_predictions
 from lesion_utils.models.gradcam import map_images
 from lesion_utils.models.predict import load_network
 from lesion_utils.notebooks.finetune import (
@@ -21,6 +23,7 @@ from lesion_utils.notebooks.finetune import (
     describe_recipe,
     describe_spread,
     explain_cases,
+    score_elsewhere,
     write_layers,
 )
 from lesion_utils.training.fit import NetworkResult, train_network
@@ -105,3 +108,26 @@ def test_the_map_shown_belongs_to_the_probability_shown(tmp_path, monkeypatch):
     assert list(cases.maps) == ["Grad-CAM, mean of 2 networks", "random weights"]
     assert cases.maps["Grad-CAM, mean of 2 networks"] == pytest.approx(np.mean(own, axis=0), abs=1e-6)
     assert not np.allclose(*own)
+
+
+def test_sets_from_elsewhere_are_scored_by_every_network_once(tmp_path):
+    """The study's own test images taken for others get the same scores, averaged over folds as at home."""
+    data, params, path = make_images(), make_params(seeds=[1, 2]), tmp_path / "resnet50_elsewhere.csv"
+    result = train_network(params, "resnet50", data=data, folder=tmp_path)
+    test = data.table[data.table["subset"] == "test"]
+    cache = SimpleNamespace(images=data.images[test.index], path=Path("squash40-abc.u8"))
+    others = test[["image_id", "target"]].assign(set="P")
+    seen = SimpleNamespace(elsewhere=others, elsewhere_cache=cache)
+    assert score_elsewhere(result, seen, folder=tmp_path, path=path) == "2 networks scored P (12 images)."
+    first, own = read_predictions(path), result.predictions.query("split == 'test'")
+    keys = ["seed", "image_id"]
+    merged = first.merge(own, on=keys, suffixes=("", "_own"))
+    assert len(merged) == 24 and (merged["model"] == merged["model_own"]).all()
+    np.testing.assert_allclose(merged["logit"], merged["logit_own"], rtol=1e-5, atol=1e-6)
+    for weights in tmp_path.glob("*/best.pt"):
+        weights.unlink()
+    score_elsewhere(result, seen, folder=tmp_path, path=path)
+    assert read_predictions(path).equals(first), "from what was kept"
+    none = SimpleNamespace(elsewhere=others[:0])
+    assert "names no test sets" in score_elsewhere(result, none, folder=tmp_path, path=tmp_path / "none.csv")
+    assert not (tmp_path / "none.csv").exists()

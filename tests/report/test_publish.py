@@ -16,6 +16,7 @@ from nbformat.v4 import new_output
 
 from lesion_utils.cli import main
 from lesion_utils.config.load import load_study
+from lesion_utils.config.schema import External
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance.verify import verify_copy
@@ -170,3 +171,19 @@ def test_of_reports_nothing_goes_under_version_control_and_of_copies_everything(
 def test_a_committed_copy_is_what_its_list_says_and_no_link_leads_nowhere(folder):
     assert not list_bad(folder)
     assert list_dead_links(folder) == []
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_scores_from_elsewhere_are_copied_only_where_every_set_allows_it(study, allowed):
+    (study.predictions / "resnet50_elsewhere.csv").write_text("image_id\n")
+    known = json.loads((study.runs / "03_resnet50_finetune" / "run.json").read_text())["outputs"]
+    made = [study.report_dir / output["path"] for output in known]
+    write_record(study, "03_resnet50_finetune", [*made, study.predictions / "resnet50_elsewhere.csv"])
+    write_index(study)
+    sets = {"P": External(images="a", labels="b", licence="CC-0", publish=True)}
+    sets |= {} if allowed else {"Q": External(images="a", labels="b")}
+    params = load_study(study.params_dir)
+    data = params.data.model_copy(update={"external": sets})
+    folder = publish_study(study, params.model_copy(update={"data": data}))
+    assert (folder / "predictions" / "resnet50_elsewhere.csv").is_file() == allowed
+    assert (folder / "predictions" / "resnet50.csv").is_file() and list_bad(folder) == {}

@@ -69,7 +69,7 @@ def _render_section(schema: Mapping[str, Any], location: tuple[str, ...]) -> Ite
     sections = []
     for key in properties:
         node = find_schema(schema, (*location, key))
-        if "properties" in node or "propertyNames" in node:
+        if "properties" in node or _has_names(node):
             sections.append(key)
             allowed = f"a section, [below](#{key})"
         else:
@@ -79,9 +79,14 @@ def _render_section(schema: Mapping[str, Any], location: tuple[str, ...]) -> Ite
     yield ""
     for key in sections:
         node = find_schema(schema, (*location, key))
-        inner = (*location, key, "*") if "propertyNames" in node else (*location, key)
+        inner = (*location, key, "*") if _has_names(node) else (*location, key)
         yield f'### <a id="{key}"></a>{".".join((*location, key))}\n'
-        if names := node.get("propertyNames", {}):
-            named = ", ".join(f"`{n}`" for n in names.get("enum", []))
+        if _has_names(node):
+            named = ", ".join(f"`{name}`" for name in node.get("propertyNames", {}).get("enum", []))
             yield f"One or more of {named}, each with\n" if named else "Any number of names of your own, each with\n"
         yield from _render_section(schema, inner)
+
+
+def _has_names(node: Mapping[str, Any]) -> bool:
+    """Whether a mapping's keys are names, of networks' regimes or of one's own, each of which is a section."""
+    return isinstance(node.get("additionalProperties"), Mapping)

@@ -5,6 +5,7 @@ A default is chosen once, in the YAML file, with its reason beside it; here are 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -95,9 +96,7 @@ class Data(Section):
             raise ValueError("folds: the starting project's split has one; set split to grouped")
         return self
 
-    external: dict[Annotated[str, Field(pattern=r"^\w[\w .+-]*$")], External] = Field(
-        default={}, description="test sets from elsewhere, by their names"
-    )
+    external: dict[str, External] = Field(default={}, description="test sets from elsewhere, by their names")
 
     @model_validator(mode="after")
     def _own_images_are_named(self) -> Self:
@@ -106,6 +105,8 @@ class Data(Section):
                 raise ValueError(f"{key}: with source: folder it says where they are")
             if self.source != "folder" and value is not None:
                 raise ValueError(f"{key}: read with source: folder only; set source to folder, or take it out")
+        if odd := [name for name in self.external if not re.fullmatch(r"\w[\w .+-]*", name)]:
+            raise ValueError(f"external: {odd[0]!r} is no name of letters, digits, spaces and . _ + -")
         if self.source == "folder" and self.split == "starting_project":
             raise ValueError("split: the starting project's knows no images of your own; set it to grouped")
         return self

@@ -178,12 +178,14 @@ def check_git() -> Finding:
 
 def check_data(params: StudyParams, study: Study) -> Finding:
     """Whether the images are on this machine."""
+    named = [path for place in (params.data, *params.data.external.values()) for path in (place.images, place.labels)]
+    if own := [path for path in named if path and not paths.find_own(path).exists()]:
+        do = f"correct the paths in params/{study.name}/data.yaml, or put the files there"
+        return Finding("wrong", "data", f"not here: {', '.join(own)}", do)
     if params.data.source == "embedded":
         return Finding("ok", "data", "embedded, nothing to fetch")
     if not params.data.is_challenge:
-        own = [name for name in (params.data.images, params.data.labels) if name and not paths.find_own(name).exists()]
-        do = f"correct the paths in params/{study.name}/data.yaml, or put the files there"
-        return Finding("wrong", "data", f"not here: {', '.join(own)}", do) if own else Finding("ok", "data", "your own")
+        return Finding("ok", "data", "your own images are there")
     folder = paths.data_dir()
     missing = [n for n in (*FOLDERS.values(), *LABEL_FILES.values()) if not (folder / n).exists()]
     if not missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,12 +14,20 @@ from sklearn.metrics import roc_auc_score
 from lesion_utils.core.files import dump_json
 from lesion_utils.core.names import COMBINATION
 from lesion_utils.evaluation.decisions import tabulate_predictive_values
+from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.evaluation.literature import read_published
-from lesion_utils.evaluation.predictions import add_ensembles, select_run
+from lesion_utils.evaluation.predictions import add_ensembles, select_run, write_predictions
 from lesion_utils.evaluation.ranking import compare_networks, describe_left_out, rank_on_validation, state_primary
 from lesion_utils.evaluation.tables import tabulate_results
-from lesion_utils.notebooks.comparison import collect_models, write_submissions
-from lesion_utils.notebooks.headline import list_limits, state_operating_points, state_standing, summarise
+from lesion_utils.figures.comparison import plot_forest
+from lesion_utils.notebooks.comparison import collect_elsewhere, collect_models, judge_elsewhere, write_submissions
+from lesion_utils.notebooks.headline import (
+    list_limits,
+    state_elsewhere,
+    state_operating_points,
+    state_standing,
+    summarise,
+)
 
 
 def test_models_are_networks_and_recalibration_changes_no_ranking(scored):
@@ -160,3 +169,33 @@ def test_of_images_of_ones_own_no_entry_is_written_and_the_limits_name_patients_
     limits = list_limits(replace(findings, challenge=False, patients=True))
     assert "no patient lies on both sides" in limits[-1] and "from one collection" in limits[-2]
     assert "No published result" in state_standing(findings.order, findings.results, read_published(challenge=False))
+
+
+def test_elsewhere_is_said_in_the_numbers_of_its_table(findings, predictions, results, tmp_path):
+    away = draw_predictions(images=90, validation=0, seed=5)
+    away = away.assign(image_id="P/" + away["image_id"])
+    for model, rows in away.groupby("model"):
+        write_predictions(rows, tmp_path / f"{model}_elsewhere.csv")
+    rng = np.random.default_rng(0)
+    sizes = {f"native_{name}": rng.integers(100, 900, 90) for name in ("width", "height", "bytes")}
+    others = away.drop_duplicates("image_id")[["image_id", "target"]].reset_index(drop=True)
+    others = others.assign(set="P", seen_in=["train"] * 3 + [""] * 87, seen_how=["same bytes"] * 3 + [""] * 87, **sizes)
+    own = pd.DataFrame({"image_id": [f"h{k}" for k in range(90)], "split": ["train", "test"] * 45, **sizes})
+    own["target"] = np.arange(90) % 3 // 2
+    data = SimpleNamespace(table=own, elsewhere=others)
+    abroad = judge_elsewhere(data, predictions, results, COMPARISON, folder=tmp_path)
+    first, last = state_elsewhere(abroad, others, findings)
+    of_lead = [table.set_index(["model", "regime", "metric"]) for table in abroad]
+    row, drop = (table.loc[(*findings.lead, "auc")] for table in of_lead)
+    malignant = others["target"][3:].sum()
+    assert first.startswith(f"P (87 images, {malignant} of them malignant; 3 left out, since training has the same")
+    assert f"AUC {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in first
+    assert f"AUC {format_value(*drop[['drop', 'low', 'high']], form='+.3f')}" in first
+    assert "20.0 % at home" in last
+    rows = collect_elsewhere(results, abroad)
+    assert set(rows["group"]) == {"this study", "controls"} and rows["name"].str.endswith((": home", ": P")).all()
+    assert len(rows) == 2 * 6 + 1 and plot_forest(rows).alt
+    nothing = SimpleNamespace(elsewhere=others[:0])
+    assert judge_elsewhere(nothing, predictions, results, COMPARISON, folder=tmp_path) is None
+    assert "names no test sets" in state_elsewhere(None, others, findings)[0]
+    assert "than those of P." in list_limits(replace(findings, sets=("P",)))[-2]

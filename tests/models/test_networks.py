@@ -6,7 +6,7 @@ import copy
 
 import timm
 import torch
-from pytest import approx, fixture, mark, raises
+from pytest import approx, fixture, mark, param, raises
 from safetensors.torch import save_file
 from sections import network_params
 from torch import nn
@@ -26,7 +26,7 @@ from lesion_utils.training.layers import freeze_backbone, parameter_groups, set_
 
 BACKBONES = [
     "resnet50.tv_in1k",
-    "vgg19.tv_in1k",
+    param("vgg19.tv_in1k", marks=mark.slow),  # 140 million weights, drawn and passed through by every test
     "mobilenetv2_100.ra_in1k",
     "convnext_atto.d2_in1k",
     "regnety_002",

@@ -46,7 +46,9 @@ def trained(tmp_path_factory):
         params = make_params(
             regimes=regimes() | regimes("features") | regimes("finetune"), weights="small.safetensors", seeds=[1, 2]
         )
-        write_trained_report(STUDY, params, networks=("resnet50", "vgg19"))
+        write_trained_report(STUDY, params)
+        # The same records stand in for another network's: which one is meant is asked of them alone.
+        shutil.copy(STUDY.metrics / "03_resnet50_finetune.json", STUDY.metrics / "04_vgg19_finetune.json")
     return root
 
 

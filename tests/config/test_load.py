@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from lesion_utils.config.load import load_study, resolve, to_mapping
+from lesion_utils.config.load import load_file, load_study, resolve, to_mapping
 from lesion_utils.config.reference import name_schema, render_readme, render_schemas
+from lesion_utils.config.schema import Augmentation
 from lesion_utils.core.errors import ParamsError
 from lesion_utils.core.paths import Study, list_networks, list_studies, params_root
 
@@ -194,21 +195,15 @@ def test_an_unknown_study_lists_those_that_exist():
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), st.lists, max_leaves=4))
 @pytest.mark.fault("parameters", "any value for a number", "taken or refused with a reason")
-def test_any_value_is_taken_or_refused_with_a_reason(value):
+def test_any_value_is_taken_or_refused_with_a_reason(tmp_path_factory, value):
     """No value, however odd, ends in anything but a number in range or a ParamsError."""
-    import tempfile
-
-    from ruamel.yaml import YAML
-
-    with tempfile.TemporaryDirectory() as folder:
-        spoilt = Path(shutil.copytree(params_root() / "demo", Path(folder) / "s"))
-        document = YAML(typ="rt").load(spoilt / "augmentation.yaml")
-        document["rotation"] = value
-        YAML(typ="rt").dump(document, spoilt / "augmentation.yaml")
-        try:
-            assert 0 <= load_study(spoilt).augmentation.rotation <= 180
-        except ParamsError as error:
-            assert "rotation" in str(error)
+    document = YAML(typ="safe").load(params_root() / "demo" / "augmentation.yaml")
+    spoilt = tmp_path_factory.getbasetemp() / "augmentation.yaml"
+    YAML(typ="rt").dump({**document, "rotation": value}, spoilt)
+    try:
+        assert 0 <= load_file(spoilt, Augmentation).rotation <= 180
+    except ParamsError as error:
+        assert "rotation" in str(error)
 
 
 def test_the_injected_mapping_is_the_same_study():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 from small_project import STEPS
-from tiny_study import TinyImages, make_images, make_params
+from tiny_study import TinyImages, make_images
 
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.files import dump_json, write_atomic
@@ -16,37 +16,26 @@ from lesion_utils.training.fit import train_network
 DATA = make_images()
 
 
-def write_trained_report(
-    study: Study,
-    params: StudyParams | None = None,
-    *,
-    networks: tuple[str, ...] = ("resnet50",),
-) -> list[pd.DataFrame]:
+def write_trained_report(study: Study, params: StudyParams) -> pd.DataFrame:
     """Train, and write what the training notebooks and 05_comparison leave of it.
 
     Args:
         study: a folder of `params/`; REPORTS_DIR says where its report goes.
-        params: of the training; the tiny study's by default.
-        networks: which.
+        params: of the training; its resnet50 alone is trained.
 
     Returns:
-        Each network's predictions, as `train_network` returns them.
+        The predictions, as `train_network` returns them.
     """
-    params, tables = params or make_params(), []
-    for step in STEPS.values():
-        if step.network in networks:
-            result = train_network(params, step.network, data=DATA, folder=study.runs / step.name)
-            runs = [{k: v for k, v in run.items() if k not in ("identity", "seconds")} for run in result.runs]
-            write_atomic(study.metrics / f"{step.name}.json", dump_json({"runs": runs}))
-            write_record(study, step.name, DATA)
-            tables.append(result.predictions)
-    everything = check_predictions(
-        pd.concat([t.assign(model=params.models[n]) for n, t in zip(networks, tables, strict=True)], ignore_index=True)
-    )
+    (step,) = (step for step in STEPS.values() if step.network == "resnet50")
+    result = train_network(params, step.network, data=DATA, folder=study.runs / step.name)
+    runs = [{k: v for k, v in run.items() if k not in ("identity", "seconds")} for run in result.runs]
+    write_atomic(study.metrics / f"{step.name}.json", dump_json({"runs": runs}))
+    write_record(study, step.name, DATA)
+    everything = check_predictions(result.predictions.assign(model=params.models[step.network]))
     results = tabulate_results(everything, params.comparison).to_csv(index=False, float_format="%.9g")
     write_atomic(study.metrics / "05_comparison_results.csv", results)
     write_atomic(study.metrics / "05_comparison.json", dump_json({"images": 12, "malignant": 4}))
-    return tables
+    return result.predictions
 
 
 def write_record(study: Study, step: str, data: TinyImages) -> None:

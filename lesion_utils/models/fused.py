@@ -36,13 +36,16 @@ def fuse_network(
     if (compute.device, compute.precision) != ("cpu", "float32"):
         return plain
     try:
-        fused = fx.GraphModule(plain, _Tracer().trace(plain))
+        tracer = _Tracer()
+        fused = fx.GraphModule(plain, tracer.trace(plain))
         fused.graph.eliminate_dead_code()
         for node in list(fused.graph.nodes):
             conv = _module_of(fused, node)
             if type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
                 _fuse_convolution(fused, node)
         fused.recompile()
+        # Both are held by what they hold, and so would be the weights until Python comes to look for circles.
+        tracer.root = fused.graph.owning_module = None
         fused(example)
     except Exception:  # a network that cannot be traced, or a torch without oneDNN, says so in a dozen ways
         return plain

@@ -130,7 +130,7 @@ class PixelInputs:
         self._augmenter = Augmenter(
             augmentation, image_size=params.image_size, seed=seed, interpolation=self._config.interpolation
         )
-        self._network = torch.compile(self._run_network) if params.compile else self._run_network
+        self._compiled = torch.compile(self._run_network) if params.compile else None
 
     def training_batch(self, batch: Batch, epoch: int) -> Tensor:
         """Augmented images of a batch, (N, 3, H, W) float32, normalised, on the device."""
@@ -140,7 +140,7 @@ class PixelInputs:
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N,) float32 of what `training_batch` returned."""
-        return self._network(x)
+        return self._compiled(x) if self._compiled else self._run_network(x)
 
     def predict(self, learner: nn.Module, rows: np.ndarray, *, tta: str, on_batch: OnBatch | None = None) -> np.ndarray:
         """Logits (N,) float32 of the images in `rows` by a network with these or averaged weights."""

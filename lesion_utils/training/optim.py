@@ -44,7 +44,7 @@ def step_in_memory_order(optimizer: torch.optim.Optimizer) -> None:
             parameter.data = parameter.data.permute(order)
             parameter.grad = gradient.permute(order)
 
-    def before(*_: object) -> None:
+    def before(optimizer: torch.optim.Optimizer, *_: object) -> None:  # which would never be freed if it held itself
         every = (parameter for group in optimizer.param_groups for parameter in group["params"])
         turned[:] = [p for p in every if p.grad is not None and _lies_channels_last(p)]
         turn(turned, (0, 2, 3, 1))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -655,10 +657,10 @@ def test_real_backbones_train_and_predict(tmp_path, backbone):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_compiled_step_gives_the_same_logits_and_gradients(tmp_path):
     run = make_run(tmp_path, compile=True)
-    assert run.inputs._network is not run.inputs._run_network
+    assert run.inputs._compiled is not None
     x = run.inputs.training_batch(plan_epoch(run.task, 0)[0][0], 0)
     found = []
-    for network in (run.inputs._network, run.inputs._run_network):
+    for network in (run.inputs._compiled, run.inputs._run_network):
         run.model.zero_grad()
         logits = network(x)
         logits.sum().backward()
@@ -682,3 +684,24 @@ def test_a_regime_may_have_an_input_size_of_its_own(tmp_path):
     assert run.inputs.training_batch(batch, 0).shape[2:] == (40, 40)
     assert run.task.params.resnet50.image_size == 32
     assert identify(run.task, compute=run.compute, source=None)["resnet50"]["image_size"] == 40
+
+
+def test_what_a_training_held_is_freed_at_its_end(tmp_path, monkeypatch):
+    """Gigabytes of weights and of the optimiser's state must not wait until Python looks for circles of references."""
+    held, task = [], TrainingTask(make_params(), "resnet50", "scratch", 1, DATA)
+
+    def remember(model, task, make=fitting.make_optimizer):
+        optimizer = make(model, task)
+        held.extend([weakref.ref(model), weakref.ref(optimizer)])
+        return optimizer
+
+    for module in (running, fitting):
+        monkeypatch.setattr(module, "make_optimizer", remember)
+    gc.disable()
+    try:
+        fit(task, folder=tmp_path, source=None)
+        fitting.overfit(task, steps=1)
+    finally:
+        gc.enable()
+    assert len(held) == 4
+    assert [reference() is None for reference in held] == [True] * 4

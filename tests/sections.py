@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lesion_utils.config.schema import Data, Network
+from lesion_utils.config.data import Data
+from lesion_utils.config.schema import Network
 
 REGIME = {
     "epochs": 1, "lr": 0.1, "image_size": None, "head": "new", "frozen_layers": 0,

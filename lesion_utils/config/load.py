@@ -18,7 +18,8 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
-from lesion_utils.config.schema import Augmentation, Comparison, Data, Network, StudyParams
+from lesion_utils.config.data import Data
+from lesion_utils.config.schema import Augmentation, Comparison, Network, StudyParams
 from lesion_utils.config.words import Location, describe_range, find_schema, list_keys
 from lesion_utils.core.errors import ParamsError
 from lesion_utils.core.paths import list_networks, project_root

@@ -1,6 +1,6 @@
 """The schema for people, `params/README.md`, and for editors, `params/schema/*.json`: what each key means and may be.
 
-`make reference` writes both after a change of `lesion_utils/config/schema.py`; a test holds them together.
+`make reference` writes both after a change of `lesion_utils/config/`; a test holds them together.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ first, and compared with the others. In the files, every key carries its reason;
 Unknown keys, wrong types and values out of range stop a run before it starts, with the file and the line. An editor
 with a YAML language server says so while you type: each file's first line names its schema in `schema/`.
 
-This page is written by `make reference` from `lesion_utils/config/schema.py`.
+This page is written by `make reference` from `lesion_utils/config/`.
 """
 
 _MODELS: dict[str, type[BaseModel]] = {**FILES, "selection": Selection}

@@ -6,7 +6,8 @@ from typing import Any, Self, get_args
 
 from pydantic import Field, model_validator
 
-from lesion_utils.config.schema import Classifier, Regime, Section
+from lesion_utils.config.schema import Classifier, Regime
+from lesion_utils.config.section import Section
 
 
 class Question(Section):

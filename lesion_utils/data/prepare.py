@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lesion_utils.config.schema import Data, External, StudyParams
+from lesion_utils.config.data import Data, External
+from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.files import dump_json, write_if_changed
 from lesion_utils.data.cache import ImageCache

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lesion_utils.config.schema import Data
+from lesion_utils.config.data import Data
 from lesion_utils.core import paths
 from lesion_utils.core.errors import DataError
 from lesion_utils.data.box import open_box

@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
-from lesion_utils.config.schema import Data
+from lesion_utils.config.data import Data
 from lesion_utils.core.errors import DataError
 from lesion_utils.data.duplicates import group_duplicates
 

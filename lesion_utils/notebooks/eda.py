@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lesion_utils.config.schema import Data
+from lesion_utils.config.data import Data
 from lesion_utils.core.errors import DataError
 from lesion_utils.data.images import ImageError, content_box, decode_square
 from lesion_utils.data.prepared import PreparedData

@@ -11,7 +11,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesion_utils.config.schema import Data, Network
+from lesion_utils.config.data import Data
+from lesion_utils.config.schema import Network
 from lesion_utils.core import paths
 
 #: What a weights file may be called, and its name on the hub.

@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 from sections import data_params
 
-from lesion_utils.config.schema import External
+from lesion_utils.config.data import External
 from lesion_utils.core import paths
 from lesion_utils.core.errors import DataError
 from lesion_utils.data.folder import read_folder

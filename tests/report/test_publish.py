@@ -15,8 +15,8 @@ from fake_report import copy_fake_project, write_index, write_record
 from nbformat.v4 import new_output
 
 from lesion_utils.cli import main
+from lesion_utils.config.data import External
 from lesion_utils.config.load import load_study
-from lesion_utils.config.schema import External
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance.verify import verify_copy

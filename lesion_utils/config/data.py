@@ -1,0 +1,106 @@
+"""The schema of `data.yaml`: which images, how they are stored and split, and test sets from elsewhere.
+
+Only keys about images of one's own have defaults here; every other value stands in the file, with its reason beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from lesion_utils.config.section import Section, Seed
+
+
+class External(Section):
+    """A test set from elsewhere: read where it lies, scored after training, and never learnt from or chosen on."""
+
+    images: str = Field(min_length=1, description="its folder of images")
+    labels: str = Field(
+        min_length=1, description="its CSV file with the columns image and label; optional site, skin_type"
+    )
+    licence: str | None = Field(default=None, min_length=1, description="under which its images may be passed on")
+    publish: bool = Field(
+        default=False, description="whether `make publish` may copy its scores, image by image; wants a licence"
+    )
+
+    @model_validator(mode="after")
+    def _what_is_published_has_a_licence(self) -> Self:
+        if self.publish and self.licence is None:
+            raise ValueError("publish: nothing of a set is published without the licence that allows it; name it")
+        return self
+
+
+class Data(Section):
+    """data.yaml: which images, how they are stored and how they are split."""
+
+    title: str = Field(min_length=1, description="the study's name on its pages")
+    remarks: list[Annotated[str, Field(min_length=1)]] = Field(
+        description="what a reader must know before any number, shown on every page"
+    )
+    source: Literal["embedded", "isic2016", "folder"] = Field(
+        description="the challenge's images at 256 px, which come with the project; its own files; or `images` and "
+        "`labels` of your own"
+    )
+    images: str | None = Field(default=None, min_length=1, description="with source: folder, the images' folder")
+    labels: str | None = Field(
+        default=None,
+        min_length=1,
+        description="with source: folder, a CSV file with the columns image and label; optional patient, site, "
+        "skin_type, and subset (train, test)",
+    )
+    test_fraction: float = Field(
+        default=0.2,
+        ge=0.05,
+        le=0.5,
+        description="with source: folder, share of the images set apart as test images where `labels` has no column "
+        "subset; 0.2 if left out",
+    )
+    publish_photographs: bool = Field(
+        description="whether `make publish` may copy photographs; ISIC 2016 is in the public domain (CC0)"
+    )
+    seed: Seed = Field(description="seed of the split")
+    stored_size: int = Field(ge=32, le=1024, description="side of the decoded images in the cache, px")
+    aspect: Literal["squash", "crop", "pad"] = Field(description="how a rectangular photograph becomes a square")
+    folds: int = Field(ge=1, le=20, description="parts that are held out in turn; 1: one part, the validation images")
+    validation_fraction: float | None = Field(
+        ge=0.05, le=0.5, description="share of the training images held out to choose on; null with several folds"
+    )
+    split: Literal["grouped", "starting_project"] = Field(description="how validation images are chosen")
+    drop_leaks: bool = Field(description="leave training images out that duplicate a test image")
+    external: dict[str, External] = Field(default={}, description="test sets from elsewhere, by their names")
+
+    @model_validator(mode="after")
+    def _each_image_is_held_out_once(self) -> Self:
+        if self.folds == 1 and self.validation_fraction is None:
+            raise ValueError("validation_fraction: with folds: 1 it says how many images are held out, such as 0.2")
+        if self.folds > 1 and self.validation_fraction is not None:
+            raise ValueError(f"validation_fraction: {self.folds} folds hold out every image once; set it to null")
+        if self.folds > 1 and self.split == "starting_project":
+            raise ValueError("folds: the starting project's split has one; set split to grouped")
+        return self
+
+    @model_validator(mode="after")
+    def _own_images_are_named(self) -> Self:
+        for key, value in (("images", self.images), ("labels", self.labels)):
+            if self.source == "folder" and value is None:
+                raise ValueError(f"{key}: with source: folder it says where they are")
+            if self.source != "folder" and value is not None:
+                raise ValueError(f"{key}: read with source: folder only; set source to folder, or take it out")
+        if odd := [name for name in self.external if not re.fullmatch(r"\w[\w .+-]*", name)]:
+            raise ValueError(f"external: {odd[0]!r} is no name of letters, digits, spaces and . _ + -")
+        if self.source == "folder" and self.split == "starting_project":
+            raise ValueError("split: the starting project's knows no images of your own; set it to grouped")
+        return self
+
+    @property
+    def is_challenge(self) -> bool:
+        """Whether the images are those of ISIC 2016 Part 3, whose ids, labels and published results are known."""
+        return self.source != "folder"
+
+    @model_validator(mode="after")
+    def _starting_project_has_its_share(self) -> Self:
+        if self.split == "starting_project" and self.validation_fraction != 0.2:
+            raise ValueError("validation_fraction: the starting project's split holds out 0.2")
+        return self

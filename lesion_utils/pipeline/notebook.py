@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lesion_utils.config.load import to_mapping
 from lesion_utils.config.schema import StudyParams
@@ -21,9 +20,6 @@ from lesion_utils.core.names import NETWORKS
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance.record import read_title, scrub_paths
 from lesion_utils.provenance.steps import Step
-
-if TYPE_CHECKING:
-    import nbformat
 
 KERNEL = "lesion-utils"
 
@@ -53,11 +49,11 @@ def run_notebook(study: Study, step: Step, params: StudyParams, run_id: str) -> 
     write_atomic(study.runs / step.name / "params.json", dump_json(mapping))
     partial = study.notebooks / f"{step.name}.partial.ipynb"
     partial.parent.mkdir(parents=True, exist_ok=True)
+    source = step.notebook if step.name == step.notebook.stem else adapt_notebook(step, partial)
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     with kernel_environment(run_id) as sockets:
         papermill.execute_notebook(
-            open_notebook(step),
-            str(partial).replace("{", "{{").replace("}", "}}"),  # or it fills in
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, partial)),  # or it fills in
             parameters={"params": mapping, **({"network": step.network} if step.network else {})},
             kernel_name=KERNEL,
             progress_bar=False,
@@ -75,20 +71,19 @@ def run_notebook(study: Study, step: Step, params: StudyParams, run_id: str) -> 
     return partial.replace(study.notebooks / f"{step.name}.ipynb")
 
 
-def open_notebook(step: Step) -> nbformat.NotebookNode:
-    """A step's notebook; for a further network without what it says of the first alone, and with its own files."""
+def adapt_notebook(step: Step, path: Path) -> Path:
+    """Write a further network's notebook: the first's, with its own files and without what holds for the first."""
     import nbformat
 
     node = nbformat.read(step.notebook, as_version=4)
-    if step.name == step.notebook.stem:
-        return node
     node.cells = [cell for cell in node.cells if FIRST_ONLY not in cell.metadata.get("tags", [])]
     first = node.cells[0]
     first.source = f"# {read_title(step)}\n" + first.source.partition("\n")[2]
     for cell in node.cells:
         if cell.cell_type == "markdown":
             cell.source = cell.source.replace(step.notebook.stem, step.name).replace(NETWORKS[0], step.network)
-    return node
+    nbformat.write(node, path)
+    return path
 
 
 @contextmanager

@@ -207,7 +207,7 @@ def find_threshold(network: TrainedNetwork, about: Mapping[str, Any]) -> float |
 
 def describe_judged(judged: Judged) -> str:
     """The measures as a terminal shows them."""
-    called = f"chosen by the study, {judged.threshold:.3f}" if judged.threshold is not None else f"{CALL}"
+    called = f"{judged.threshold:.3f}, as the study chose" if judged.threshold is not None else f"{CALL}"
     table = widen_measures(judged.measures).set_index(["group", "images", "malignant"]).T
     return f"{judged.matched}; an image is called malignant above {called}\n{table.to_string()}"
 

@@ -60,6 +60,7 @@ def data(tmp_path, monkeypatch):
     """Images whose class is their redness, and weights of a small network, untrained but good enough to see it."""
     monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
     monkeypatch.setenv("LESION_CACHE", str(tmp_path / "cache"))
+    torch.manual_seed(0)  # or the weights would be what the tests before have left to draw
     save_file(timm.create_model("small_cnn", num_classes=0).state_dict(), tmp_path / "small.safetensors")
     rng = np.random.default_rng(0)
     targets = np.tile([0, 0, 0, 1], 25)

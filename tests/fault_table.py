@@ -25,9 +25,10 @@ KINDS = {
 
 HEAD = """# What was done to it, and what happened
 
-Made by `make test-faults`: every row is one or more tests that do this to a whole study or to a part of it. "holds"
-means that the outcome was seen: the right result, or an error that names the place and the next action, with nothing
-lost. "untried" says why it could not be tried on the machine that made this table.
+Written by the tests from their results; `make test-faults` runs them with their long forms, the suite without. Every
+row is one or more tests that do this to a whole study or to a part of it. "holds" means that the outcome was seen: the
+right result, or an error that names the place and the next action, with nothing lost. "untried" says why it could not be
+tried on the machine that made this table.
 """
 
 
@@ -72,8 +73,10 @@ class _Table:
             if name == "fault":
                 self.seen.setdefault(tuple(fault), set()).add(state)
 
-    def pytest_sessionfinish(self) -> None:
-        self.path.write_text(render_table(self.seen), encoding="utf-8")
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        short = "not long" in session.config.option.markexpr
+        told = HEAD + "\nThis table was made without the long forms.\n" * short
+        self.path.write_text(render_table(self.seen).replace(HEAD, told), encoding="utf-8")
 
 
 def render_table(seen: dict[tuple[str, str, str], set[str]]) -> str:

@@ -27,8 +27,8 @@ HEAD = """# What was done to it, and what happened
 
 Written by the tests from their results; `make test-faults` runs them with their long forms, the suite without. Every
 row is one or more tests that do this to a whole study or to a part of it. "holds" means that the outcome was seen: the
-right result, or an error that names the place and the next action, with nothing lost. "untried" says why it could not be
-tried on the machine that made this table.
+right result, or an error that names the place and the next action, with nothing lost. "untried" says why it could not
+be tried on the machine that made this table.
 """
 
 

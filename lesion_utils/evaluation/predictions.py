@@ -132,7 +132,7 @@ def join_folds(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
             "two folds held this image out, and both scored it",
             where=f"{twice['image_id'].iloc[0]}, {name_training(twice.iloc[0])}",
             expected="each image held out once",
-            do="make the split anew: make data",
+            do="delete data/ of this study's report, and run `make all` for it: the split is made anew",
         )
     mean.loc[several, "logit"] = logit(_keep_finite(mean["probability"][several]))
     return mean[COLUMNS]

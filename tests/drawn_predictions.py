@@ -14,7 +14,7 @@ from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, select_
 from lesion_utils.evaluation.ranking import compare_networks, rank_on_validation
 from lesion_utils.evaluation.shortcuts import Shortcuts, examine
 from lesion_utils.evaluation.tables import summarise_seeds, tabulate_controls, tabulate_results
-from lesion_utils.notebooks.headline import Findings
+from lesion_utils.notebooks.statements import Findings
 
 #: How far each model and regime separates the classes, in standard deviations of its logits.
 SKILL = {

@@ -21,13 +21,8 @@ from lesion_utils.evaluation.ranking import compare_networks, describe_left_out,
 from lesion_utils.evaluation.tables import tabulate_results
 from lesion_utils.figures.comparison import plot_forest
 from lesion_utils.notebooks.comparison import collect_elsewhere, collect_models, judge_elsewhere, write_submissions
-from lesion_utils.notebooks.headline import (
-    list_limits,
-    state_elsewhere,
-    state_operating_points,
-    state_standing,
-    summarise,
-)
+from lesion_utils.notebooks.headline import summarise
+from lesion_utils.notebooks.statements import list_limits, state_elsewhere, state_operating_points, state_standing
 
 
 def test_models_are_networks_and_recalibration_changes_no_ranking(scored):

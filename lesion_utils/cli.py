@@ -234,13 +234,11 @@ def export(options: argparse.Namespace) -> None:
 def predict(options: argparse.Namespace) -> None:
     from lesion_utils.config.load import load_study
     from lesion_utils.core.console import Console
+    from lesion_utils.release import judge
     from lesion_utils.release import predict as scoring
 
-    console, folder, params = (
-        Console(),
-        scoring.find_folder(options.images),
-        load_study(Study(options.study).params_dir),
-    )
+    console, folder = Console(), scoring.find_folder(options.images)
+    params = load_study(Study(options.study).params_dir)
     out = Path(options.out) if options.out else project_root() / "predictions" / folder.resolve().name
     with console.show_step("predict", lambda: ""):
         network, about = scoring.open_model(options.model, Study(options.study))
@@ -250,6 +248,6 @@ def predict(options: argparse.Namespace) -> None:
     print(scoring.describe_problems(scored), end="", file=sys.stderr)
     print(f"{scoring.describe_scores(scored, about)}\nscores  {scores}\nsheet   {sheet}")
     if options.labels:
-        params = load_study(Study(options.study).params_dir).comparison
-        judged = scoring.judge_folder(scored, options.labels, params, threshold=scoring.find_threshold(network, about))
-        print(f"measures {scoring.write_measures(judged, out)}\n{scoring.describe_judged(judged)}")
+        threshold = judge.find_threshold(network, about)
+        judged = judge.judge_folder(scored, options.labels, params.comparison, threshold=threshold)
+        print(f"measures {judge.write_measures(judged, out)}\n{judge.describe_judged(judged)}")

@@ -1,7 +1,4 @@
-"""A trained network on a folder of photographs: which network is meant, the scores, and what could not be read.
-
-With a file of labels, also what the scores are worth, by the measures of 05_comparison.
-"""
+"""A trained network on a folder of photographs: which network is meant, the scores, and what could not be read."""
 
 from __future__ import annotations
 
@@ -15,17 +12,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from lesion_utils.config.schema import Comparison
 from lesion_utils.core import files
 from lesion_utils.core.errors import DataError, ParamsError, RunError
 from lesion_utils.core.files import write_atomic
-from lesion_utils.core.names import list_models
 from lesion_utils.core.paths import Study
 from lesion_utils.data.images import ImageError, decode_square, inspect_image, run_parallel
-from lesion_utils.data.labels import SUFFIXES, read_labels
-from lesion_utils.evaluation.elsewhere import GROUPS, judge_scores, widen_measures
+from lesion_utils.data.labels import SUFFIXES
 from lesion_utils.evaluation.evaluate import CALL
-from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.figures.cases import plot_contact_sheet
 from lesion_utils.figures.style import render_figure
 from lesion_utils.models.gradcam import map_images
@@ -55,21 +48,6 @@ class ScoredFolder:
     folder: Path
     scores: pd.DataFrame
     problems: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What scores are worth.
-
-    Attributes:
-        measures: as `elsewhere.judge_scores`.
-        matched: how many images and labels belong together, in words.
-        threshold: above which an image was called malignant; None for 0.5.
-    """
-
-    measures: pd.DataFrame
-    matched: str
-    threshold: float | None
 
 
 def open_model(model: str, study: Study) -> tuple[TrainedNetwork, dict[str, Any]]:
@@ -163,64 +141,6 @@ def decode_image(file: Path, network: TrainedNetwork) -> np.ndarray | str:
         return decode_square(file, size=network.stored_size, aspect=network.aspect)
     except (ImageError, OSError) as error:
         return str(error)
-
-
-def judge_folder(scored: ScoredFolder, labels: str, params: Comparison, *, threshold: float | None) -> Judged:
-    """What the scores are worth by a file of labels.
-
-    Args:
-        scored: the folder.
-        labels: a CSV file with the columns image and label; with site or skin_type these are judged apart.
-        params: bootstrap and confidence.
-        threshold: chosen on the validation images of the network's study; None to call above 0.5.
-
-    Raises:
-        DataError: lists every line that is refused; or no scored image has a label.
-    """
-    path = Path(labels).expanduser()
-    problems: list[str] = []
-    known = read_labels(path, problems=problems, notes=[])
-    if problems:
-        raise _wrong_labels(path, "\n".join(f"  - {problem}" for problem in problems[:SHOWN]))
-    of = {Path(image_id).name.lower(): label for image_id, label in known.items()}
-    own = scored.scores.assign(label=[of.get(Path(file).stem.lower()) for file in scored.scores["file"]])
-    judged = own[own["label"].notna()]
-    if judged.empty:
-        raise _wrong_labels(path, f"  - none of its {len(known)} lines names an image that was scored")
-    columns = {column: [label.more.get(column, "") for label in judged["label"]] for column in GROUPS}
-    table = judged.assign(target=[label.target for label in judged["label"]], **columns)
-    without = f"{len(table)} of {len(own)} scored images and {len(known)} labels belong together"
-    return Judged(judge_scores(table, params, threshold=threshold), without, threshold)
-
-
-def find_threshold(network: TrainedNetwork, about: Mapping[str, Any]) -> float | None:
-    """The threshold that the network's study chose on its validation images; None where no report here has it."""
-    table = Study(about["study"]).metrics / "05_comparison_results.csv" if about.get("study") else None
-    if table is None or not table.is_file():
-        return None
-    rows = pd.read_csv(table, dtype={"seed": str})
-    own = rows[(rows["regime"] == network.regime) & (rows["seed"] == str(network.seed)) & (rows["seed"] != ENSEMBLE)]
-    own = own[own["model"].str.partition("@")[0].isin(list_models("", network.settings.backbone))]
-    values = own["threshold"].dropna().unique()
-    return float(values[0]) if len(values) == 1 else None
-
-
-def describe_judged(judged: Judged) -> str:
-    """The measures as a terminal shows them."""
-    called = f"{judged.threshold:.3f}, as the study chose" if judged.threshold is not None else f"{CALL}"
-    table = widen_measures(judged.measures).set_index(["group", "images", "malignant"]).T
-    return f"{judged.matched}; an image is called malignant above {called}\n{table.to_string()}"
-
-
-def write_measures(judged: Judged, out: Path) -> Path:
-    """Write `measures.csv`.
-
-    Raises:
-        DataError: the disk is full or the folder is not writable.
-    """
-    path = out / "measures.csv"
-    write_atomic(path, judged.measures.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
-    return path
 
 
 def write_scores(scored: ScoredFolder, out: Path) -> Path:
@@ -332,15 +252,6 @@ def _no_such_model(model: str, study: Study) -> RunError:
         expected="network/regime/seed, network/regime or network of STUDY, the folder of a `make export` or its "
         f"model.onnx, or a run's best.pt. {there[0].upper()}{there[1:]}",
         do=f"for example: make predict STUDY={study.name} IMAGES=folder MODEL=resnet50",
-    )
-
-
-def _wrong_labels(path: Path, problems: str) -> DataError:
-    return DataError(
-        f"these labels cannot be used:\n{problems}",
-        where=path,
-        expected="a CSV file with the columns image and label (benign, malignant, or 0, 1)",
-        do="correct the lines that are named, or leave LABELS out",
     )
 
 

@@ -21,10 +21,10 @@ from lesion_utils.figures.cases import plot_contact_sheet
 from lesion_utils.models.gradcam import map_images
 from lesion_utils.release import predict
 from lesion_utils.release.export import export_run
+from lesion_utils.release.judge import find_threshold, judge_folder
 from lesion_utils.release.predict import (
     decode_image,
     find_folder,
-    judge_folder,
     list_images,
     open_model,
     score_folder,
@@ -269,7 +269,7 @@ def test_labels_say_what_the_scores_are_worth_by_the_measures_of_the_study(netwo
     (tmp_path / "labels.csv").write_text("\n".join([*lines, "gone;0;S1"]))
     about = open_model("resnet50/scratch/1", STUDY)[1] | {"study": "demo"}
     results = pd.read_csv(STUDY.metrics / "05_comparison_results.csv", dtype={"seed": str}).query("seed == '1'")
-    threshold = predict.find_threshold(network, about)
+    threshold = find_threshold(network, about)
     assert threshold == pytest.approx(results["threshold"].iloc[0])
     scored = score_folder(folder, network)
     judged = judge_folder(scored, str(tmp_path / "labels.csv"), make_params().comparison, threshold=threshold)

@@ -14,7 +14,7 @@ from lesion_utils.figures.calibration import (
     plot_reliability,
     plot_score_distributions,
 )
-from lesion_utils.figures.cases import plot_gradcam_grid, plot_prediction_grid
+from lesion_utils.figures.cases import OUTCOMES, plot_gradcam_grid, plot_mean_maps, plot_prediction_grid
 from lesion_utils.figures.comparison import (
     plot_classifier_heatmap,
     plot_forest,
@@ -261,6 +261,8 @@ FIGURES = {
     "gradcam, flat": lambda: plot_gradcam_grid(
         draw_images(1), {"VGG19": np.zeros((1, 7, 7))}, labels=["x"], targets=np.array([1])
     ),
+    "mean maps": lambda: plot_mean_maps(dict.fromkeys(OUTCOMES, MAPS[0]), counts=dict.fromkeys(OUTCOMES, 95)),
+    "mean maps, one": lambda: plot_mean_maps({"TN": MAPS[0]}, counts={"TN": 304}),
     "forest": lambda: plot_forest(draw_forest(NETWORKS)),
     "forest, combinations": lambda: plot_forest(draw_forest([*NETWORKS, "ResNet50, fine-tuned + RBF SVM", SVM])),
     "forest, long names": lambda: plot_forest(draw_forest([LONG])),

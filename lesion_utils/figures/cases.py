@@ -100,6 +100,27 @@ def plot_gradcam_grid(
     )
 
 
+@house_style
+def plot_mean_maps(means: Mapping[str, np.ndarray], *, counts: Mapping[str, int]) -> Plate:
+    """Where a network looked on average: a mean map for each outcome.
+
+    Args:
+        means: outcome of `OUTCOMES` -> (h, w) float in [0, 1].
+        counts: outcome -> images behind its map.
+    """
+    fig, axes = new_tiles(1, max(len(means), 2), lines=0, top=14, side=30)
+    for ax, (outcome, heat) in zip(axes[0], means.items(), strict=False):
+        show_tile(ax, np.zeros((2, 2, 3)))
+        ax.imshow(heat, cmap=HEAT, vmin=0, vmax=1, interpolation="bilinear", extent=(-0.5, 1.5, 1.5, -0.5))
+        name_column(ax, f"{outcome} ({counts[outcome]}): {OUTCOMES[outcome]}")
+    _add_heat_key(fig)
+    return finish_figure(
+        fig,
+        note=f"{sum(counts[name] for name in means)} test images; means of maps, each scaled to its own maximum before",
+        alt="Mean Grad-CAM maps: " + ", ".join(f"{counts[name]} {name} ({OUTCOMES[name]})" for name in means),
+    )
+
+
 def lay_map_over(ax: Axes, heat: np.ndarray, shape: tuple[int, ...]) -> None:
     """Stretch a map (h, w) in [0, 1] over a shown image of that `shape`; where there is no heat, the image is bare."""
     high, wide = shape[:2]

@@ -14,15 +14,11 @@ from sklearn.metrics import average_precision_score
 from tiny_study import REGIME, make_images, make_params
 
 from lesion_utils.evaluation.predictions import read_predictions
-from lesion_utils.models.gradcam import map_images
-from lesion_utils.models.predict import load_network
 from lesion_utils.notebooks.finetune import (
-    Detail,
     choose_task,
     describe_parts,
     describe_recipe,
     describe_spread,
-    explain_cases,
     score_elsewhere,
     write_layers,
 )
@@ -90,24 +86,6 @@ def test_a_frozen_layer_has_a_dash():
         layers = write_layers(describe_layers(timm.create_model("resnet18", num_classes=1), task))
     assert (layers["learning rate"] == "–").tolist() == [True] * 2 + [False] * 8
     assert layers.iloc[-1].tolist() == ["fc", "513", "1.0e-02", "0.01"]
-
-
-def test_the_map_shown_belongs_to_the_probability_shown(tmp_path, monkeypatch):
-    """The label has the seeds' mean probability, so the picture has the mean of their maps."""
-    for name, value in {"LESION_CACHE": tmp_path / "cache", "THREADS": 1, "DEVICE": "cpu"}.items():
-        monkeypatch.setenv(name, str(value))
-    made = make_images()
-    result = train_network(make_params(seeds=[1, 2]), "resnet50", data=made, folder=tmp_path)
-    rows = np.array([0, 1, 2, 3])
-    detail = Detail("", "scratch", [f"{row}" for row in rows], np.array([1, 1, 0, 0]), np.array([0.9, 0.2, 0.8, 0.1]))
-    data = SimpleNamespace(images_of=lambda ids: made.images[[int(i) for i in ids]])
-    cases = explain_cases(result, detail, data, folder=tmp_path)
-    assert cases.labels == ["TP\n0\np = 0.90", "FN\n1\np = 0.20", "FP\n2\np = 0.80", "TN\n3\np = 0.10"]
-    runs = [load_network(tmp_path / run["folder"] / "best.pt") for run in result.runs]
-    own = [map_images(network, made.images[rows]) for network in runs]
-    assert list(cases.maps) == ["Grad-CAM, mean of 2 networks", "random weights"]
-    assert cases.maps["Grad-CAM, mean of 2 networks"] == pytest.approx(np.mean(own, axis=0), abs=1e-6)
-    assert not np.allclose(*own)
 
 
 def test_sets_from_elsewhere_are_scored_by_every_network_once(tmp_path):

@@ -1,0 +1,114 @@
+"""What the training notebooks show of where a network looked: single cases, and the mean over all test images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from lesion_utils.data.prepared import PreparedData
+from lesion_utils.evaluation.intervals import format_value, percentile_interval
+from lesion_utils.evaluation.predictions import select_outcomes
+from lesion_utils.models.gradcam import STAGES, explain_images, map_images
+from lesion_utils.models.predict import TrainedNetwork, load_network
+from lesion_utils.notebooks.finetune import Detail
+from lesion_utils.training.fit import NetworkResult
+
+#: Side to which maps are stretched before their middle is cut out; the share of the side that makes half of the area.
+SIDE, MIDDLE = 56, 0.5**0.5
+#: Images that go through a network at once.
+BATCH = 32
+
+
+class Cases(NamedTuple):
+    """Where a network looked.
+
+    `images`, `targets`, `labels` and `maps` are of a few images of each outcome, `means` and `middle` of all.
+    """
+
+    images: np.ndarray  # (N, S, S, 3) uint8
+    targets: np.ndarray  # (N,) int
+    labels: list[str]  # "TP ISIC_0000001, p = 0.91", in lines
+    maps: dict[str, np.ndarray]  # column title -> (N, h, w) float in [0, 1]
+    agreement: pd.DataFrame  # layers randomised, correlation with the trained network's map
+    means: dict[str, np.ndarray]  # outcome -> (h, w) float in [0, 1], the mean map; outcomes that occur
+    middle: pd.DataFrame  # see `measure_middle`
+
+
+def explain_cases(
+    result: NetworkResult, detail: Detail, data: PreparedData, *, folder: Path, per_outcome: int = 2
+) -> Cases:
+    """Grad-CAM of every test image: the mean map of the networks whose mean probability is shown.
+
+    Args:
+        result: of training.
+        detail: the test scores that were looked at.
+        data: the prepared images.
+        folder: of all runs of the network.
+        per_outcome: images of each of TP, FN, FP and TN to show, drawn at random, fewer where there are fewer.
+    """
+    runs = [run for run in result.runs if run["regime"] == detail.regime]
+    everything = data.images_of(detail.image_ids)
+    maps = np.zeros(())
+    for run in runs:
+        network = load_network(folder / run["folder"] / "best.pt")
+        maps = maps + _map_all(network, everything) / len(runs)
+        if run is runs[0]:
+            first = network
+    all_of = select_outcomes(detail.targets, detail.probs, count=len(detail.targets))
+    chosen = select_outcomes(detail.targets, detail.probs, count=per_outcome)
+    picked = [(outcome, int(place)) for outcome, places in chosen.items() for place in places]
+    places = [place for _, place in picked]
+    images = np.array(data.images_of([detail.image_ids[place] for place in places]))
+    sanity = explain_images([first], images)
+    correlation = sanity.agreement.groupby("stage")["correlation"].mean().reindex(STAGES)
+    title = f"Grad-CAM, mean of {len(runs)} networks" if len(runs) > 1 else "Grad-CAM"
+    return Cases(
+        images=images,
+        targets=detail.targets[places],
+        labels=[f"{outcome}\n{detail.image_ids[place]}\np = {detail.probs[place]:.2f}" for outcome, place in picked],
+        maps={title: maps[places], "random weights": sanity.randomised},
+        agreement=correlation.rename_axis("layers replaced by random ones").reset_index(),
+        means={outcome: maps[places].mean(axis=0) for outcome, places in all_of.items() if len(places)},
+        middle=measure_middle(maps, all_of),
+    )
+
+
+def _map_all(network: TrainedNetwork, images: np.ndarray) -> np.ndarray:
+    return np.concatenate([map_images(network, images[k : k + BATCH]) for k in range(0, len(images), BATCH)])
+
+
+def measure_middle(
+    maps: np.ndarray, outcomes: dict[str, np.ndarray], *, draws: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """How much of the heat lies in the middle of the image: the central square of half its area.
+
+    Even heat has 0.5 there. Lesions are roughly centred, rulers, corners and the microscope's edge are not; but it is
+    no outline of a lesion, of which the challenge's part 3 publishes none.
+
+    Args:
+        maps: (N, h, w) float in [0, 1].
+        outcomes: name -> positions in `maps`.
+        draws: bootstrap resamples of the images behind each 95 % interval.
+        seed: of the resampling.
+
+    Returns:
+        `outcome`, `images`, `without heat` (nothing raised their score; they count no further) and `share in the
+        middle`, the images' mean with its interval.
+    """
+    stretched = F.interpolate(torch.from_numpy(maps)[:, None].double(), (SIDE, SIDE), mode="bilinear").numpy()[:, 0]
+    edge = round(SIDE * (1 - MIDDLE) / 2)
+    whole, middle = (heat.sum(axis=(1, 2)) for heat in (stretched, stretched[:, edge:-edge, edge:-edge]))
+    rows, random = [], np.random.default_rng(seed)
+    for outcome, places in outcomes.items():
+        warm = places[whole[places] > 0]
+        shares, said = middle[warm] / whole[warm], "–"
+        if len(warm) > 1:
+            resampled = random.choice(shares, (draws, len(shares))).mean(axis=1)
+            said = format_value(float(shares.mean()), *percentile_interval(resampled, confidence=0.95))
+        rows.append((outcome, len(places), len(places) - len(warm), said))
+    return pd.DataFrame(rows, columns=["outcome", "images", "without heat", "share in the middle"])

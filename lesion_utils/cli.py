@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lesion_utils.core.errors import LesionError
@@ -50,7 +50,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lesion_utils", description="The study's verbs; `make` lists them.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
 
-    def add(name: str, act, what: str) -> argparse.ArgumentParser:
+    def add(name: str, act: Callable[[argparse.Namespace], int | None], what: str) -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=what, description=what)
         verb.set_defaults(act=act)
         return verb

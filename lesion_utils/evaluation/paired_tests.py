@@ -71,7 +71,7 @@ def compare_bootstrap(
         metric: "ap" or "auc".
     """
     compute = RANKING_METRICS[metric]
-    observed = [float(compute(rank_scores(targets, probs))) for probs in (probs_a, probs_b)]
+    a, b = (float(compute(rank_scores(targets, probs))) for probs in (probs_a, probs_b))
 
     def compare(part: np.ndarray) -> dict[str, np.ndarray]:
         first, second = (compute(rank_scores(targets, probs, weights=part)) for probs in (probs_a, probs_b))
@@ -81,7 +81,7 @@ def compare_bootstrap(
     beyond = min((differences <= 0).sum(), (differences >= 0).sum())
     p = float(min(1.0, 2 * (beyond + 1) / (differences.size + 1)))
     span, error = percentile_interval(differences, confidence=confidence), float(differences.std(ddof=1))
-    return PairedTest("paired bootstrap", metric, *observed, observed[0] - observed[1], *span, error, p)
+    return PairedTest("paired bootstrap", metric, a, b, a - b, *span, error, p)
 
 
 #: What the paired bootstrap can compare.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from lesion_utils.config.data import Data, External
 from lesion_utils.config.load import load_study
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
@@ -178,7 +179,8 @@ def check_git() -> Finding:
 
 def check_data(params: StudyParams, study: Study) -> Finding:
     """Whether the images are on this machine."""
-    named = [path for place in (params.data, *params.data.external.values()) for path in (place.images, place.labels)]
+    places: list[Data | External] = [params.data, *params.data.external.values()]
+    named = [path for place in places for path in (place.images, place.labels)]
     if own := [path for path in named if path and not paths.find_own(path).exists()]:
         do = f"correct the paths in params/{study.name}/data.yaml, or put the files there"
         return Finding("wrong", "data", f"not here: {', '.join(own)}", do)

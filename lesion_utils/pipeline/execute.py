@@ -104,7 +104,7 @@ def _make_step(
 def _run_work(study: Study, step: Step, params: StudyParams, run_id: str, *, console: Console) -> None:
     """What the step is there for."""
     # jsonschema would build a grammar of internationalised addresses, two seconds of every step, to check none.
-    sys.modules.setdefault("rfc3987_syntax", None)
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None: importing it fails
     if not step.is_notebook:
         resolve_name(f"lesion_utils.{step.entry}")(study, params, on_progress=console.show_count)
     else:

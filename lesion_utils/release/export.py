@@ -13,6 +13,7 @@ import timm
 import torch
 from timm.models import save_for_hf
 
+from lesion_utils.config.load import load_study
 from lesion_utils.core import files
 from lesion_utils.core.errors import CheckpointError
 from lesion_utils.core.files import cannot_write, dump_json, write_atomic
@@ -63,7 +64,7 @@ def export_study(
 
 def _some_images(study: Study) -> np.ndarray:
     """Eight of the study's photographs, from its first to its last."""
-    images = load_prepared(study).images
+    images = load_prepared(study, load_study(study.params_dir).data).images
     return images[np.linspace(0, len(images) - 1, 8).astype(int)]
 
 

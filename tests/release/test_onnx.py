@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from lesion_utils.core.errors import CheckpointError, RunError
 from lesion_utils.core.paths import Study
 from lesion_utils.data.box import open_box
 from lesion_utils.data.images import decode_square
+from lesion_utils.data.prepared import load_prepared
 from lesion_utils.models.compute import choose_compute
 from lesion_utils.models.networks import build_network
 from lesion_utils.models.predict import TrainedNetwork
@@ -46,7 +48,7 @@ def folder(tmp_path_factory):
             monkeypatch.setenv(name, str(value))
         write_trained_report(STUDY, make_params(tta="flips"))
         photographs = SimpleNamespace(images=read_photographs(size=40, count=20))
-        monkeypatch.setattr(export, "load_prepared", lambda study: photographs)
+        monkeypatch.setattr(export, "load_prepared", create_autospec(load_prepared, return_value=photographs))
         assert cli.main(["export", "--model", "resnet50", "--onnx"]) == 0
         yield root / "demo" / "models" / "resnet50_scratch_seed1"
 

@@ -234,9 +234,10 @@ def test_earlier_outputs_return_when_a_run_fails(tmp_path, monkeypatch):
     assert (old.exists(), both.read_text(), other.read_text()) == (False, "again", "before")
 
 
-@pytest.mark.parametrize(("asked", "device"), [("cpu", "cpu"), ("CUDA", "cuda"), ("cuda:1", "cuda1")])
+@pytest.mark.parametrize(("asked", "device"), [("cpu", "cpu"), ("CUDA", "cuda0"), ("cuda:1", "cuda1")])
 def test_each_device_has_its_lock(monkeypatch, asked, device):
     monkeypatch.setenv("DEVICE", asked)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert execute.choose_device() == device
 
 

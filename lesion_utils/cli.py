@@ -167,11 +167,16 @@ def examine(options: argparse.Namespace) -> int:
 def select(options: argparse.Namespace) -> None:
     from lesion_utils.config.load import load_study
     from lesion_utils.core.console import Console, describe_event
-    from lesion_utils.training.select import select_settings
+    from lesion_utils.training.select import list_trainings, select_settings
 
     study, console = Study(options.study), Console()
     params = load_study(study.params_dir)
     with console.show_step("select", lambda: ""):
+        if os.environ.get("JOBS") or os.environ.get("CLUSTER"):
+            from lesion_utils.training.ahead import train_ahead
+
+            for failed, error in train_ahead(list_trainings(study, params), console=console).items():
+                console.report(f"{failed}: {error}")
         select_settings(
             study, params, on_event=lambda e: console.show_count(f"{e['candidate']}: {describe_event(e)}", 0, 0)
         )

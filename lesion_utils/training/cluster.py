@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distributed import Client, KilledWorker, Worker
+from distributed import Client, KilledWorker, Status, Worker
 
 from lesion_utils.config.schema import Network
 from lesion_utils.core import paths
@@ -30,6 +30,9 @@ from lesion_utils.training.jobs import Job, Workers, run_job
 #: Systems that start workers, and dask-jobqueue's name for each.
 QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster"}
 
+#: Seconds in which a scheduler has to answer.
+PATIENCE = 30
+
 
 @contextmanager
 def open_cluster(address: str, jobs: Sequence[Job], *, count: int, console: Console) -> Iterator[Workers]:
@@ -41,7 +44,7 @@ def open_cluster(address: str, jobs: Sequence[Job], *, count: int, console: Cons
     again = "give the same command again: tasks that are done are kept, the others go on from their last epoch"
     cluster = _start_workers(address, count) if address in QUEUES else None
     try:
-        client = Client(cluster or address, timeout=30, set_as_default=False)
+        client = Client(cluster or address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError) as error:
         what = f"no Dask scheduler answers: {error}"
         do = "start one with: dask scheduler, and workers with: dask worker"
@@ -134,6 +137,9 @@ class Gate:
 
 async def _take_tasks(resource: str, dask_worker: Worker) -> None:
     await dask_worker.set_resources(**{resource: 1})
+    # Tasks that wait for a worker are looked at again when one takes up its work, and not when one gets a resource.
+    dask_worker.status = Status.paused
+    dask_worker.status = Status.running
 
 
 @contextmanager

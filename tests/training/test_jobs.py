@@ -14,54 +14,20 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import worker_images
-from tiny_study import make_demanding_study, make_images, read_results
+import worker_tasks
+from tiny_study import read_results
+from worker_tasks import make_jobs
 
 from lesion_utils.core.console import Console
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.training import ahead
 from lesion_utils.training.ahead import open_local, train_ahead
-from lesion_utils.training.fit import train_network
 from lesion_utils.training.jobs import Job, Progress
 
 ROOT = Path(__file__).resolve().parents[2]
-EPOCHS, SEEDS = 12, (1, 2)
+pytestmark = pytest.mark.usefixtures("two_workers")
+
 KILLS = int(os.environ.get("KILLS", "2"))
-PARAMS = make_demanding_study(EPOCHS)
-
-
-@pytest.fixture(autouse=True)
-def machine(tmp_path, monkeypatch):
-    """Two workers with one thread each."""
-    settings = {"REPORTS_DIR": tmp_path / "reports", "LESION_CACHE": tmp_path / "cache", "THREADS": 1, "DEVICE": "cpu"}
-    for name, value in {**settings, "JOBS": 2, "FIRST_PROCESS": os.getpid()}.items():
-        monkeypatch.setenv(name, str(value))
-    monkeypatch.delenv("CLUSTER", raising=False)
-    monkeypatch.setattr(ahead, "cpu_count", lambda **_: 2)
-    (tmp_path / "reports").mkdir()
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> dict[str, object]:
-    """What one process leaves."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("THREADS", "1")
-        patch.setenv("DEVICE", "cpu")
-        folder = tmp_path_factory.mktemp("one process")
-        train_network(PARAMS, "resnet50", data=make_images(16, 6, 6), folder=folder)
-        return read_results(folder)
-
-
-def make_jobs(tmp_path: Path, load=worker_images.open_tiny) -> list[Job]:
-    folder, logs = tmp_path / "runs", tmp_path / "logs"
-    return [
-        Job("tiny", PARAMS, "resnet50", "scratch", seed, None, folder, logs / f"{seed}.jsonl", "resnet50", load)
-        for seed in SEEDS
-    ]
-
-
-def read_words(console: Console) -> str:
-    return console._out.getvalue()
 
 
 def list_workers() -> list[psutil.Process]:
@@ -83,24 +49,24 @@ def kill_some(jobs: list[Job], kills: list[int], *, seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_two_workers_leave_the_bytes_of_one_process(whole, tmp_path, monkeypatch):
+def test_two_workers_leave_the_bytes_of_one_process(one_process, tmp_path, monkeypatch):
     jobs, console = make_jobs(tmp_path), Console(io.StringIO())
     assert train_ahead(jobs, console=console) == {}
-    assert read_results(tmp_path / "runs") == whole
+    assert read_results(tmp_path / "runs") == one_process
     monkeypatch.setattr(ahead, "open_local", None)
     assert train_ahead(jobs, console=console) == {}, "what is done is not trained again, and starts nobody"
 
 
 @pytest.mark.slow
 @pytest.mark.fault("kills", "worker processes (JOBS), at random moments", "the bytes of one process")
-def test_workers_killed_at_random_moments_leave_the_same_bytes(whole, tmp_path):
+def test_workers_killed_at_random_moments_leave_the_same_bytes(one_process, tmp_path):
     jobs, kills = make_jobs(tmp_path), []
     killer = threading.Thread(target=kill_some, args=(jobs, kills), kwargs={"seed": int(os.environ.get("ROUND", 1))})
     killer.start()
     assert train_ahead(jobs, console=Console(io.StringIO())) == {}
     killer.join()
     assert kills, "nobody was killed while training"
-    assert read_results(tmp_path / "runs") == whole
+    assert read_results(tmp_path / "runs") == one_process
 
 
 @pytest.mark.slow
@@ -110,13 +76,13 @@ def test_workers_killed_at_random_moments_leave_the_same_bytes(whole, tmp_path):
 def test_a_task_that_no_worker_survives_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(ahead, "TRIES", 1)
     with pytest.raises(RunError, match=r"resnet50, from scratch, seed 1(.|\n)*workers died 2 times(.|\n)*lower JOBS"):
-        train_ahead(make_jobs(tmp_path, worker_images.die_in_worker)[:1], console=Console(io.StringIO()))
+        train_ahead(make_jobs(tmp_path, worker_tasks.die_in_worker)[:1], console=Console(io.StringIO()))
     assert not list_workers()
 
 
 @pytest.mark.slow
 def test_a_task_that_fails_leaves_the_others_alone(tmp_path):
-    first, second = make_jobs(tmp_path, worker_images.open_in_parent_only)[0], make_jobs(tmp_path)[1]
+    first, second = make_jobs(tmp_path, worker_tasks.open_in_parent_only)[0], make_jobs(tmp_path)[1]
     failed = train_ahead([first, second], console=Console(io.StringIO()))
     assert list(failed) == [first] and "these images cannot be read" in str(failed[first])
     assert second.is_done() and not first.is_done()
@@ -124,7 +90,7 @@ def test_a_task_that_fails_leaves_the_others_alone(tmp_path):
 
 @pytest.mark.slow
 def test_each_worker_has_a_device_of_its_own(tmp_path):
-    jobs = make_jobs(tmp_path, worker_images.note_device)
+    jobs = make_jobs(tmp_path, worker_tasks.note_device)
     with open_local(2, ["4", "7"]) as workers:
         for future in [workers.submit(job) for job in jobs]:
             future.result()
@@ -137,15 +103,15 @@ def test_each_worker_has_a_device_of_its_own(tmp_path):
 @pytest.mark.fault("kills", "the command whose worker processes (JOBS) train", "they end with it")
 def test_workers_end_with_whoever_started_them(tmp_path):
     script = (
-        "import worker_images, test_jobs, pathlib, sys\n"
+        "import worker_tasks, pathlib, sys\n"
         "from lesion_utils.training.ahead import open_local\n"
         "with open_local(2, []) as workers:\n"
-        "    job = test_jobs.make_jobs(pathlib.Path(sys.argv[1]))[0]\n"
+        "    job = worker_tasks.make_jobs(pathlib.Path(sys.argv[1]))[0]\n"
         "    workers.submit(job).result()\n"
         "    print('trained', flush=True)\n"
         "    sys.stdin.read()\n"
     )
-    places = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "training")))
+    places = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
     command = [sys.executable, "-c", script, str(tmp_path)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     runner = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": places}, **pipes)

@@ -1,4 +1,4 @@
-"""What workers open in tests of tasks in other processes: here, because a worker imports it by its name."""
+"""Tasks for tests of other processes, and what these open: here, because a worker imports it by its name."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import os
 import signal
 from pathlib import Path
 
-from tiny_study import TinyImages, make_images
+from tiny_study import TinyImages, make_demanding_study, make_images
 
 from lesion_utils.config.data import Data
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.paths import Study
+from lesion_utils.training.jobs import Job
+
+PARAMS = make_demanding_study(epochs=12)
 
 
 def open_tiny(study: Study, data: Data) -> TinyImages:
@@ -37,3 +40,12 @@ def note_device(study: Study, data: Data) -> TinyImages:
     folder = Path(os.environ["REPORTS_DIR"])
     (folder / f"{os.environ.get('CUDA_VISIBLE_DEVICES')}-{os.getpid()}").touch()
     return make_images(16, 6, 6)
+
+
+def make_jobs(tmp_path: Path, load=open_tiny) -> list[Job]:
+    """A task for each of two seeds."""
+    folder, logs = tmp_path / "runs", tmp_path / "logs"
+    return [
+        Job("tiny", PARAMS, "resnet50", "scratch", seed, None, folder, logs / f"{seed}.jsonl", "resnet50", load)
+        for seed in (1, 2)
+    ]

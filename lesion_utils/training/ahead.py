@@ -52,7 +52,7 @@ def train_ahead(jobs: Sequence[Job], *, console: Console) -> dict[Job, BaseExcep
         return {}
     cores = cpu_count(only_physical_cores=True)
     if not os.environ.get("THREADS"):
-        os.environ["THREADS"] = str(cores if cluster else max(1, cores // int(asked)))
+        os.environ["THREADS"] = str(torch.get_num_threads() if cluster else max(1, cores // int(asked)))
     jobs = [job for job in jobs if not job.is_done()]
     if not jobs:
         return {}
@@ -72,7 +72,7 @@ def train_ahead(jobs: Sequence[Job], *, console: Console) -> dict[Job, BaseExcep
 
 def _train(jobs: list[Job], workers: Workers, *, console: Console) -> dict[Job, BaseException]:
     """Train tasks until each is done or has failed; those whose worker was lost are sent again."""
-    progress, failed, tries, epochs = Progress(jobs), {}, 0, -1
+    progress, failed, tries, before = Progress(jobs), {}, 0, None
     try:
         while jobs:
             for job in jobs:
@@ -86,7 +86,9 @@ def _train(jobs: list[Job], workers: Workers, *, console: Console) -> dict[Job, 
             errors = {job: future.exception() for future, job in futures.items()}
             jobs = [job for job, error in errors.items() if isinstance(error, workers.lost)]
             failed |= {job: error for job, error in errors.items() if error and job not in jobs}
-            tries, epochs = (tries + 1 if progress.epochs == epochs else 1), progress.epochs
+            progress.look(jobs)
+            now = (progress.epochs, len(jobs))
+            tries, before = (tries + 1 if now == before else 1), now
             if jobs and tries > TRIES:
                 raise _explain_loss([job for job in jobs if job.log.is_file()] or jobs, tries)
     finally:
@@ -110,10 +112,10 @@ def _explain_loss(jobs: Sequence[Job], times: int) -> RunError:
 
 def list_devices() -> list[str]:
     """The graphics devices here, as `CUDA_VISIBLE_DEVICES` names them; none where the processor computes."""
-    if (os.environ.get("DEVICE") or "cuda") != "cuda" or not torch.cuda.is_available():
-        return []
-    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return named.split(",") if named else list(map(str, range(torch.cuda.device_count())))
+    asked, named = os.environ.get("DEVICE") or "auto", os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if asked in ("auto", "cuda") and torch.cuda.is_available():
+        return named.split(",") if named else list(map(str, range(torch.cuda.device_count())))
+    return ["mps"] if asked in ("auto", "mps") and torch.backends.mps.is_available() else []
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed import Client, KilledWorker, Status, Worker
+from distributed.comm import CommClosedError
 
 from lesion_utils.config.schema import Network
 from lesion_utils.core import paths
@@ -58,8 +59,8 @@ def open_cluster(address: str, jobs: Sequence[Job], *, count: int, console: Cons
                 lambda job: executor.submit(run_job, job, gate.settings), gate.admit, gate.count_workers, KilledWorker
             )
     except (CancelledError, OSError) as error:
-        if isinstance(error, OSError) and client.status == "running":
-            raise
+        if client.status == "running" and not isinstance(error, (CancelledError, CommClosedError)):
+            raise  # the disk's
         raise RunError("the Dask scheduler has gone", where=f"CLUSTER={address}", do=f"start it, and {again}") from None
     finally:
         if cluster:

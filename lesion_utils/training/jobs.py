@@ -164,8 +164,7 @@ class Progress:
 
     def describe(self, waiting: Sequence[Job], workers: int) -> str:
         """A line for all tasks, and one for each that is being trained."""
-        latest = {job: job.read_event() for job in self.jobs if job in set(waiting)}
-        self._events |= {job: event for job, event in latest.items() if event and "epoch" in event}
+        latest = self.look(waiting)
         left = self._count_seconds(waiting) / max(1, workers)
         done = f"{len(self.jobs) - len(waiting)} of {len(self.jobs)} tasks done, {workers} workers, "
         lines = [f"{done}{format_duration(left if self._events else None)} left"]
@@ -173,6 +172,13 @@ class Progress:
             if event is not None:
                 lines.append(f"  {job.title}, {describe_event(event)}" if event else f"  {job} begins")
         return "\n".join(lines)
+
+    def look(self, waiting: Sequence[Job]) -> dict[Job, dict[str, Any] | None]:
+        """Read the latest event of tasks, in their order."""
+        there = set(waiting)
+        latest = {job: job.read_event() for job in self.jobs if job in there}
+        self._events |= {job: event for job, event in latest.items() if event and "epoch" in event}
+        return latest
 
     def _count_seconds(self, waiting: Sequence[Job]) -> float:
         """Of one worker for all that is left: tasks that have not begun take as long as their kind, or as all."""

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -245,20 +246,20 @@ def test_each_device_has_its_lock(monkeypatch, asked, device):
 def test_only_jobs_or_a_cluster_train_ahead_and_the_steps_own_failures_end_it(tmp_path, monkeypatch):
     """Another network's failure is said, and left to its own notebook."""
     monkeypatch.setenv("REPORTS_DIR", str(tmp_path))
-    study, step, out = Study("demo"), STEPS["03_resnet50_finetune"], io.StringIO()
+    study, step, out, Task = Study("demo"), STEPS["03_resnet50_finetune"], io.StringIO(), namedtuple("Task", "network")
     given = (study, step, load_study(study.params_dir), "run")
     for name in ("JOBS", "CLUSTER"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.setitem(sys.modules, "lesion_utils.training.ahead", None)  # to import it is an error
         execute._train_ahead(*given, console=console.Console(out))
-        failed = {SimpleNamespace(network="vgg19"): ValueError("one\ntwo")}
+        failed = {Task("vgg19"): ValueError("one\ntwo")}
         fake = SimpleNamespace(train_ahead=lambda jobs, console, failed=failed: failed)
         monkeypatch.setitem(sys.modules, "lesion_utils.training.ahead", fake)
         monkeypatch.setattr("lesion_utils.training.jobs.list_jobs", lambda *_: [])
         monkeypatch.setenv(name, "2")
         execute._train_ahead(*given, console=console.Console(out))
-        assert out.getvalue().endswith(": one\n")
-        failed |= {SimpleNamespace(network="resnet50"): ValueError("mine")}
+        assert out.getvalue().endswith("Task(network='vgg19'): one\n")
+        failed |= {Task("resnet50"): ValueError("mine")}
         with pytest.raises(ValueError, match="mine"):
             execute._train_ahead(*given, console=console.Console(out))
         monkeypatch.delenv(name)

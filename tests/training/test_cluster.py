@@ -35,7 +35,7 @@ def start(*arguments: str, code: Path = ROOT, prefix: tuple[str, ...] = ()) -> I
     places = os.pathsep.join(map(str, (code, ROOT / "tests")))
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     environment = os.environ | {"PYTHONPATH": places}
-    process = subprocess.Popen([*prefix, sys.executable, "-m", *arguments], env=environment, **quiet)
+    process = subprocess.Popen([*prefix, sys.executable, "-m", *arguments], cwd=code, env=environment, **quiet)
     try:
         yield process
     finally:

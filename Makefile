@@ -33,8 +33,9 @@ ifeq ($(filter cpu gpu,$(BUILD)),)
   $(error TORCH="$(TORCH)" must be auto, cpu or gpu)
 endif
 ENV   := $(VENV)/.installed-$(BUILD)-$(word 1,$(shell cat requirements.lock requirements-cpu.lock | cksum))
-DEV   := $(VENV)/.dev-$(word 1,$(shell cat requirements-dev.lock requirements-onnx.lock | cksum))
+DEV   := $(VENV)/.dev-$(word 1,$(shell cat requirements-dev.lock requirements-onnx.lock requirements-cluster.lock | cksum))
 FOR_ONNX := $(VENV)/.onnx-$(word 1,$(shell cksum < requirements-onnx.lock))
+FOR_CLUSTER := $(VENV)/.cluster-$(word 1,$(shell cksum < requirements-cluster.lock))
 REPORTS := $(if $(strip $(value REPORTS_DIR)),$(value REPORTS_DIR),reports)
 # make cannot name a file in a folder whose name has a space, a % and the like: it goes there through a link.
 ifneq ($(shell printf %s $(call quote,$(REPORTS)) | LC_ALL=C tr -d '0-9A-Za-z./_~-'),)
@@ -58,7 +59,8 @@ STEPS     := data $(NOTEBOOKS) index
         setup-git export predict strip clean lock FORCE
 
 help:  ## this page
-	@echo "Usage: make <what> [STUDY=demo] [DATA_DIR=folder] [WEIGHTS_DIR=folder] [DEVICE=cpu|cuda|mps] [THREADS=n] [TORCH=cpu|gpu]"
+	@echo "Usage: make <what> [STUDY=demo] [DATA_DIR=folder] [WEIGHTS_DIR=folder] [DEVICE=cpu|cuda|cuda:1|mps] [THREADS=n] [TORCH=cpu|gpu]"
+	@echo "       [JOBS=n: workers here] [CLUSTER=tcp://host:port|slurm|pbs|lsf: workers elsewhere, docs/cluster.md]"
 	@echo "Studies:" $(notdir $(patsubst %/data.yaml,%,$(wildcard params/*/data.yaml)))
 	@echo
 	@sed -n 's/^\([a-z][a-z-]*\):.*  ## \(.*\)/\1@\2/p' Makefile | while IFS=@ read what why; do \
@@ -76,7 +78,7 @@ $(NOTEBOOKS): %: $(KEYS)/%.done.json
 $(foreach step,$(STEPS),%/keys/$(step).json): FORCE | $(ENV)
 	@$(LESION) keys $(STUDY)
 
-$(STEPS:%=$(KEYS)/%.done.json): $(KEYS)/%.done.json: $(KEYS)/%.json
+$(STEPS:%=$(KEYS)/%.done.json): $(KEYS)/%.done.json: $(KEYS)/%.json | $(if $(CLUSTER),$(FOR_CLUSTER))
 	@$(LESION) run $* $(STUDY)
 
 EXECUTED := $(NOTEBOOKS:%=$(KEYS)/%.done.json)
@@ -86,7 +88,7 @@ $(KEYS)/index.done.json: $(EXECUTED)
 
 # --- questions and checks ---------------------------------------------------------------------------------------------
 
-select: $(KEYS)/data.done.json | $(ENV)  ## settings compared on the training images, before a study fixes its own
+select: $(KEYS)/data.done.json | $(ENV) $(if $(CLUSTER),$(FOR_CLUSTER))  ## settings compared on the training images, before a study fixes its own
 	@$(LESION) select $(STUDY)
 
 why: | $(ENV)  ## a sentence per step: would it run, and why
@@ -206,13 +208,18 @@ $(ENV):
 
 # What tests and development need besides.
 $(DEV): | $(ENV)
-	@$(UV) -q -r requirements-dev.lock -r requirements-onnx.lock
+	@$(UV) -q -r requirements-dev.lock -r requirements-onnx.lock -r requirements-cluster.lock
 	@rm -f $(VENV)/.dev-* && touch $@
 
 # What ONNX files need besides.
 $(FOR_ONNX): | $(ENV)
 	@$(UV) -q -r requirements-onnx.lock
 	@rm -f $(VENV)/.onnx-* && touch $@
+
+# What sends tasks to other machines.
+$(FOR_CLUSTER): | $(ENV)
+	@$(UV) -q -r requirements-cluster.lock
+	@rm -f $(VENV)/.cluster-* && touch $@
 
 reference: | $(ENV)  ## params/README.md, the schemas for editors and codemeta.json, from what they repeat
 	@$(LESION) reference
@@ -225,10 +232,11 @@ readme: | $(ENV)  ## the README's results from the published copies in docs/
 
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-lock: | $(DEV)  ## the four locks from pyproject.toml
+lock: | $(DEV)  ## the five locks from pyproject.toml
 	@$(COMPILE) pyproject.toml -o requirements.lock
 	@$(COMPILE) --group pyproject.toml:onnx -c requirements.lock -o requirements-onnx.lock
-	@$(COMPILE) --group pyproject.toml:dev -c requirements.lock -c requirements-onnx.lock -o requirements-dev.lock
+	@$(COMPILE) --group pyproject.toml:cluster -c requirements.lock -c requirements-onnx.lock -o requirements-cluster.lock
+	@$(COMPILE) --group pyproject.toml:dev -c requirements.lock -c requirements-onnx.lock -c requirements-cluster.lock -o requirements-dev.lock
 	@$(COMPILE) --torch-backend cpu -c requirements.lock pyproject.toml -o requirements-cpu.lock 2>/dev/null || { \
 	  echo "torch's small build cannot be asked for from here: requirements-cpu.lock pins torch without its hashes"; \
 	  $(NO_CUDA) requirements.lock > requirements-cpu.lock; }

@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit status: 0, 1 where something is wrong, 130 after Ctrl-C, or 141 where nobody reads any more.
     """
     options = _parse(arguments)
+    _choose_cuda_device()
     try:
         status = options.act(options) or 0
         sys.stdout.flush()
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("lesion_utils"):
             raise
-        do = "make export ONNX=1, which installs it" if "onnx" in (error.name or "") else "make env"
+        ways = {"onnx": "make export ONNX=1", "distributed": "make with CLUSTER", "dask": "make with CLUSTER"}
+        do = next((f"{way}, which installs it" for name, way in ways.items() if name in (error.name or "")), "make env")
         print(f"the package {error.name!r} is not installed\n  do next   {do}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -44,6 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         do = "free some space, correct the permissions or move away what is in the way, and type the same again"
         print(LesionError(error.strerror or str(error), where=error.filename, do=do), file=sys.stderr)
         return 1
+
+
+def _choose_cuda_device() -> None:
+    """Of `DEVICE=cuda:1`, CUDA is told the number, and sees no other device; to all else it is `cuda`."""
+    device, _, number = os.environ.get("DEVICE", "").partition(":")
+    if device == "cuda" and number.isdigit():
+        seen = dict(enumerate(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","))))
+        os.environ |= {"DEVICE": device, "CUDA_VISIBLE_DEVICES": seen.get(int(number), number)}
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -157,11 +167,16 @@ def examine(options: argparse.Namespace) -> int:
 def select(options: argparse.Namespace) -> None:
     from lesion_utils.config.load import load_study
     from lesion_utils.core.console import Console, describe_event
-    from lesion_utils.training.select import select_settings
+    from lesion_utils.training.select import list_trainings, select_settings
 
     study, console = Study(options.study), Console()
     params = load_study(study.params_dir)
     with console.show_step("select", lambda: ""):
+        if os.environ.get("JOBS") or os.environ.get("CLUSTER"):
+            from lesion_utils.training.ahead import train_ahead
+
+            for failed, error in train_ahead(list_trainings(study, params), console=console).items():
+                console.report(f"{failed}: {error}")
         select_settings(
             study, params, on_event=lambda e: console.show_count(f"{e['candidate']}: {describe_event(e)}", 0, 0)
         )

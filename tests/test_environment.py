@@ -7,7 +7,7 @@ import pkgutil
 import re
 import sys
 import tomllib
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from lesion_utils.pipeline import doctor
 from lesion_utils.pipeline.doctor import Finding, explain_torch, list_differences
 
 ROOT = project_root()
-LOCKS = {name: (ROOT / f"requirements{name}.lock").read_text() for name in ("", "-cpu", "-dev", "-onnx")}
+LOCKS = {name: (ROOT / f"requirements{name}.lock").read_text() for name in ("", "-cpu", "-dev", "-onnx", "-cluster")}
 
 
 def read_lock(name: str) -> list[Requirement]:
@@ -34,7 +34,7 @@ def read_dependencies() -> dict[str, list[str]]:
     """What the project asks for, by the lock that has it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     own, groups = project["project"]["dependencies"], project["dependency-groups"]
-    return {"": own, "-cpu": own, "-dev": groups["dev"], "-onnx": groups["onnx"]}
+    return {"": own, "-cpu": own, "-dev": groups["dev"], "-onnx": groups["onnx"], "-cluster": groups["cluster"]}
 
 
 def test_conda_installs_the_same_lock():
@@ -67,8 +67,9 @@ def test_the_locks_agree_and_differ_by_what_a_gpu_uses():
     pins = {name: {f"{r.name}{r.specifier}".replace("+cpu", "") for r in read_lock(name)} for name in LOCKS}
     names = {name: {r.name for r in read_lock(name)} for name in LOCKS}
     assert {p for p in pins[""] ^ pins["-cpu"] if not p.startswith(doctor.FOR_GPUS)} == set()
-    assert not any(n.startswith(doctor.FOR_GPUS) for n in names["-cpu"] | names["-dev"] | names["-onnx"])
-    for more, has in (("-dev", ""), ("-onnx", ""), ("-dev", "-onnx")):
+    assert not any(n.startswith(doctor.FOR_GPUS) for name in names if name for n in names[name])
+    groups = ("-onnx", "-cluster", "-dev")
+    for more, has in [(group, "") for group in groups] + list(combinations(groups[::-1], 2)):
         shared = names[has] & names[more]
         assert {p for p in pins[more] - pins[has] if Requirement(p).name in shared} == set(), "run: make lock"
 
@@ -98,7 +99,9 @@ def test_torch_and_torchvision_are_a_pair():
 
 
 def test_the_environment_of_these_tests_is_the_lock():
-    assert [difference for name in ("", "-dev", "-onnx") for difference in list_differences(LOCKS[name])] == []
+    assert [
+        difference for name in ("", "-dev", "-onnx", "-cluster") for difference in list_differences(LOCKS[name])
+    ] == []
 
 
 def test_differences_from_a_lock_are_named():

@@ -6,7 +6,6 @@ A few kills in the normal suite; `KILLS=20` for the full proof.
 from __future__ import annotations
 
 import io
-import json
 import multiprocessing
 import os
 import signal
@@ -16,10 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_study import make_images, make_params, regimes
+from tiny_study import make_demanding_study, make_images, read_results
 
 from lesion_utils.config.schema import StudyParams
-from lesion_utils.training import loop
 from lesion_utils.training.fit import train_network
 
 KILLS = int(os.environ.get("KILLS", "4"))
@@ -50,35 +48,6 @@ def _die_in_write(number: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     torch.save = save_half
-
-
-def read_results(folder: Path) -> dict[str, object]:
-    """Everything that must not differ: all files, without the times in history and record."""
-    found: dict[str, object] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.name == "history.jsonl":
-            lines = [json.loads(line) for line in path.read_text().splitlines()]
-            found[name] = [loop.deterministic_part(line) for line in lines]
-        elif path.name == "DONE":
-            found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k != "seconds"}
-        elif path.is_file():
-            found[name] = path.read_bytes()
-    return found
-
-
-def make_demanding_study() -> StudyParams:
-    """Two seeds, with everything that has a state or draws random numbers."""
-    return make_params(
-        regimes=regimes(epochs=4),
-        seeds=[1, 2],
-        averaging={"method": "ema"},
-        optim={"warmup_epochs": 1.0, "final_lr": 0.0, "clip_norm": 1.0},
-        mixup=0.3,
-        drop_rate=0.3,
-        tta="flips",
-        precision="auto",
-    )
 
 
 def start(folder: Path, *, die_in_write: int | None = None) -> multiprocessing.process.BaseProcess:

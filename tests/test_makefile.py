@@ -262,16 +262,22 @@ def test_the_build_of_torch_follows_the_machine(tmp_path, torch, has_driver, has
 
 
 @pytest.mark.parametrize(
-    ("arguments", "wanted"),
+    ("arguments", "lock"),
     [
-        (["export"], False),
-        (["export", "ONNX=1"], True),
-        (["predict", "MODEL=resnet50"], False),
-        (["predict", "MODEL=a folder/model.onnx"], True),
+        (["export"], ""),
+        (["export", "ONNX=1"], "onnx"),
+        (["predict", "MODEL=resnet50"], ""),
+        (["predict", "MODEL=a folder/model.onnx"], "onnx"),
+        (["all", "JOBS=2"], ""),
+        (["all", "CLUSTER=slurm"], "cluster"),
+        (["select", "CLUSTER=tcp://10.0.0.1:8786"], "cluster"),
     ],
 )
-def test_what_onnx_files_need_is_installed_for_those_who_ask(tmp_path, arguments, wanted):
-    assert ("-r requirements-onnx.lock" in make(ROOT, "-n", *arguments, f"VENV={tmp_path}").stdout) == wanted
+def test_what_few_need_is_installed_for_those_who_ask(tmp_path, arguments, lock):
+    shown = make(ROOT, "-n", *arguments, f"VENV={tmp_path}").stdout
+    assert {name for name in ("onnx", "cluster") if f"-r requirements-{name}.lock" in shown} == set(
+        filter(None, [lock])
+    )
 
 
 def test_another_build_of_torch_is_refused():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from loopback import Site, serve
 from real_project import TAGS, make_real_project, replace
 from safetensors.torch import save
 from small_project import NAMES, make
+from small_project import run as run_verb
 
 from lesion_utils.provenance import outside
 
@@ -152,3 +154,21 @@ def test_a_second_run_has_nothing_to_do_and_the_report_verifies(report):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HOME", str(folder / "nowhere"))  # weights that are gone are not weights that changed
         assert make(folder, "verify", f"STUDY={study}").returncode == 0
+
+
+def test_two_workers_make_the_predictions_of_one_process(report, tmp_path, monkeypatch):
+    """The notebook finds its runs trained, by the names that it looks for."""
+    copy = shutil.copytree(report.parents[1], tmp_path / "copy", symlinks=True) / "reports" / report.name
+    folder, name = copy / "runs" / NAMES[2], NAMES[2]
+    trained = {path.parent.name for path in folder.glob("*/DONE")}
+    for path in trained:
+        shutil.rmtree(folder / path)
+    (copy / "keys" / f"{name}.done.json").unlink()
+    monkeypatch.setenv("JOBS", "2")
+    monkeypatch.setenv("THREADS", "1")
+    done = run_verb(copy.parents[1], "run", name, report.name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path.parent.name for path in folder.glob("*/DONE")} == trained
+    assert len(list(folder.glob("jobs/*.lock"))) == len(trained), "workers trained"
+    predictions = "predictions/resnet50.csv"
+    assert (copy / predictions).read_bytes() == (report / predictions).read_bytes()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lesion_utils.config.schema import StudyParams
+from lesion_utils.training.loop import deterministic_part
 
 AUGMENTATION = {
     "rotation": 90.0, "horizontal_flip": 0.5, "vertical_flip": 0.5, "scale": [0.9, 1.1], "translation": 0.05,
@@ -87,3 +90,32 @@ def make_images(train: int = 30, val: int = 12, test: int = 12, *, seed: int = 0
     subset = ["train"] * train + ["val"] * val + ["test"] * test
     ids = [f"ISIC_{i:07d}" for i in range(count)]
     return TinyImages(images, pd.DataFrame({"image_id": ids, "target": targets, "subset": subset}))
+
+
+def read_results(folder: Path) -> dict[str, object]:
+    """Everything that must not differ: all files, without the times in history and record."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.name == "history.jsonl":
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            found[name] = [deterministic_part(line) for line in lines]
+        elif path.name == "DONE":
+            found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k != "seconds"}
+        elif path.is_file():
+            found[name] = path.read_bytes()
+    return found
+
+
+def make_demanding_study(epochs: int = 4) -> StudyParams:
+    """Two seeds, with everything that has a state or draws random numbers."""
+    return make_params(
+        regimes=regimes(epochs=epochs),
+        seeds=[1, 2],
+        averaging={"method": "ema"},
+        optim={"warmup_epochs": 1.0, "final_lr": 0.0, "clip_norm": 1.0},
+        mixup=0.3,
+        drop_rate=0.3,
+        tta="flips",
+        precision="auto",
+    )

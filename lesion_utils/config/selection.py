@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import product
 from typing import Any, Self, get_args
 
 from pydantic import Field, model_validator
@@ -18,7 +20,12 @@ class Question(Section):
     judge: Classifier | Regime = Field(description="a classifier on frozen features, or the regime that is trained")
     seeds: list[int] = Field(min_length=1, description="of the folds, or of the trainings")
     candidates: dict[str, dict[str, Any]] = Field(
-        min_length=2, description="name to changed values, such as resnet50.image_size: 288"
+        default={}, description="name to changed values, such as resnet50.image_size: 288"
+    )
+    grid: dict[str, list[Any]] = Field(
+        default={},
+        description="parameter to values, such as resnet50.regimes.finetune.lr: [1e-4, 1e-3]; every combination is a "
+        "candidate as well, named after its values: `lr 0.001, mixup 0.4`",
     )
     choice: str = Field(description="the candidate that the study takes")
     because: str = Field(min_length=1, description="why, in a sentence")
@@ -29,8 +36,21 @@ class Question(Section):
         "kept as it stands and it is not asked again; left out while it is open",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _combine_grid(cls, values: Any) -> Any:
+        """Combinations become candidates; what is no grid is left to its own check."""
+        grid, named = (values.get(name, {}) for name in ("grid", "candidates"))
+        if not grid or not all(isinstance(each, Mapping) for each in (grid, named)):
+            return values
+        if not all(isinstance(given, list) and given for given in grid.values()):
+            raise ValueError("grid: give each parameter a list of values, such as [0.0, 0.4]")
+        return {**values, "candidates": {**named, **combine(grid)}}
+
     @model_validator(mode="after")
     def _choice_is_a_candidate(self) -> Self:
+        if len(self.candidates) < 2:
+            raise ValueError("candidates: name two or more, or give a grid of two or more")
         if self.choice not in self.candidates:
             raise ValueError("choice: name one of the candidates")
         return self
@@ -39,6 +59,24 @@ class Question(Section):
     def trains(self) -> bool:
         """Whether candidates are judged by training."""
         return self.judge in get_args(Regime)
+
+
+def combine(grid: Mapping[str, list[Any]]) -> dict[str, dict[str, Any]]:
+    """Every combination of a grid's values, by its name.
+
+    A parameter is named by its last word, or in full where two end alike.
+
+    >>> list(combine({"resnet50.regimes.finetune.lr": [1e-4, 1e-3], "resnet50.mixup": [0.4]}))
+    ['lr 0.0001, mixup 0.4', 'lr 0.001, mixup 0.4']
+    """
+    last = [key.rpartition(".")[2] for key in grid]
+    words = [short if last.count(short) == 1 else key for key, short in zip(grid, last, strict=True)]
+    return {
+        ", ".join(f"{word} {value}" for word, value in zip(words, values, strict=True)): dict(
+            zip(grid, values, strict=True)
+        )
+        for values in product(*grid.values())
+    }
 
 
 class Selection(Section):

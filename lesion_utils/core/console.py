@@ -1,4 +1,4 @@
-"""What the terminal shows while a step runs: a clock, the latest line of the training log, and one line at the end."""
+"""What the terminal shows while a step runs: a clock, the latest line of each training log, and one line at the end."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from lesion_utils.core.paths import Study
 #: Seconds between two looks on a terminal, and between two lines in a log file.
 TERMINAL_INTERVAL, FILE_INTERVAL = 1.0, 60.0
 
+#: From the line's beginning, everything below goes.
+_CLEAR = "\r\x1b[J"
+
 
 class Console:
     """One line per step; on a terminal, a line above it that changes while the step runs."""
@@ -28,7 +31,7 @@ class Console:
 
     def report(self, line: str) -> None:
         """Say a line that stays."""
-        self._out.write(f"{line}\n")
+        self._out.write(f"{_CLEAR * self._terminal}{line}\n")
         self._out.flush()
 
     def show_count(self, what: str, done: int, total: int) -> None:
@@ -51,15 +54,16 @@ class Console:
     def _watch(self, name: str, read_status: Callable[[], str], ended: threading.Event) -> None:
         start = time.monotonic()
         while not ended.wait(TERMINAL_INTERVAL if self._terminal else FILE_INTERVAL):
-            line = f"{name:<24} {format_clock(time.monotonic() - start)}  {read_status() or self._count}".rstrip()
+            text = f"{name:<24} {format_clock(time.monotonic() - start)}  {read_status() or self._count}".rstrip()
             if self._terminal:
-                width = shutil.get_terminal_size().columns - 1
-                self._out.write(f"\r\x1b[K{line[:width]}")
+                size = shutil.get_terminal_size()
+                lines = [line[: size.columns - 1] for line in text.splitlines()[: size.lines - 1]]
+                self._out.write(_CLEAR + "\n".join(lines) + "\x1b[A" * (len(lines) - 1))
                 self._out.flush()
             else:
-                self.report(line)
+                self.report(text)
         if self._terminal:
-            self._out.write("\r\x1b[K")
+            self._out.write(_CLEAR)
             self._out.flush()
 
 

@@ -108,12 +108,33 @@ def _run_work(study: Study, step: Step, params: StudyParams, run_id: str, *, con
     if not step.is_notebook:
         resolve_name(f"lesion_utils.{step.entry}")(study, params, on_progress=console.show_count)
     else:
+        _train_ahead(study, step, params, run_id, console=console)
         from lesion_utils.pipeline.notebook import run_notebook
         from lesion_utils.report.notebook_pages import write_notebook_page
 
         notebook = run_notebook(study, step, params, run_id)
         page = study.html / f"{step.name}.html"
         write_notebook_page(notebook, page, study=study.name)
+
+
+def _train_ahead(study: Study, step: Step, params: StudyParams, run_id: str, *, console: Console) -> None:
+    """With `JOBS` or `CLUSTER`, train the study's networks in other processes; the notebooks then find that done.
+
+    What fails fails again in its own notebook, which says more; only this step's own failures end it here.
+    """
+    if not step.network or not (os.environ.get("JOBS") or os.environ.get("CLUSTER")):
+        return
+    from lesion_utils.pipeline.notebook import kernel_environment
+    from lesion_utils.training.ahead import train_ahead
+    from lesion_utils.training.jobs import list_jobs
+
+    with kernel_environment(run_id):
+        failed = train_ahead(list_jobs(study, params), console=console)
+    for job, error in failed.items():
+        console.report(f"{job}: {str(error).splitlines()[0]}")
+    own = [error for job, error in failed.items() if job.network == step.network]
+    if own:
+        raise own[0]
 
 
 @contextmanager
@@ -137,10 +158,10 @@ def lock_device(study: Study, step: Step, *, console: Console) -> Iterator[None]
 def choose_device() -> str:
     """The device that training will take, guessed without loading torch: only a lock's name hangs on it."""
     asked = os.environ.get("DEVICE", "").strip().lower() or "auto"
+    if asked == "cuda" or (asked == "auto" and shutil.which("nvidia-smi")):
+        return f"cuda{os.environ.get('CUDA_VISIBLE_DEVICES', '').partition(',')[0] or 0}"
     if asked != "auto":
         return re.sub(r"\W", "", asked)
-    if shutil.which("nvidia-smi"):
-        return "cuda"
     return "mps" if (platform.system(), platform.machine()) == ("Darwin", "arm64") else "cpu"
 
 

@@ -1,15 +1,17 @@
 """Choosing settings: trials on the training images, before a study fixes its own, and their page, `selection.md`.
 
-A study's `selection.yaml` asks questions and names candidates; each trial changes some of the study's values and is
-judged either by a classical classifier on frozen features, in cross-validation over all training images, or by training
-the network in one of its regimes and scoring the study's validation images. The test images are not in any table that a
-trial is given. What was chosen, and why, stands beside the evidence.
+A study's `selection.yaml` asks questions and names candidates, or a grid whose combinations they are; each trial
+changes some of the study's values and is judged either by a classical classifier on frozen features, in
+cross-validation over all training images, or by training the network in one of its regimes and scoring the study's
+validation images. The test images are not in any table that a trial is given. What was chosen, and why, stands beside
+the evidence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
+from lesion_utils.config.data import Data
 from lesion_utils.config.load import load_file
 from lesion_utils.config.schema import Comparison, StudyParams
 from lesion_utils.config.selection import Question, Selection
@@ -37,6 +40,7 @@ from lesion_utils.training.classifiers import (
     split_folds,
 )
 from lesion_utils.training.fit import OnEvent, fit
+from lesion_utils.training.jobs import Job
 from lesion_utils.training.select_page import write_text
 from lesion_utils.training.task import TrainingTask, choose_regimes, list_folds
 
@@ -96,7 +100,7 @@ def run_trials(
     for number, question in selection.open.items():
         for name, changes in question.candidates.items():
             changed = change_params(params, changes, where=f"questions[{number}].candidates.{name}")
-            known = without_test_images(changed, data)
+            known = without_test_images(changed.data, data)
             for seed in question.seeds:
                 tell = _add_to_events(on_event, question=question.question, candidate=name)
                 trial = Trial(question, changed, known, seed)
@@ -133,10 +137,29 @@ def change_params(params: StudyParams, changes: Mapping[str, Any], *, where: str
         raise ParamsError(what, where=where, do="params/README.md lists the ranges") from None
 
 
-def without_test_images(params: StudyParams, data: PreparedData) -> TrainingImages:
-    """The images of training and validation, decoded as `params.data` says; no other image is even opened."""
+def list_trainings(study: Study, params: StudyParams) -> list[Job]:
+    """The tasks of a study's open questions that are judged by training, as `training.ahead` takes them."""
+    folder, jobs = study.runs / "selection", []
+    for number, question in _read_questions(study).open.items():
+        folds = list_folds(load_prepared(study, params.data).table)
+        for (name, changes), seed, fold in product(question.candidates.items(), question.seeds, folds):
+            if question.trains:
+                changed = change_params(params, changes, where=f"questions[{number}].candidates.{name}")
+                log = folder / "jobs" / f"{len(jobs)}.jsonl"
+                given = (question.network, question.judge, seed, fold, folder, log, name, open_training_images)
+                jobs.append(Job(study.name, changed, *given))
+    return jobs
+
+
+def open_training_images(study: Study, data: Data) -> TrainingImages:
+    """Those of a study, as a worker opens them."""
+    return without_test_images(data, load_prepared(study, data))
+
+
+def without_test_images(params: Data, data: PreparedData) -> TrainingImages:
+    """The images of training and validation, decoded as `params` says; no other image is even opened."""
     table = data.table[data.table["subset"].isin(("train", "val"))].reset_index(drop=True)
-    cache = open_images(table, params.data.stored_size, params.data.aspect)
+    cache = open_images(table, params.stored_size, params.aspect)
     return TrainingImages(cache.images, table, data.duplicates)
 
 
@@ -198,15 +221,7 @@ def select_settings(study: Study, params: StudyParams, *, on_event: OnEvent | No
         DataError: the data are not prepared.
         RunError: the evidence of an answered question is gone.
     """
-    path = study.params_dir / FILE
-    if not path.is_file():
-        raise ParamsError(
-            "this study compares no settings",
-            where=f"params/{study.name}/{FILE}",
-            expected="questions and candidates",
-            do=f"copy params/isic2016_640px/{FILE} there and edit it",
-        )
-    selection, data = load_file(path, Selection), load_prepared(study, params.data)
+    selection, data = _read_questions(study), load_prepared(study, params.data)
     kept = read_answered(study, selection)
     trials = run_trials(selection, params, data, folder=study.runs / "selection", on_event=on_event)
     made = {"scores": trials.scores, "trials": tabulate_trials(selection, trials, params.comparison)}
@@ -220,6 +235,18 @@ def select_settings(study: Study, params: StudyParams, *, on_event: OnEvent | No
         write_if_changed(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
     write_if_changed(study.report_dir / "selection.md", text)
     return text
+
+
+def _read_questions(study: Study) -> Selection:
+    path = study.params_dir / FILE
+    if not path.is_file():
+        raise ParamsError(
+            "this study compares no settings",
+            where=f"params/{study.name}/{FILE}",
+            expected="questions and candidates",
+            do=f"copy params/isic2016_640px/{FILE} there and edit it",
+        )
+    return load_file(path, Selection)
 
 
 def read_answered(study: Study, selection: Selection) -> dict[str, pd.DataFrame]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from lesion_utils.config.schema import StudyParams
-from lesion_utils.config.selection import Question, Selection
+from lesion_utils.config.selection import Question, Selection, combine
 from lesion_utils.core.names import CLASSIFIER_NAMES, REGIME_NAMES, name_model
 from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.training.classifiers import FOLDS
@@ -27,7 +27,9 @@ def write_text(
     ]
     for number, question in enumerate(selection.questions):
         parts += [f"## {question.question}", _describe_judge(question, name_model(params.models[question.network]))]
-        parts.append("\n".join(_write_table(table[table["question"] == number], trains=question.trains)))
+        rows = table[table["question"] == number]
+        parts.append("\n".join(_write_table(rows, trains=question.trains)))
+        parts += ["\n".join(_write_marginal(rows, question, key)) for key in question.grid]
         parts.append(f"**Chosen: {question.choice}.** {question.because}")
     parts.append(
         f"The questions are in `params/{study}/selection.yaml`, every score in `selection/scores.csv`, every number "
@@ -46,6 +48,17 @@ def _describe_judge(question: Question, network: str) -> str:
         how = f"{classifier} on frozen features of {network}, {FOLDS}-fold cross-validation over all training images"
     asked = f" Asked {question.answered}, and kept as it stood." if question.answered else ""
     return f"Judged by: {how}; {seeds}.{asked}"
+
+
+def _write_marginal(rows: pd.DataFrame, question: Question, key: str) -> Iterator[str]:
+    """A parameter of the grid by itself: for each value, the mean AP of the combinations that have it."""
+    scores = rows.set_index("candidate")["ap"]
+    combinations = combine(question.grid)
+    yield f"| `{key}` | mean AP of the combinations | lowest | highest |"
+    yield "|---|---|---|---|"
+    for value in question.grid[key]:
+        own = scores.reindex([name for name, values in combinations.items() if values[key] == value])
+        yield f"| {value} | {own.mean():.3f} | {own.min():.3f} | {own.max():.3f} |"
 
 
 def _write_table(rows: pd.DataFrame, *, trains: bool) -> Iterator[str]:

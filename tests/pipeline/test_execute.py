@@ -13,7 +13,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -234,10 +236,33 @@ def test_earlier_outputs_return_when_a_run_fails(tmp_path, monkeypatch):
     assert (old.exists(), both.read_text(), other.read_text()) == (False, "again", "before")
 
 
-@pytest.mark.parametrize(("asked", "device"), [("cpu", "cpu"), ("CUDA", "cuda"), ("cuda:1", "cuda1")])
+@pytest.mark.parametrize(("asked", "device"), [("cpu", "cpu"), ("CUDA", "cuda0"), ("cuda:1", "cuda1")])
 def test_each_device_has_its_lock(monkeypatch, asked, device):
     monkeypatch.setenv("DEVICE", asked)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert execute.choose_device() == device
+
+
+def test_only_jobs_or_a_cluster_train_ahead_and_the_steps_own_failures_end_it(tmp_path, monkeypatch):
+    """Another network's failure is said, and left to its own notebook."""
+    monkeypatch.setenv("REPORTS_DIR", str(tmp_path))
+    study, step, out, Task = Study("demo"), STEPS["03_resnet50_finetune"], io.StringIO(), namedtuple("Task", "network")
+    given = (study, step, load_study(study.params_dir), "run")
+    for name in ("JOBS", "CLUSTER"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setitem(sys.modules, "lesion_utils.training.ahead", None)  # to import it is an error
+        execute._train_ahead(*given, console=console.Console(out))
+        failed = {Task("vgg19"): ValueError("one\ntwo")}
+        fake = SimpleNamespace(train_ahead=lambda jobs, console, failed=failed: failed)
+        monkeypatch.setitem(sys.modules, "lesion_utils.training.ahead", fake)
+        monkeypatch.setattr("lesion_utils.training.jobs.list_jobs", lambda *_: [])
+        monkeypatch.setenv(name, "2")
+        execute._train_ahead(*given, console=console.Console(out))
+        assert out.getvalue().endswith("Task(network='vgg19'): one\n")
+        failed |= {Task("resnet50"): ValueError("mine")}
+        with pytest.raises(ValueError, match="mine"):
+            execute._train_ahead(*given, console=console.Console(out))
+        monkeypatch.delenv(name)
 
 
 def test_a_file_gets_the_time_of_a_step_that_says_nothing_new(monkeypatch):

@@ -19,8 +19,10 @@ from lesion_utils.config.load import load_file, load_study
 from lesion_utils.config.selection import Question, Selection
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.core.paths import Study, params_root
-from lesion_utils.training import select
+from lesion_utils.training import select, select_page
 from lesion_utils.training.classifiers import split_folds
+from lesion_utils.training.jobs import run_job
+from lesion_utils.training.run import Run
 from lesion_utils.training.select import TrialScores, change_params, run_trials
 
 WEIGHTS = {"weights": "small.safetensors", "regimes": regimes() | regimes("features") | regimes("finetune")}
@@ -99,6 +101,43 @@ def test_a_choice_must_be_a_candidate():
             question="?", network="resnet50", judge="logistic", seeds=[1], candidates={"a": {}, "b": {}}, choice="c",
             because=".",
         )  # fmt: skip
+
+
+def test_a_grid_is_every_combination_named_by_its_values_and_each_parameter_has_its_margin():
+    grid = {"resnet50.regimes.finetune.lr": [0.1, 0.2], "resnet50.mixup": [0.0, 0.4]}
+    asked = {"question": "Which?", "network": "resnet50", "judge": "scratch", "seeds": [1], "because": "It leads."}
+    question = Question(**asked, grid=grid, candidates={"as it is": {}}, choice="lr 0.2, mixup 0.4")
+    assert next(iter(question.candidates)) == "as it is" and len(question.candidates) == 5
+    assert question.candidates["lr 0.2, mixup 0.0"] == {"resnet50.regimes.finetune.lr": 0.2, "resnet50.mixup": 0.0}
+    twice = {"resnet50.regimes.finetune.lr": [1], "vgg19.regimes.finetune.lr": [2, 3]}
+    named = Question(**asked, grid=twice, choice="resnet50.regimes.finetune.lr 1, vgg19.regimes.finetune.lr 3")
+    assert len(named.candidates) == 2
+    aps = dict(zip(question.candidates, (0.9, 0.1, 0.3, 0.4, 0.6), strict=True))
+    rows = pd.DataFrame({"candidate": list(aps), "ap": list(aps.values())})
+    margin = "\n".join(select_page._write_marginal(rows, question, "resnet50.regimes.finetune.lr"))
+    assert margin.endswith("| 0.1 | 0.200 | 0.100 | 0.300 |\n| 0.2 | 0.500 | 0.400 | 0.600 |")
+    for wrong, what in (
+        ({"resnet50.mixup": []}, "give each parameter a list"),
+        ({"resnet50.mixup": [1]}, "two or more"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            Question(**asked, grid=wrong, choice="mixup 1")
+
+
+def test_trainings_are_the_tasks_that_trials_will_ask_for(data, tmp_path, monkeypatch):
+    """Trained ahead, in this process, they are all that `run_trials` needs: it trains nothing more."""
+    monkeypatch.setenv("REPORTS_DIR", str(tmp_path / "reports"))
+    params, study = make_params(**WEIGHTS), Study("isic2016_640px")
+    selection = ask("finetune", plain={}, mixed={"resnet50.mixup": 0.4})
+    monkeypatch.setattr(select, "load_prepared", lambda *_: data)
+    monkeypatch.setattr(select, "load_file", lambda *_: selection)
+    jobs = select.list_trainings(study, params)
+    assert [(job.title, job.seed) for job in jobs] == [("plain", 1), ("plain", 2), ("mixed", 1), ("mixed", 2)]
+    for job in jobs:
+        run_job(job, {})
+    monkeypatch.setattr(Run, "train_epoch", None)
+    scores = run_trials(selection, params, data, folder=study.runs / "selection").scores
+    assert len(scores) == 4 * 12
 
 
 def test_the_page_says_what_the_scores_say():

@@ -1,0 +1,116 @@
+"""What it costs to train in other processes, per task.
+
+    python benchmarks/scale.py [--tasks 12] [--cluster tcp://host:port] [--efficiency]
+
+Trains the same small tasks one after the other in this process, and by worker processes: `JOBS=1` worker, so that the
+difference, without the workers' start, is what the engine costs (sending, opening the images, logs). With
+`--efficiency` on a quiet machine: two workers with one thread each against one process with two. Workers of a cluster
+need `benchmarks/` on their `PYTHONPATH`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lesion_utils.config.data import Data
+from lesion_utils.config.load import load_study
+from lesion_utils.core import paths
+from lesion_utils.core.console import Console
+from lesion_utils.core.paths import Study
+from lesion_utils.training import ahead
+from lesion_utils.training.jobs import Job, run_job
+from lesion_utils.training.select import TrainingImages
+
+IMAGES, SIZE, EPOCHS = 256, 40, 4
+
+
+def open_noise(study: Study, data: Data) -> TrainingImages:
+    """Noise in two classes, a quarter of it for validation."""
+    images = np.random.default_rng(0).integers(0, 255, (IMAGES, SIZE, SIZE, 3), dtype=np.uint8)
+    subset = np.where(np.arange(IMAGES) % 4 == 0, "val", "train")
+    ids = [f"image{number}" for number in range(IMAGES)]
+    table = pd.DataFrame({"image_id": ids, "target": np.arange(IMAGES) // 2 % 2, "subset": subset})
+    return TrainingImages(images, table, pd.DataFrame(columns=["image_id_a", "image_id_b"]))
+
+
+def make_jobs(folder: Path, count: int) -> list[Job]:
+    """The demo's first network, from scratch, in a few epochs, with as many seeds as tasks."""
+    params = load_study(paths.params_root() / "demo")
+    network = params.resnet50.model_copy(
+        update={
+            "regimes": {"scratch": params.resnet50.regimes["scratch"].model_copy(update={"epochs": EPOCHS})},
+            "image_size": 32,
+        }
+    )
+    params = params.model_copy(update={"resnet50": network})
+    given = [("demo", params, "resnet50", "scratch", seed, None) for seed in range(count)]
+    place = [(folder / "runs", folder / "logs" / f"{number}.jsonl", "resnet50") for number in range(count)]
+    return [Job(*one, *other, open_noise) for one, other in zip(given, place, strict=True)]
+
+
+def time_here(count: int) -> float:
+    """Seconds in this process, one task after the other; the first task, which pays for imports, does not count."""
+    with tempfile.TemporaryDirectory() as folder:
+        warm, *jobs = make_jobs(Path(folder), count + 1)
+        run_job(warm, {})
+        begun = time.monotonic()
+        for job in jobs:
+            run_job(job, {})
+        return time.monotonic() - begun
+
+
+def time_workers(count: int, workers: int) -> float:
+    """Seconds of worker processes, once each of them has trained a task."""
+    with tempfile.TemporaryDirectory() as folder, ahead.open_local(workers, []) as pool:
+        jobs = make_jobs(Path(folder), count + 2 * workers)
+        console = Console(io.StringIO())
+        ahead._train(jobs[count:], pool, console=console)
+        begun = time.monotonic()
+        ahead._train(jobs[:count], pool, console=console)
+        return time.monotonic() - begun
+
+
+def time_cluster(address: str, count: int) -> float:
+    """Seconds of a cluster, its examination of workers included."""
+    folder = Path(tempfile.mkdtemp(dir=paths.reports_root()))
+    try:
+        os.environ |= {"CLUSTER": address}
+        begun = time.monotonic()
+        ahead.train_ahead(make_jobs(folder, count), console=Console())
+        return time.monotonic() - begun
+    finally:
+        shutil.rmtree(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", type=int, default=12)
+    parser.add_argument("--cluster", default="")
+    parser.add_argument("--efficiency", action="store_true")
+    options = parser.parse_args()
+    paths.reports_root().mkdir(exist_ok=True)
+    os.environ |= {"THREADS": "1", "DEVICE": "cpu"}
+    if options.cluster:
+        print(f"cluster: {time_cluster(options.cluster, options.tasks):.1f} s for {options.tasks} tasks")
+        return
+    here, there = time_here(options.tasks), time_workers(options.tasks, 1)
+    each = (there - here) / options.tasks
+    print(f"one process {here:.1f} s, one worker {there:.1f} s for {options.tasks} tasks: {each:.2f} s per task more")
+    if options.efficiency:
+        two = time_workers(options.tasks, 2)
+        os.environ["THREADS"] = "2"
+        one = time_here(options.tasks)
+        print(f"two workers of one thread {two:.1f} s, one process of two threads {one:.1f} s: {one / two:.2f} times")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Training ahead of whoever wants the results: in several processes here (`JOBS`), or on a cluster (`CLUSTER`).
+
+Notebooks and trials then find their runs done. A run's name says what it depends on, and it goes on from its last
+epoch: it does not matter which worker trains it, nor how many, and a worker that is lost costs an epoch.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from joblib import cpu_count
+from joblib.externals.loky import get_reusable_executor
+
+from lesion_utils.core import paths
+from lesion_utils.core.console import Console
+from lesion_utils.core.errors import ParamsError, RunError
+from lesion_utils.core.files import lock_file
+from lesion_utils.training.jobs import Job, Progress, Workers, run_job
+
+#: Times that workers may be lost, one after the other, before a task has got an epoch further.
+TRIES = 3
+
+_held: list[FileLock] = []  # by this process for as long as it lives
+
+
+def train_ahead(jobs: Sequence[Job], *, console: Console) -> dict[Job, BaseException]:
+    """Train the tasks that have not been trained in worker processes, as `JOBS` and `CLUSTER` say.
+
+    `THREADS` is set where it is not: a run's name depends on it, so whoever reads the runs afterwards needs the same.
+
+    Returns:
+        the tasks that failed, and what they raised.
+
+    Raises:
+        ParamsError: `JOBS` is no number.
+        RunError: workers are lost again and again, or there are none.
+    """
+    asked, cluster = os.environ.get("JOBS") or "1", os.environ.get("CLUSTER", "").strip()
+    if not asked.isdigit() or int(asked) < 1:
+        raise ParamsError("not a number of workers", where=f"JOBS={asked}", expected="a whole number from 1")
+    if asked == "1" and not cluster:
+        return {}
+    cores = cpu_count(only_physical_cores=True)
+    if not os.environ.get("THREADS"):
+        os.environ["THREADS"] = str(torch.get_num_threads() if cluster else max(1, cores // int(asked)))
+    jobs = [job for job in jobs if not job.is_done()]
+    if not jobs:
+        return {}
+    if cluster:
+        from lesion_utils.training.cluster import open_cluster
+
+        workers = open_cluster(cluster, jobs, count=int(asked), console=console)
+    else:
+        devices = list_devices()
+        room = len(devices) or max(1, cores // int(os.environ["THREADS"]))
+        if int(asked) > room:
+            console.report(f"JOBS={asked}: {room} at a time, {'one per device' if devices else 'or cores were shared'}")
+        workers = open_local(min(int(asked), room, len(jobs)), devices)
+    with workers as opened:
+        return _train(jobs, opened, console=console)
+
+
+def _train(jobs: list[Job], workers: Workers, *, console: Console) -> dict[Job, BaseException]:
+    """Train tasks until each is done or has failed; those whose worker was lost are sent again."""
+    progress, failed, tries, before = Progress(jobs), {}, 0, None
+    try:
+        while jobs:
+            for job in jobs:
+                job.log.unlink(missing_ok=True)
+            futures = {workers.submit(job): job for job in jobs}
+            waiting = set(futures)
+            while waiting:
+                workers.tend()
+                console.show_count(progress.describe([futures[f] for f in waiting], workers.count()), 0, 0)
+                waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED).not_done
+            errors = {job: future.exception() for future, job in futures.items()}
+            jobs = [job for job, error in errors.items() if isinstance(error, workers.lost)]
+            failed |= {job: error for job, error in errors.items() if error and job not in jobs}
+            progress.look(jobs)
+            now = (progress.epochs, len(jobs))
+            tries, before = (tries + 1 if now == before else 1), now
+            if jobs and tries > TRIES:
+                raise _explain_loss([job for job in jobs if job.log.is_file()] or jobs, tries)
+    finally:
+        for job in progress.jobs:
+            job.log.unlink(missing_ok=True)
+        console.show_count("", 0, 0)
+    return failed
+
+
+def _explain_loss(jobs: Sequence[Job], times: int) -> RunError:
+    return RunError(
+        f"workers died {times} times, and no task got further in between",
+        where="; ".join(map(str, jobs[:4])) + (f" and {len(jobs) - 4} more" if len(jobs) > 4 else ""),
+        expected="workers that live as long as an epoch; most often memory runs out",
+        do="lower JOBS or the network's batch_size, and give the same command again: every epoch so far is kept",
+    )
+
+
+# --- workers on this machine --------------------------------------------------------------------
+
+
+def list_devices() -> list[str]:
+    """The graphics devices here, as `CUDA_VISIBLE_DEVICES` names them; none where the processor computes."""
+    asked, named = os.environ.get("DEVICE") or "auto", os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if asked in ("auto", "cuda") and torch.cuda.is_available():
+        return named.split(",") if named else list(map(str, range(torch.cuda.device_count())))
+    return ["mps"] if asked in ("auto", "mps") and torch.backends.mps.is_available() else []
+
+
+@contextmanager
+def open_local(count: int, devices: Sequence[str]) -> Iterator[Workers]:
+    """Worker processes on this machine, each with a graphics device of its own where there are any.
+
+    Whoever calls holds the first device; the others are locked here.
+    """
+    folder = paths.reports_root()
+    settings = {"max_workers": count, "initializer": _begin, "initargs": (os.getpid(), tuple(devices), folder)}
+    pools = []
+
+    def submit(job: Job) -> Future:
+        pools[:] = [get_reusable_executor(**settings)]  # another one, where a lost worker has ended it
+        return pools[0].submit(run_job, job, {})
+
+    with ExitStack() as stack:
+        for device in devices[1:count]:
+            stack.enter_context(lock_file(folder / f".cuda{device}.lock"))
+        try:
+            yield Workers(submit, lambda: None, lambda: count, BrokenProcessPool)
+        finally:
+            for pool in pools:
+                pool.shutdown(kill_workers=True)
+
+
+def _begin(parent: int, devices: Sequence[str], folder: Path) -> None:
+    """In a new worker: leave Ctrl-C to the parent, end with it, and take a device that no other worker has."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    for device in devices:
+        lock = FileLock(folder / f".cuda{device}.worker.lock")
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            _held.append(lock)
+            os.environ["CUDA_VISIBLE_DEVICES"] = device
+            return
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)  # what it writes is whole or not there

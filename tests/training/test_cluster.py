@@ -1,0 +1,155 @@
+"""Tasks on a cluster: a real Dask scheduler and worker processes on loopback."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from odd_machines import with_own_mounts
+from small_project import ROOT
+from tiny_study import read_results
+from worker_tasks import make_jobs
+
+from lesion_utils.core.console import Console
+from lesion_utils.core.errors import RunError
+from lesion_utils.training.ahead import train_ahead
+
+distributed = pytest.importorskip("distributed", reason="Dask is not installed: make test installs it")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_workers")]
+
+
+@contextmanager
+def start(*arguments: str, code: Path = ROOT, prefix: tuple[str, ...] = ()) -> Iterator[subprocess.Popen]:
+    """A process of Dask's, and those that it starts, for as long as the block runs."""
+    places = os.pathsep.join(map(str, (code, ROOT / "tests")))
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = os.environ | {"PYTHONPATH": places}
+    process = subprocess.Popen([*prefix, sys.executable, "-m", *arguments], cwd=code, env=environment, **quiet)
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen) -> None:
+    """Kill a process and all that it started, at once."""
+    if process.poll() is None:
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for member in family[::-1]:
+            member.kill()
+    process.wait()
+
+
+@pytest.fixture
+def scheduler(two_workers, tmp_path, monkeypatch) -> Iterator[subprocess.Popen]:
+    """A scheduler on loopback; `CLUSTER` names it."""
+    file = tmp_path / "scheduler.json"
+    options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    with start("distributed.cli.dask_scheduler", *options) as process:
+        deadline = time.monotonic() + 120
+        while not file.is_file() or not file.read_text().strip():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        monkeypatch.setenv("CLUSTER", re.search(r"tcp://[\d.:]+", file.read_text())[0])
+        yield process
+
+
+def worker(**how):
+    """A worker of that scheduler, with a process that starts it again when it dies."""
+    options = ["--nthreads", "2", "--no-dashboard", "--local-directory", os.environ["REPORTS_DIR"]]
+    return start("distributed.cli.dask_worker", os.environ["CLUSTER"], *options, **how)
+
+
+def trainers(nanny: subprocess.Popen) -> list[psutil.Process]:
+    """The process in which a worker trains."""
+    children = psutil.Process(nanny.pid).children(recursive=True)
+    return [child for child in children if "spawn_main" in str(child.cmdline())]
+
+
+def await_training(jobs) -> None:
+    deadline = time.monotonic() + 300
+    while not any(job.read_event() for job in jobs):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def train(jobs) -> str:
+    """Train, and return what the terminal had."""
+    out = io.StringIO()
+    assert train_ahead(jobs, console=Console(out)) == {}
+    return out.getvalue()
+
+
+@pytest.mark.fault("kills", "a worker of a cluster, while it trains", "another goes on; the bytes of one process")
+def test_a_cluster_leaves_the_bytes_of_one_process_though_a_worker_is_killed(one_process, tmp_path, scheduler):
+    jobs, killed = make_jobs(tmp_path), []
+
+    def kill(nannies: list[subprocess.Popen]) -> None:
+        await_training(jobs)
+        for process in [p for nanny in nannies for p in trainers(nanny)][:1]:
+            process.kill()
+            killed.append(process)
+
+    with worker() as one, worker() as two:
+        thread = threading.Thread(target=kill, args=([one, two],))
+        thread.start()
+        said = train(jobs)
+        thread.join()
+    assert killed and read_results(tmp_path / "runs") == one_process
+    assert "Dask scheduler tcp://127.0.0.1" in said and "refused" not in said
+
+
+@pytest.mark.fault("kills", "a cluster's scheduler, during training", "said; the next call ends with the same bytes")
+def test_a_scheduler_that_goes_away_ends_clearly_and_loses_nothing(one_process, tmp_path, scheduler, monkeypatch):
+    jobs = make_jobs(tmp_path)
+
+    def kill() -> None:
+        await_training(jobs)
+        end(scheduler)
+
+    with worker(), worker():
+        thread = threading.Thread(target=kill)
+        thread.start()
+        with pytest.raises(RunError, match=r"CLUSTER=tcp://.*: the Dask scheduler has gone(.|\n)*same command again"):
+            train_ahead(jobs, console=Console(io.StringIO()))
+        thread.join()
+    monkeypatch.setenv("CLUSTER", "")
+    train(jobs)
+    assert read_results(tmp_path / "runs") == one_process
+
+
+@pytest.mark.fault("together", "a worker with other code, or without the shared folder", "refused, by what differs")
+def test_workers_that_differ_are_refused_by_what_differs(tmp_path, scheduler):
+    shutil.copytree(ROOT / "lesion_utils", tmp_path / "old" / "lesion_utils")
+    with (tmp_path / "old" / "lesion_utils" / "training" / "loss.py").open("a") as file:
+        file.write("\nOLD = True\n")
+    hide = (*with_own_mounts(), "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', os.environ["REPORTS_DIR"])
+    with ExitStack() as stack:
+        for how in ({"code": tmp_path / "old"}, {"prefix": hide}):
+            stack.enter_context(worker(**how))
+        with distributed.Client(os.environ["CLUSTER"], set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=300)
+        with pytest.raises(RunError, match=r"none of the 2 workers can take tasks(.|\n)*mend what is said"):
+            train_ahead(make_jobs(tmp_path), console=Console(out := io.StringIO()))
+    said, folder = out.getvalue(), re.escape(os.environ["REPORTS_DIR"])
+    assert re.search(r"refused: worker at tcp\S+: code of lesion_utils: \w{12} \(here: \w{12}\)$", said, re.MULTILINE)
+    assert re.search(rf"refused: .*REPORTS_DIR {folder}: not the folder that is shared \(here: read and", said)
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_no_scheduler_says_how_to_start_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLUSTER", "tcp://127.0.0.1:9")
+    monkeypatch.setattr("lesion_utils.training.cluster.PATIENCE", 1)
+    with pytest.raises(RunError, match=r"CLUSTER=tcp://127.0.0.1:9: no Dask scheduler answers(.|\n)*dask scheduler"):
+        train_ahead(make_jobs(tmp_path), console=Console(io.StringIO()))

@@ -1,0 +1,164 @@
+"""Tasks in worker processes: the bytes of one process after the other, whoever dies."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import worker_tasks
+from tiny_study import read_results
+from worker_tasks import make_jobs
+
+from lesion_utils.core.console import Console
+from lesion_utils.core.errors import ParamsError, RunError
+from lesion_utils.training import ahead
+from lesion_utils.training.ahead import open_local, train_ahead
+from lesion_utils.training.jobs import Job, Progress
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("two_workers")
+
+KILLS = int(os.environ.get("KILLS", "2"))
+
+
+def list_workers() -> list[psutil.Process]:
+    """The processes that train."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "popen_loky_posix" in " ".join(child.cmdline())]
+
+
+def kill_some(jobs: list[Job], kills: list[int], *, seed: int) -> None:
+    """Kill workers at random moments of their training, as many as were asked for or as there are moments."""
+    rng = np.random.default_rng(seed)
+    while len(kills) < KILLS and not all(any(job.folder.glob(f"*seed{job.seed}-*/DONE")) for job in jobs):
+        time.sleep(0.01)
+        if any(job.read_event() for job in jobs) and rng.random() < 0.2:
+            for worker in list_workers()[:1]:
+                worker.kill()
+                kills.append(worker.pid)
+            time.sleep(2)
+
+
+@pytest.mark.slow
+def test_two_workers_leave_the_bytes_of_one_process(one_process, tmp_path, monkeypatch):
+    jobs, console = make_jobs(tmp_path), Console(io.StringIO())
+    assert train_ahead(jobs, console=console) == {}
+    assert read_results(tmp_path / "runs") == one_process
+    monkeypatch.setattr(ahead, "open_local", None)
+    assert train_ahead(jobs, console=console) == {}, "what is done is not trained again, and starts nobody"
+
+
+@pytest.mark.slow
+@pytest.mark.fault("kills", "worker processes (JOBS), at random moments", "the bytes of one process")
+def test_workers_killed_at_random_moments_leave_the_same_bytes(one_process, tmp_path):
+    jobs, kills = make_jobs(tmp_path), []
+    killer = threading.Thread(target=kill_some, args=(jobs, kills), kwargs={"seed": int(os.environ.get("ROUND", 1))})
+    killer.start()
+    assert train_ahead(jobs, console=Console(io.StringIO())) == {}
+    killer.join()
+    assert kills, "nobody was killed while training"
+    assert read_results(tmp_path / "runs") == one_process
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    "kills", "a worker process (JOBS) that dies each time", "ends after some, names the task and what to do"
+)
+def test_a_task_that_no_worker_survives_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(ahead, "TRIES", 1)
+    with pytest.raises(RunError, match=r"resnet50, from scratch, seed 1(.|\n)*workers died 2 times(.|\n)*lower JOBS"):
+        train_ahead(make_jobs(tmp_path, worker_tasks.die_in_worker)[:1], console=Console(io.StringIO()))
+    assert not list_workers()
+
+
+@pytest.mark.slow
+def test_a_task_that_fails_leaves_the_others_alone(tmp_path):
+    first, second = make_jobs(tmp_path, worker_tasks.open_in_parent_only)[0], make_jobs(tmp_path)[1]
+    failed = train_ahead([first, second], console=Console(io.StringIO()))
+    assert list(failed) == [first] and "these images cannot be read" in str(failed[first])
+    assert second.is_done() and not first.is_done()
+
+
+@pytest.mark.slow
+def test_each_worker_has_a_device_of_its_own(tmp_path):
+    jobs = make_jobs(tmp_path, worker_tasks.note_device)
+    with open_local(2, ["4", "7"]) as workers:
+        for future in [workers.submit(job) for job in jobs]:
+            future.result()
+    seen = {path.name.partition("-") for path in (tmp_path / "reports").glob("[0-9]*-*")}
+    assert len({worker for _, _, worker in seen}) == len({device for device, _, _ in seen})
+    assert {device for device, _, _ in seen} <= {"4", "7"}
+
+
+@pytest.mark.slow
+@pytest.mark.fault("kills", "the command whose worker processes (JOBS) train", "they end with it")
+def test_workers_end_with_whoever_started_them(tmp_path):
+    script = (
+        "import worker_tasks, pathlib, sys\n"
+        "from lesion_utils.training.ahead import open_local\n"
+        "with open_local(2, []) as workers:\n"
+        "    job = worker_tasks.make_jobs(pathlib.Path(sys.argv[1]))[0]\n"
+        "    workers.submit(job).result()\n"
+        "    print('trained', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    places = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    runner = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": places}, **pipes)
+    assert runner.stdout.readline() == "trained\n"
+    workers = psutil.Process(runner.pid).children(recursive=True)
+    runner.send_signal(signal.SIGKILL)
+    runner.communicate()
+    assert workers and not psutil.wait_procs(workers, timeout=60)[1]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "threads", "workers", "each"),
+    [("2", "", 2, "4"), ("3", "", 3, "2"), ("64", "", 8, "1"), ("8", "2", 4, "2")],
+)
+def test_cores_are_shared_out_and_never_twice(tmp_path, monkeypatch, jobs, threads, workers, each):
+    monkeypatch.setattr(ahead, "cpu_count", lambda **_: 8)
+    monkeypatch.setenv("JOBS", jobs)
+    monkeypatch.setenv("THREADS", threads)
+    monkeypatch.setattr(ahead, "open_local", lambda count, devices: pytest.fail(f"{count} {os.environ['THREADS']}"))
+    with pytest.raises(pytest.fail.Exception, match=f"^{workers} {each}$"):
+        train_ahead(make_jobs(tmp_path) * 32, console=Console(io.StringIO()))
+
+
+def test_one_job_changes_nothing_and_a_word_is_no_number(tmp_path, monkeypatch):
+    monkeypatch.setenv("THREADS", "")
+    for jobs in ("", "1"):
+        monkeypatch.setenv("JOBS", jobs)
+        assert train_ahead(make_jobs(tmp_path), console=Console(io.StringIO())) == {}
+        assert not os.environ["THREADS"] and not list(tmp_path.glob("runs/*"))
+    monkeypatch.setenv("JOBS", "all")
+    with pytest.raises(ParamsError, match="JOBS=all: not a number of workers"):
+        train_ahead(make_jobs(tmp_path), console=Console(io.StringIO()))
+
+
+def test_the_terminal_has_a_line_for_all_and_one_for_each_that_is_trained(tmp_path):
+    jobs = make_jobs(tmp_path)
+    progress = Progress(jobs)
+    assert progress.describe(jobs, 2) == "0 of 2 tasks done, 2 workers, unknown left"
+    jobs[0].log.parent.mkdir()
+    jobs[0].log.touch()
+    assert progress.describe(jobs, 2).splitlines()[1] == "  resnet50, from scratch, seed 1 begins"
+    event = {"regime": "scratch", "seed": 1, "epoch": 2, "epochs": 12, "loss": 0.5, "val_ap": 0.4, "val_auc": 0.7}
+    jobs[0].note(event | {"images_per_s": 9, "seconds": 25, "seconds_validation": 5, "seconds_left": 300})
+    first, second = progress.describe(jobs, 2).splitlines()
+    assert first == "0 of 2 tasks done, 2 workers, 5 min 30 s left"  # (300 s + 12 x 30 s) / 2
+    assert second.startswith("  resnet50, from scratch, seed 1: epoch 2 of 12, loss 0.500, validation AP 0.400")
+    assert second.endswith("5 min 00 s left") and progress.epochs == 2
+    jobs[0].log.unlink()
+    with pytest.raises(FileNotFoundError):  # ends the task: nobody waits for it any more
+        jobs[0].note(event)

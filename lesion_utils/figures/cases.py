@@ -108,9 +108,9 @@ def plot_mean_maps(means: Mapping[str, np.ndarray], *, counts: Mapping[str, int]
         means: outcome of `OUTCOMES` -> (h, w) float in [0, 1].
         counts: outcome -> images behind its map.
     """
-    fig, axes = new_tiles(1, max(len(means), 2), lines=0, top=14, side=30)
+    fig, axes = new_tiles(1, max(len(means), 2), lines=1, top=14, side=30)
     for ax, (outcome, heat) in zip(axes[0], means.items(), strict=False):
-        show_tile(ax, np.zeros((2, 2, 3)))
+        show_tile(ax, np.zeros((2, 2, 3)), "" if heat.any() else "nothing raised the score")
         ax.imshow(heat, cmap=HEAT, vmin=0, vmax=1, interpolation="bilinear", extent=(-0.5, 1.5, 1.5, -0.5))
         name_column(ax, f"{outcome} ({counts[outcome]}): {OUTCOMES[outcome]}")
     _add_heat_key(fig)

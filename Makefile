@@ -129,9 +129,9 @@ predict: | $(ENV) $(if $(filter %.onnx,$(value MODEL)),$(FOR_ONNX))  ## scores a
 # --- working on it ----------------------------------------------------------------------------------------------------
 
 test: | $(DEV)  ## the tests, the same that continuous integration runs
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-fast: | $(DEV)  ## the tests that train no network, run no notebook and open no browser
+test-fast: | $(DEV)  ## the tests of the edit loop: no notebook, no browser, no long training
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long"
 
 test-long: | $(DEV)  ## what takes minutes: every regime of both networks with weights from a hub on loopback (7 GB of memory), compiling

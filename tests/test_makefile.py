@@ -54,16 +54,11 @@ def test_the_first_run_prints_one_line_per_step(project):
 
 
 @pytest.mark.slow
-def test_a_second_run_does_nothing(project):
-    done = make(project, "all")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-@pytest.mark.slow
-def test_comments_and_docstrings_run_nothing(project, edit):
+def test_a_second_run_does_nothing_whatever_comments_and_docstrings_say(project, edit):
     edit("params/demo/vgg19.yaml", "momentum:", "# a comment\n  momentum:")
     edit("lesion_utils/core/console.py", '"""What the terminal', '"""All that the terminal')
-    assert make(project, "all").stdout == ""
+    done = make(project, "all")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.slow
@@ -130,14 +125,6 @@ def test_a_study_that_is_no_plain_name_is_refused(study):
 def test_comparing_one_report_says_what_is_missing():
     done = make(ROOT, "compare", "A=reports/x")
     assert done.returncode == 2 and "make compare A=reports/x B=reports/y" in done.stderr
-
-
-@pytest.mark.slow
-def test_an_unknown_study_is_named(project):
-    done = make(project, "all", "STUDY=mine")
-    assert done.returncode != 0
-    assert "there is no study 'mine'" in done.stderr
-    assert "demo, isic2016, isic2016_256px, isic2016_640px" in done.stderr
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ def ask_if_there(folder) -> pd.DataFrame:
         pytest.skip(f"run benchmarks/oracles.py once, which fetches the scorer ({str(error)[:60]} ...)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", REPORTS, ids=lambda folder: folder.name)
 def test_mlscorecheck_agrees_with_every_row_of_a_committed_report(folder):
     table = ask_mlscorecheck(folder)

@@ -193,6 +193,7 @@ def test_an_unknown_study_lists_those_that_exist():
         _ = Study("demmo").params_dir
 
 
+@pytest.mark.slow
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), st.lists, max_leaves=4))
 @pytest.mark.fault("parameters", "any value for a number", "taken or refused with a reason")
 def test_any_value_is_taken_or_refused_with_a_reason(tmp_path_factory, value):

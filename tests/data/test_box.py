@@ -59,6 +59,12 @@ def test_made_twice_it_is_the_same_and_says_what_it_was_made_from(tmp_path, monk
 
 
 @pytest.mark.real_data
-@pytest.mark.slow
+def test_images_of_the_committed_archive_are_what_the_script_makes(real_data):
+    for path in sorted((real_data / FOLDERS["train"]).glob("*.jpg"))[::100]:
+        assert make_box.shrink_image(path)[0] == (box.open_box() / FOLDERS["train"] / f"{path.stem}.webp").read_bytes()
+
+
+@pytest.mark.real_data
+@pytest.mark.long
 def test_the_committed_archive_is_what_the_script_makes(real_data, tmp_path):
     assert make_box.make_box(real_data, tmp_path / "box.zip") == box.SHA256

@@ -180,6 +180,7 @@ cache.open_cache(table, folder=Path(sys.argv[2]), size=40, aspect="squash", work
 """
 
 
+@pytest.mark.slow
 @pytest.mark.fault("together", "two runs that decode the same images", "one decodes, both are right")
 def test_of_two_runs_at_once_one_decodes_and_both_are_right(table, folder, tmp_path):
     run = [sys.executable, "-c", SLOW_BUILD, tmp_path / "data", folder]

@@ -196,6 +196,7 @@ def test_a_study_that_was_not_prepared_says_so(places):
     assert "make all STUDY=mine" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_embedded_images_are_the_whole_challenge_with_its_native_sizes_and_duplicates(places):
     prepared = prepare_study(paths.Study("t"), study_params(source="embedded"))
     assert prepared.summary == "1,279 images (900 training, 379 test), resized to at most 256 px"

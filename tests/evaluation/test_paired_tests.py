@@ -75,6 +75,7 @@ def test_bootstrap_of_the_auc_agrees_with_delong():
     assert resampled.p == pytest.approx(analytic.p, rel=0.3, abs=0.005)
 
 
+@pytest.mark.slow
 def test_bootstrap_of_the_ap_agrees_with_scipy():
     """scipy resamples all images together, so its interval is a little wider; the two share centre and scale."""
     y, a, b = draw_pair(3, gap=0.4)

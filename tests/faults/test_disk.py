@@ -43,6 +43,7 @@ def ask_everything(capsys, place: Path, *, writes: bool) -> None:
             assert status == 1 and named and ("do next" in told.err or "resume with" in told.err), (verb, told)
 
 
+@pytest.mark.slow
 @pytest.mark.fault("disk", "a file where a folder should be", "named by every verb that meets it")
 @pytest.mark.parametrize("place", ["", "demo", "demo/keys", "demo/runs"])
 def test_a_file_in_a_folders_place_is_named(reports, capsys, place):
@@ -52,6 +53,7 @@ def test_a_file_in_a_folders_place_is_named(reports, capsys, place):
     assert (reports / place).read_text() == "in the way"
 
 
+@pytest.mark.slow
 @pytest.mark.fault("disk", "a folder where a file should be", "named by every verb that meets it")
 @pytest.mark.parametrize("place", ["keys/index.done.json", "runs/data/run.json", "index.html"])
 def test_a_folder_in_a_files_place_is_named(reports, capsys, place):

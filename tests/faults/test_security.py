@@ -26,6 +26,7 @@ RUN_TEXT = {"eval", "exec", "os.system", "os.popen", "yaml.load", "yaml.unsafe_l
 RUN_FILES = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
 
 
+@pytest.mark.slow
 @pytest.mark.fault("security", "pickles, eval, shells", "nowhere in the package; torch.load takes tensors only")
 def test_nothing_that_is_read_is_run():
     for path in (ROOT / "lesion_utils").rglob("*.py"):
@@ -68,6 +69,7 @@ def mark_strings(value, key=""):
     return value + MARKUP if isinstance(value, str) and key not in PLACES else value
 
 
+@pytest.mark.slow
 @pytest.mark.fault("security", "markup in any string of a report's files", "shown as text on every page")
 def test_every_string_from_a_file_is_escaped_on_every_page(tmp_path, monkeypatch):
     copy_fake_project(tmp_path, monkeypatch)

@@ -57,12 +57,12 @@ def test_marks_of_an_earlier_version_count_for_what_they_say(study):
 
 
 @pytest.mark.fault("upgrades", "marks, keys or records of another layout, cut short or no text", "the step runs again")
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", b"\xff\xfe\x00", b'{"params": 3}', b'{"params": '])
 @pytest.mark.parametrize("name", ["keys/01_eda.done.json", "keys/01_eda.json", "runs/01_eda/run.json"])
-def test_a_file_of_another_layout_is_no_mark(study, name, content):
+def test_a_file_of_another_layout_is_no_mark(study, name):
     path: Path = study.report_dir / name
-    path.write_bytes(content)
-    why = tell(study)
-    assert ("01_eda runs because" in why) == (name == "keys/01_eda.done.json"), why
-    verdict = {finding.path: finding.state for finding in verify.verify_study(study)}
-    assert (verdict["runs/01_eda/run.json"] == "unchanged") == (not name.startswith("runs")), verdict
+    for content in (b"", b"{}", b"[]", b"null", b"\xff\xfe\x00", b'{"params": 3}', b'{"params": '):
+        path.write_bytes(content)
+        why = tell(study)
+        assert ("01_eda runs because" in why) == (name == "keys/01_eda.done.json"), (content, why)
+        verdict = {finding.path: finding.state for finding in verify.verify_study(study)}
+        assert (verdict["runs/01_eda/run.json"] == "unchanged") == (not name.startswith("runs")), (content, verdict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -31,11 +32,14 @@ from lesion_utils.figures.cases import plot_prediction_grid
 from lesion_utils.figures.comparison import plot_regimes, plot_scores_by_block
 from lesion_utils.figures.roc import plot_precision_recall, plot_roc
 
+#: By the names of inputs; the awkward ones, after a comma, are for the whole suite.
+INPUTS = [pytest.param(name, marks=pytest.mark.slow) if "," in name else name for name in FIGURES]
+
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Each figure once."""
-    return {name: draw() for name, draw in FIGURES.items()}
+    """Draws each figure once."""
+    return cache(lambda name: FIGURES[name]())
 
 
 @pytest.fixture
@@ -57,9 +61,9 @@ def list_texts(monkeypatch):
     return draw
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", INPUTS)
 def test_no_text_covers_another_or_leaves_the_figure(drawn, list_texts, name):
-    fig = drawn[name]
+    fig = drawn(name)
     boxes = list_texts(fig)
     for text, box in boxes:
         inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= fig.bbox.x1 + 1 and box.y1 <= fig.bbox.y1 + 1
@@ -70,9 +74,9 @@ def test_no_text_covers_another_or_leaves_the_figure(drawn, list_texts, name):
         assert across < 1 or down < 2, f"{one!r} and {other!r} overlap by {across:.0f} x {down:.0f} px"
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", INPUTS)
 def test_it_stands_on_the_grid_states_what_it_shows_and_is_never_empty(drawn, name):
-    fig = drawn[name]
+    fig = drawn(name)
     width = fig.get_figwidth() / style.MM
     assert style.SINGLE - 0.01 <= width <= style.DOUBLE + 0.01
     assert fig.get_figheight() / style.MM < 260, "taller than a page"

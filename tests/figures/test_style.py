@@ -21,8 +21,13 @@ from lesion_utils.figures import comparison, style
 from lesion_utils.figures.style import save
 
 
-@pytest.mark.parametrize("name", ["roc", "learning curves", "predictions", "colour", "heat map", "gradcam"])
-def test_the_same_input_gives_the_same_bytes(name, tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    ["roc", "gradcam"]
+    + [pytest.param(n, marks=pytest.mark.slow) for n in ("learning curves", "predictions", "colour", "heat map")],
+)
+def test_the_same_input_gives_the_same_bytes(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(style, "DPI", 40)  # the coarser, the sooner
     fig, again = (FIGURES[name]() for _ in range(2))
     metadata = {"Title": name, "Description": "dé <&>", "Identifier": "run 7"}
     first = [p.read_bytes() for p in save(fig, tmp_path / "a" / "x.y", metadata=metadata)]
@@ -31,6 +36,7 @@ def test_the_same_input_gives_the_same_bytes(name, tmp_path):
     assert first == twice == rebuilt
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_the_process_or_the_users_style(tmp_path):
     """Another process with another hash seed, and a matplotlibrc that wants everything else."""
     code = """

@@ -28,10 +28,10 @@ def draw_network(backbone: str) -> nn.Module:
 @pytest.mark.parametrize(
     ("backbone", "convolutions"),
     [
-        ("resnet50", 53),
+        pytest.param("resnet50", 53, marks=pytest.mark.slow),
         ("resnet18", 20),
-        ("vgg11", 8),
-        ("densenet121", 1),
+        pytest.param("vgg11", 8, marks=pytest.mark.slow),  # 130 million weights
+        pytest.param("densenet121", 1, marks=pytest.mark.slow),
         ("mobilenetv3_small_050", 1),
         ("convnext_atto", 0),
         ("vit_tiny_patch16_224", 0),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from pytest import approx, fixture, mark, raises
+from pytest import approx, fixture, mark, param, raises
 from sections import network_params
 from torch import nn
 
@@ -73,7 +73,14 @@ def test_vgg_is_explained_before_its_last_pooling_in_spite_of_in_place_relus(x):
 
 
 @mark.parametrize(
-    "backbone", ["resnet50.tv_in1k", "vgg19.tv_in1k", "convnext_atto", "efficientnet_b0", "mobilenetv2_100"]
+    "backbone",
+    [
+        "resnet50.tv_in1k",
+        param("vgg19.tv_in1k", marks=mark.slow),
+        "convnext_atto",
+        "efficientnet_b0",
+        "mobilenetv2_100",
+    ],
 )
 def test_every_convolutional_family_is_explained(backbone, x):
     model = build_network(network_params(backbone), pretrained=False, seed=0)

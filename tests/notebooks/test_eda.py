@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core.errors import DataError
-from lesion_utils.core.paths import params_root
+from lesion_utils.core.paths import list_studies, params_root
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals, look_at
 from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.notebooks import eda, finetune
@@ -99,16 +99,16 @@ def test_a_first_look_agrees_with_scikit_learn():
     assert look.write("auc").startswith(f"AUC {roc_auc_score(targets, probs):.3f} (")
 
 
-@pytest.mark.parametrize("name", ["demo", "isic2016", "isic2016_640px", "isic2016_256px"])
-def test_a_first_look_has_the_intervals_that_the_comparison_states(name):
-    params = load_study(params_root() / name).comparison
+def test_a_first_look_has_the_intervals_that_the_comparison_of_every_study_states():
+    params = [load_study(params_root() / name).comparison for name in list_studies()]
     rng = np.random.default_rng(1)
     targets = rng.integers(0, 2, 80)
     probs = expit(rng.normal(size=80) + targets)
-    weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed)
-    stated = evaluate_with_intervals(targets, probs, weights=weights, confidence=params.confidence).set_index("metric")
-    for metric, first in look_at(targets, probs).metrics.items():
-        assert stated.loc[metric, ["value", "low", "high"]].to_dict() == pytest.approx(first, nan_ok=True)
+    for draws, seed, confidence in {(p.bootstrap_draws, p.seed, p.confidence) for p in params}:
+        weights = draw_weights(targets, draws=draws, seed=seed)
+        stated = evaluate_with_intervals(targets, probs, weights=weights, confidence=confidence).set_index("metric")
+        for metric, first in look_at(targets, probs).metrics.items():
+            assert stated.loc[metric, ["value", "low", "high"]].to_dict() == pytest.approx(first, nan_ok=True)
 
 
 def test_the_detail_is_the_most_pretrained_regime_and_the_mean_of_its_seeds(predictions):

@@ -38,6 +38,7 @@ def read_scores(folder, params: StudyParams) -> pd.DataFrame:
     return predictions.read_predictions(sorted(folder.glob("*.csv")), models=params.models)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "written"), [("convnext_atto.d2_in1k", "ConvNeXt-Atto"), ("vgg19.untrained", "VGG19 (untrained)")]
 )

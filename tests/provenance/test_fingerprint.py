@@ -63,6 +63,7 @@ def test_what_the_code_does_changes_it(old, new):
     assert fingerprint_code(CODE.replace(old, new)) != fingerprint_code(CODE)
 
 
+@pytest.mark.slow
 def test_a_comment_on_every_line_of_the_package_changes_nothing():
     """A second opinion, by tokens: strip each module of its comments and compare."""
     for path in Path(fingerprint.__file__).parents[1].rglob("*.py"):

@@ -83,7 +83,7 @@ def read_code(card: str) -> str:
 
 
 @pytest.mark.parametrize("regime", ["scratch", "features", "finetune"])
-@pytest.mark.parametrize("tta", ["none", "flips"])
+@pytest.mark.parametrize("tta", ["none", pytest.param("flips", marks=pytest.mark.slow)])
 def test_the_exported_network_gives_the_very_logits_of_its_checkpoint(regime, tta):
     run = choose(regime, tta=tta)
     network, (exported, about) = run.load(), load_exported(export_run(run))
@@ -114,12 +114,13 @@ def test_timm_alone_loads_the_folder():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backbone",
     [
         "resnet50.tv_in1k",
         "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
-        pytest.param("vgg19.tv_in1k", marks=pytest.mark.slow),  # 560 MB twice: built, written, hashed, read
+        "vgg19.tv_in1k",  # 560 MB twice: built, written, hashed, read
     ],
 )
 def test_real_backbones_come_back_exactly(backbone, monkeypatch):

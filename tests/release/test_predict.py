@@ -256,7 +256,7 @@ def test_scores_go_to_a_folder_that_git_ignores():
     assert "/predictions/" in ignored
 
 
-def test_labels_say_what_the_scores_are_worth_by_the_measures_of_the_study(network, tmp_path, capsys):
+def test_labels_say_what_the_scores_are_worth_by_the_measures_of_the_study(network, tmp_path, capsys, monkeypatch):
     """The tiny study's own test images: the same numbers as 05_comparison has for this run."""
     rows = np.flatnonzero(DATA.table["subset"] == "test")
     folder = tmp_path / "photographs"
@@ -283,6 +283,7 @@ def test_labels_say_what_the_scores_are_worth_by_the_measures_of_the_study(netwo
         )
     assert set(judged.measures["group"]) == {"all", "site S0", "site S1"}
     assert judged.matched.startswith("12 of 13 scored images and 13 labels")
+    monkeypatch.setattr("lesion_utils.config.load.load_study", lambda _: make_params())  # fewer bootstrap draws
     said = ["predict", "--images", str(folder), "--model", "resnet50/scratch/1", "--out", str(tmp_path / "out")]
     assert cli.main([*said, "--labels", str(tmp_path / "labels.csv")]) == 0
     assert "average precision" in capsys.readouterr().out and (tmp_path / "out" / "measures.csv").is_file()

@@ -7,7 +7,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from fake_report import copy_fake_project, make_fake_project, write_fake_report, write_record
+from fake_report import copy_fake_project, make_fake_project, write_record
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core.errors import RunError
@@ -81,7 +81,6 @@ def test_what_a_reader_must_know_first_stands_before_the_results(study):
 
 
 def test_a_figure_of_photographs_that_is_absent_keeps_its_place_and_says_how_to_draw_it(study):
-    write_fake_report(study)
     for path in study.figures.glob("01_eda_examples.*g"):
         path.unlink()
     page = build(study)

@@ -44,7 +44,7 @@ def make_params(**changes) -> Network:
     values = {
         "backbone": "small_cnn", "weights": "small.safetensors", "without_weights": "stop", "image_size": 32,
         "drop_rate": 0.0, "regimes": {"features": REGIME}, "seeds": [3, 4], "batch_size": 32, "accumulation": 1,
-        "label_smoothing": 0.0, "mixup": 0.0, "keep": "best", "early_stopping": 0, "tta": "flips",
+        "label_smoothing": 0.0, "mixup": 0.0, "keep": "best", "early_stopping": 0, "tta": "none",
         "classifiers": ["logistic", "svm_rbf"], "classifier_features": {"stages": 1, "image_sizes": [32]},
         "imbalance": {"method": "none", "focal_gamma": 2.0},
         "optim": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.0, "clip_norm": 0.0, "warmup_epochs": 0.0,
@@ -103,7 +103,7 @@ def test_each_classifier_learns_what_is_there_and_nothing_else(name):
 
 @mark.parametrize("name", NAMES)
 def test_the_same_seed_gives_the_same_scores(name):
-    features, targets = make_features(0, gap=0.7)
+    features, targets = (part[:80] for part in make_features(0, gap=0.7))
     a, b = (predict_views(fit(name, features, targets, seed=5)[0], features[:, None]) for _ in range(2))
     assert (a == b).all()
 
@@ -139,7 +139,7 @@ def test_views_are_averaged_and_kept_off_the_ends():
 
 
 def test_scores_keep_the_contract_of_predictions(data):
-    result = score_classifiers(make_params(), data=data)
+    result = score_classifiers(make_params(tta="flips"), data=data)
     table = result.predictions
     assert list(table.columns) == COLUMNS
     check_predictions(table)
@@ -169,7 +169,7 @@ def test_labels_of_the_images_held_out_play_no_part_in_their_scores(data):
 
     known = data.table["subset"].isin(["train", "val"])
     data.table["subset"] = data.table["subset"].mask(known, "train")
-    data.table["fold"] = np.where(known, np.arange(len(known)) // 7 % 3 + 1, 0)
+    data.table["fold"] = np.where(known, np.arange(len(known)) // 7 % 2 + 1, 0)
     before = score(2)
     assert len(before) == 2 * (data.table["fold"] == 2).sum()
     data.table.loc[data.table["fold"] == 2, "target"] = np.tile([0, 1], 50)[: (data.table["fold"] == 2).sum()]
@@ -205,7 +205,7 @@ def test_no_fold_knows_the_duplicate_of_an_image_that_another_is_asked_about(dat
         data.table["target"] = np.concatenate([rng.permutation(np.tile([0, 1], 20)), np.tile([0, 1], 5)]).repeat(2)
         for duplicates, found in ((pairs[:0], alone), (pairs, together)):
             data.duplicates = duplicates
-            found.append(score_classifiers(make_params(classifiers=["knn"], tta="none"), data=data).chosen["cv_ap"][0])
+            found.append(score_classifiers(make_params(classifiers=["knn"]), data=data).chosen["cv_ap"][0])
     assert min(alone) > 0.85
     assert np.mean(together) < 0.75 and max(together) < min(alone)
 

@@ -129,7 +129,7 @@ predict: | $(ENV) $(if $(filter %.onnx,$(value MODEL)),$(FOR_ONNX))  ## scores a
 # --- working on it ----------------------------------------------------------------------------------------------------
 
 test: | $(DEV)  ## the tests, the same that continuous integration runs
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: | $(DEV)  ## the tests of the edit loop: no notebook, no browser, no long training
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,6 @@ settings.load_profile("reproducible")
 
 # jsonschema, by which nbformat checks notebooks, compiles a grammar of addresses that no notebook has: a second.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, those with most of them before the others: no worker ends alone with one."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)

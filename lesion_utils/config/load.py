@@ -22,7 +22,7 @@ from lesion_utils.config.data import Data
 from lesion_utils.config.schema import Augmentation, Comparison, Network, StudyParams
 from lesion_utils.config.words import Location, describe_range, find_schema, list_keys
 from lesion_utils.core.errors import ParamsError
-from lesion_utils.core.paths import list_networks, project_root
+from lesion_utils.core.paths import list_networks, name_file, project_root
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -82,7 +82,7 @@ def _check_name(path: Path, networks: Collection[str]) -> None:
     if not _NETWORK_NAME.fullmatch(path.stem):
         raise ParamsError(
             "every file beside data, augmentation, comparison and selection describes a network, and is called so",
-            where=_relative(path),
+            where=name_file(path),
             expected="a name of letters, digits, - and _, a letter first; study and any_elsewhere are taken",
             do="rename it",
         )
@@ -127,7 +127,7 @@ def to_mapping(name: str, params: StudyParams) -> dict[str, Any]:
 
 
 def _read_yaml(path: Path) -> CommentedMap:
-    where = _relative(path)
+    where = name_file(path)
     try:
         text = path.read_text(encoding="utf-8")
         _refuse_indirections(text, where)
@@ -238,7 +238,7 @@ def _paragraph(
     line = _find_line(document, location)
     text = path.read_text(encoding="utf-8").splitlines()
     key = ".".join(map(str, location))
-    parts = [f"{_relative(path)}:{line}: {key}: {sentence}"]
+    parts = [f"{name_file(path)}:{line}: {key}: {sentence}"]
     if line <= len(text):
         parts.append(f"    {line} | {text[line - 1].rstrip()}")
     if allowed:
@@ -260,9 +260,3 @@ def _find_line(document: CommentedMap, location: Location) -> int:
             break
         node = node[part]
     return line + 1
-
-
-def _relative(path: Path) -> str:
-    """The path as the user knows it: from the project's folder where it lies in it."""
-    path = path.resolve()
-    return str(path.relative_to(project_root())) if path.is_relative_to(project_root()) else str(path)

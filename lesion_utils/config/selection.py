@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from itertools import product
 from typing import Any, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from lesion_utils.config.schema import Classifier, Regime
+from lesion_utils.config.schema import Classifier, Regime, StudyParams
 from lesion_utils.config.section import Section
+from lesion_utils.core.errors import ParamsError
 
 
 class Question(Section):
@@ -88,3 +89,26 @@ class Selection(Section):
     def open(self) -> dict[int, Question]:
         """The questions that are not answered yet, by their number from 0."""
         return {number: question for number, question in enumerate(self.questions) if not question.answered}
+
+
+def change_params(params: StudyParams, changes: Mapping[str, Any], *, where: str) -> StudyParams:
+    """The parameters with some values changed: `{"resnet50.regimes.finetune.lr": 1e-4}`.
+
+    Raises:
+        ParamsError: there is no such key, or the value is not allowed.
+    """
+    values = params.model_dump()
+    for key, value in changes.items():
+        *path, last = key.split(".")
+        node: Any = values
+        for part in path:
+            node = node.get(part) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            raise ParamsError(f"there is no parameter {key!r}", where=where, do="spell it as in params/README.md")
+        node[last] = value
+    try:
+        return StudyParams.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise ParamsError(what, where=where, do="params/README.md lists the ranges") from None

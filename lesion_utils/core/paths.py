@@ -18,6 +18,12 @@ def project_root() -> Path:
     return Path(__file__).resolve().parents[2]
 
 
+def name_file(path: Path) -> str:
+    """A path as the user knows it: from the project's folder where it lies in it."""
+    path = path.resolve()
+    return str(path.relative_to(project_root())) if path.is_relative_to(project_root()) else str(path)
+
+
 def _from_environment(variable: str) -> Path | None:
     value = os.environ.get(variable, "").strip()
     return Path(value).expanduser().resolve() if value else None

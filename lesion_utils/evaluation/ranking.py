@@ -20,7 +20,7 @@ from lesion_utils.evaluation.paired_tests import (
     compare_mcnemar,
     detectable_difference,
 )
-from lesion_utils.evaluation.predictions import find_missing, iterate_means, select_run
+from lesion_utils.evaluation.predictions import ENSEMBLE, find_missing, iterate_means, select_run
 
 #: How the regime of a classical classifier on frozen features begins.
 CLASSICAL = "features:"
@@ -132,9 +132,9 @@ def compare_networks(predictions: pd.DataFrame, params: NamedComparison) -> pd.D
 
     Returns:
         one row per regime, pair of networks (the declared pair first) and test: `regime`, `name`, `images`, `declared`
-        (bool: the declared pair in the declared regime), `test`, `metric`, `a`, `b` (the two networks), `difference`,
-        `low`, `high`, `error`, `p`, `of_record` (bool: the test that speaks for its metric), `primary` (bool). Empty
-        when no two networks share a regime.
+        (bool: the declared pair in the declared regime), `seeds_a`, `seeds_b` (over how many each is a mean), `test`,
+        `metric`, `a`, `b` (the two networks), `difference`, `low`, `high`, `error`, `p`, `of_record` (bool: the test
+        that speaks for its metric), `primary` (bool). Empty when no two networks share a regime.
     """
     rows = []
     for regime, pair in product(REGIMES, _list_pairs(params)):
@@ -147,12 +147,20 @@ def compare_networks(predictions: pd.DataFrame, params: NamedComparison) -> pd.D
             "name": f"{' − '.join(map(name_model, pair))}, {REGIME_NAMES[regime]}",
             "images": len(first),
             "declared": (pair, regime) == (params.pair, params.primary.regime),
+            "seeds_a": _count_seeds(predictions, pair[0], regime),
+            "seeds_b": _count_seeds(predictions, pair[1], regime),
         }
         rows += [about | asdict(test) for test in tests]
-    table = pd.DataFrame(rows, columns=["regime", "name", "images", "declared", *PairedTest.__dataclass_fields__])
+    about = ["regime", "name", "images", "declared", "seeds_a", "seeds_b"]
+    table = pd.DataFrame(rows, columns=[*about, *PairedTest.__dataclass_fields__])
     of_record = table["test"] == table["metric"].map(TEST_OF_RECORD)
     primary = of_record & table["declared"].astype(bool) & (table["metric"] == params.primary.metric)
     return table.assign(of_record=of_record, primary=primary)
+
+
+def _count_seeds(predictions: pd.DataFrame, model: str, regime: str) -> int:
+    own = (predictions["model"] == model) & (predictions["regime"] == regime) & (predictions["seed"] != ENSEMBLE)
+    return predictions.loc[own, "seed"].nunique()
 
 
 def _list_pairs(params: NamedComparison) -> list[tuple[str, str]]:
@@ -204,7 +212,13 @@ def state_primary(comparisons: pd.DataFrame, params: NamedComparison) -> str:
     else:
         better, worse = (first, second) if row["difference"] > 0 else (second, first)
         verdict = f"{better} ranks the test images better than {worse}"
-    return f"{verdict}, {regime}, at the level {primary.alpha:g}: {numbers}."
+    unlike = (
+        f" {first} is a mean over {row['seeds_a']} seeds and {second} over {row['seeds_b']}: averaging alone can raise "
+        "a score."
+        if row["seeds_a"] != row["seeds_b"]
+        else ""
+    )
+    return f"{verdict}, {regime}, at the level {primary.alpha:g}: {numbers}.{unlike}"
 
 
 def state_power(comparisons: pd.DataFrame, params: NamedComparison) -> str:

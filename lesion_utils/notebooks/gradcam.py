@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from lesion_utils.data.prepared import PreparedData
+from lesion_utils.evaluation.evaluate import CONFIDENCE, DRAWS, SEED
 from lesion_utils.evaluation.intervals import format_value, percentile_interval
 from lesion_utils.evaluation.predictions import select_outcomes
 from lesion_utils.models.gradcam import STAGES, explain_images, map_images
@@ -52,13 +54,9 @@ def explain_cases(
         per_outcome: images of each of TP, FN, FP and TN to show, drawn at random, fewer where there are fewer.
     """
     runs = [run for run in result.runs if run["regime"] == detail.regime]
-    everything = data.images_of(detail.image_ids)
-    maps = np.zeros(())
-    for run in runs:
-        network = load_network(folder / run["folder"] / "best.pt")
-        maps = maps + _map_all(network, everything) / len(runs)
-        if run is runs[0]:
-            first = network
+    networks = (load_network(folder / run["folder"] / "best.pt") for run in runs)
+    first, everything = next(networks), data.images_of(detail.image_ids)
+    maps = np.mean([_map_all(network, everything) for network in chain((first,), networks)], axis=0)
     all_of = select_outcomes(detail.targets, detail.probs, count=len(detail.targets))
     chosen = select_outcomes(detail.targets, detail.probs, count=per_outcome)
     picked = [(outcome, int(place)) for outcome, places in chosen.items() for place in places]
@@ -82,9 +80,7 @@ def _map_all(network: TrainedNetwork, images: np.ndarray) -> np.ndarray:
     return np.concatenate([map_images(network, images[k : k + BATCH]) for k in range(0, len(images), BATCH)])
 
 
-def measure_middle(
-    maps: np.ndarray, outcomes: dict[str, np.ndarray], *, draws: int = 2000, seed: int = 0
-) -> pd.DataFrame:
+def measure_middle(maps: np.ndarray, outcomes: dict[str, np.ndarray]) -> pd.DataFrame:
     """How much of the heat lies in the middle of the image: the central square of half its area.
 
     Even heat has 0.5 there. Lesions are roughly centred, rulers, corners and the microscope's edge are not; but it is
@@ -93,22 +89,20 @@ def measure_middle(
     Args:
         maps: (N, h, w) float in [0, 1].
         outcomes: name -> positions in `maps`.
-        draws: bootstrap resamples of the images behind each 95 % interval.
-        seed: of the resampling.
 
     Returns:
         `outcome`, `images`, `without heat` (nothing raised their score; they count no further) and `share in the
-        middle`, the images' mean with its interval.
+        middle`, the images' mean with its bootstrap interval, as `evaluate.look_at` draws them.
     """
     stretched = F.interpolate(torch.from_numpy(maps)[:, None].double(), (SIDE, SIDE), mode="bilinear").numpy()[:, 0]
     edge = round(SIDE * (1 - MIDDLE) / 2)
     whole, middle = (heat.sum(axis=(1, 2)) for heat in (stretched, stretched[:, edge:-edge, edge:-edge]))
-    rows, random = [], np.random.default_rng(seed)
+    rows, random = [], np.random.default_rng(SEED)
     for outcome, places in outcomes.items():
         warm = places[whole[places] > 0]
         shares, said = middle[warm] / whole[warm], "–"
         if len(warm) > 1:
-            resampled = random.choice(shares, (draws, len(shares))).mean(axis=1)
-            said = format_value(float(shares.mean()), *percentile_interval(resampled, confidence=0.95))
+            resampled = random.choice(shares, (DRAWS, len(shares))).mean(axis=1)
+            said = format_value(float(shares.mean()), *percentile_interval(resampled, confidence=CONFIDENCE))
         rows.append((outcome, len(places), len(places) - len(warm), said))
     return pd.DataFrame(rows, columns=["outcome", "images", "without heat", "share in the middle"])

@@ -26,14 +26,13 @@ from filelock import FileLock, Timeout
 from lesion_utils.config.load import load_study
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
-from lesion_utils.core.console import Console, follow_log, format_clock, format_duration
-from lesion_utils.core.errors import LesionError, RunError
-from lesion_utils.core.files import read_json
-from lesion_utils.core.paths import Study
+from lesion_utils.core.console import Console, follow_log, format_duration
+from lesion_utils.core.errors import LesionError
+from lesion_utils.core.paths import Study, name_file
 from lesion_utils.pipeline import graph
+from lesion_utils.pipeline.failure import explain_failure
 from lesion_utils.provenance import record as provenance
 from lesion_utils.provenance import steps
-from lesion_utils.provenance.record import scrub_paths
 from lesion_utils.provenance.steps import Step
 
 
@@ -97,7 +96,7 @@ def _make_step(
         raise explain_failure(error, study, step, params, seconds=time.monotonic() - clock) from error
     record["data"] = provenance.describe_data(study, params)
     provenance.finish_run(study, step, record, status="ok", started=started, outputs=list_outputs(study, step))
-    where = f"   {_relative(study.report_dir / step.product)}" if step.name == "index" else ""
+    where = f"   {name_file(study.report_dir / step.product)}" if step.name == "index" else ""
     console.report(f"{step.name:<24} ok {format_duration(time.monotonic() - clock):>12}{where}")
 
 
@@ -217,92 +216,3 @@ def list_outputs(study: Study, step: Step) -> list[Path]:
     patterns = (step.product, *step.makes)
     found = {path for pattern in patterns for path in study.report_dir.glob(pattern) if path.is_file()}
     return sorted(found)
-
-
-# --- a failed step in the words of the person who has to go on ----------------------------------
-
-_MEMORY = re.compile(r"out of memory|(can't|cannot|unable to) allocate|not enough memory|MemoryError", re.IGNORECASE)
-_LAST_LINES = 8
-
-
-def explain_failure(error: BaseException, study: Study, step: Step, params: StudyParams, *, seconds: float) -> RunError:
-    """The message of a failed step: the cell, the last lines, what to try, and where to read on.
-
-    Args:
-        error: what papermill, or the step's own code, raised.
-        seconds: that the step had run.
-    """
-    partial = study.notebooks / f"{step.name}.partial.ipynb"
-    cell = _describe_cell(partial) if step.is_notebook else ""
-    lines = [f"{step.name} failed{cell} after {format_clock(seconds)}"]
-    lines += [f"  {line}" for line in [*_read_last_lines(error), *_suggest(error, study, step, params)]]
-    log = study.runs / step.name / "train.jsonl"
-    named = {"notebook": partial if step.is_notebook else None, "log": log}
-    lines += [f"  {what:<9} {_relative(path)}" for what, path in named.items() if path and path.is_file()]
-    return RunError("\n".join([*lines, f"  resume with: make all STUDY={study.name}"]))
-
-
-def is_dead_kernel(error: BaseException) -> bool:
-    """Whether the process that ran the notebook ended without a word."""
-    return type(error).__name__ == "DeadKernelError"
-
-
-def _describe_cell(partial: Path) -> str:
-    """` in cell 7 "Train"`: the number that the notebook shows, and the heading above the cell."""
-    heading, number, found = "", 0, ""
-    for cell in (read_json(partial) or {"cells": []})["cells"]:
-        if cell["cell_type"] == "markdown":
-            titles = re.findall(r"^#+\s+(.+)$", "".join(cell["source"]), re.MULTILINE)
-            heading = titles[-1].strip() if titles else heading
-            continue
-        number += 1  # as In [number] shows it: a dead kernel has left none
-        state = cell["metadata"].get("papermill", {})
-        if state.get("start_time"):
-            found = f' in cell {number} "{heading}"'
-        if state.get("exception"):
-            break
-    return found
-
-
-def _read_last_lines(error: BaseException) -> list[str]:
-    """The error's own words; for an error of this package, all of them."""
-    if is_dead_kernel(error):
-        return ["the notebook's process (its kernel) died without a message: most often because memory ran out"]
-    name = getattr(error, "ename", type(error).__name__)
-    text = getattr(error, "evalue", None)
-    body = scrub_paths(text if text is not None else str(error)).strip()
-    own = name.endswith("Error") and "\n  do next" in body
-    lines = body.splitlines() or [""]
-    if own:
-        return lines
-    where = _find_line(getattr(error, "traceback", []))
-    return [f"{name}: {lines[0]}", *lines[1:][-_LAST_LINES:], *where]
-
-
-def _find_line(traceback: list[str]) -> list[str]:
-    """The deepest line of this package, or of the notebook, that a traceback passed through."""
-    text = scrub_paths(re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(traceback)))
-    found = re.findall(r"(lesion_utils/[\w/]+\.py)(?::|, line )(\d+)", text)
-    return [f"at {found[-1][0]}:{found[-1][1]}"] if found else []
-
-
-def _suggest(error: BaseException, study: Study, step: Step, params: StudyParams) -> list[str]:
-    """What to lower when memory ran out."""
-    words = f"{getattr(error, 'ename', type(error).__name__)} {getattr(error, 'evalue', error)}"
-    if not (is_dead_kernel(error) or _MEMORY.search(words)):
-        return []
-    if step.network is None:
-        size = params.data.stored_size
-        return [f"close other programs, or lower stored_size (now {size}) in params/{study.name}/data.yaml"]
-    network = params.network(step.network)
-    smaller = max(2, network.batch_size // 2)
-    more = network.accumulation * 2
-    return [
-        f"this was at batch_size {network.batch_size}, {network.image_size} px; try batch_size: {smaller} with "
-        f"accumulation: {more} in params/{study.name}/{step.network}.yaml"
-    ]
-
-
-def _relative(path: Path) -> str:
-    root = paths.project_root()
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)

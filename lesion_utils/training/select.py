@@ -9,7 +9,6 @@ the evidence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -17,12 +16,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
 
 from lesion_utils.config.data import Data
 from lesion_utils.config.load import load_file
 from lesion_utils.config.schema import Comparison, StudyParams
-from lesion_utils.config.selection import Question, Selection
+from lesion_utils.config.selection import Question, Selection, change_params
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.paths import Study, docs_root
@@ -112,29 +110,6 @@ def run_trials(
                 remarks[number, name, seed] = remark
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=SCORES)
     return TrialScores(table[SCORES], remarks)
-
-
-def change_params(params: StudyParams, changes: Mapping[str, Any], *, where: str) -> StudyParams:
-    """The parameters with some values changed: `{"resnet50.regimes.finetune.lr": 1e-4}`.
-
-    Raises:
-        ParamsError: there is no such key, or the value is not allowed.
-    """
-    values = params.model_dump()
-    for key, value in changes.items():
-        *path, last = key.split(".")
-        node = values
-        for part in path:
-            node = node.get(part) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or last not in node:
-            raise ParamsError(f"there is no parameter {key!r}", where=where, do="spell it as in params/README.md")
-        node[last] = value
-    try:
-        return StudyParams.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise ParamsError(what, where=where, do="params/README.md lists the ranges") from None
 
 
 def list_trainings(study: Study, params: StudyParams) -> list[Job]:

@@ -47,6 +47,16 @@ def test_a_difference_names_the_better_network(better):
     assert sentence.startswith(f"{names[better]} ranks the test images better than") and "p < 0.001" in sentence
 
 
+def test_means_over_unlike_numbers_of_seeds_are_said_to_be_unlike():
+    scores = draw_predictions()
+    one_seed = scores[(scores["model"] == "resnet50") | (scores["seed"] == scores["seed"].min())]
+    for table, said in ((scores, False), (one_seed, True)):
+        sentence = state_primary(compare_networks(add_ensembles(table), COMPARISON), COMPARISON)
+        assert sentence.endswith("averaging alone can raise a score.") == said
+    count = scores["seed"].nunique()
+    assert f"ResNet50 is a mean over {count} seeds and VGG19 over 1:" in sentence and count > 1
+
+
 def test_the_primary_comparison_may_be_of_average_precision(predictions):
     primary = COMPARISON.primary.model_copy(update={"metric": "ap"})
     params = COMPARISON.model_copy(update={"primary": primary})

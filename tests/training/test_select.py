@@ -16,14 +16,14 @@ from sklearn.metrics import average_precision_score
 from tiny_study import make_images, make_params, regimes
 
 from lesion_utils.config.load import load_file, load_study
-from lesion_utils.config.selection import Question, Selection
+from lesion_utils.config.selection import Question, Selection, change_params
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.core.paths import Study, params_root
 from lesion_utils.training import select, select_page
 from lesion_utils.training.classifiers import split_folds
 from lesion_utils.training.jobs import run_job
 from lesion_utils.training.run import Run
-from lesion_utils.training.select import TrialScores, change_params, run_trials
+from lesion_utils.training.select import TrialScores, run_trials
 
 WEIGHTS = {"weights": "small.safetensors", "regimes": regimes() | regimes("features") | regimes("finetune")}
 

@@ -20,8 +20,10 @@ from lesion_utils.models.predict import TrainedNetwork, load_network
 from lesion_utils.notebooks.finetune import Detail
 from lesion_utils.training.fit import NetworkResult
 
-#: Side to which maps are stretched before their middle is cut out; the share of the side that makes half of the area.
-SIDE, MIDDLE = 56, 0.5**0.5
+#: Side to which maps are stretched before their middle is cut out, and what is cut off at each edge: half of the area.
+SIDE, EDGE = 116, 17
+#: Rows that a map needs to tell the middle from the edge: of two, the middle has the same share, whatever the heat.
+ROWS = 3
 #: Images that go through a network at once.
 BATCH = 32
 
@@ -92,16 +94,16 @@ def measure_middle(maps: np.ndarray, outcomes: dict[str, np.ndarray]) -> pd.Data
 
     Returns:
         `outcome`, `images`, `without heat` (nothing raised their score; they count no further) and `share in the
-        middle`, the images' mean with its bootstrap interval, as `evaluate.look_at` draws them.
+        middle`, the images' mean with its bootstrap interval, as `evaluate.look_at` draws them; a dash where fewer than
+        two images have heat, or the maps fewer than `ROWS` rows or columns.
     """
     stretched = F.interpolate(torch.from_numpy(maps)[:, None].double(), (SIDE, SIDE), mode="bilinear").numpy()[:, 0]
-    edge = round(SIDE * (1 - MIDDLE) / 2)
-    whole, middle = (heat.sum(axis=(1, 2)) for heat in (stretched, stretched[:, edge:-edge, edge:-edge]))
+    whole, middle = (heat.sum(axis=(1, 2)) for heat in (stretched, stretched[:, EDGE:-EDGE, EDGE:-EDGE]))
     rows, random = [], np.random.default_rng(SEED)
     for outcome, places in outcomes.items():
         warm = places[whole[places] > 0]
         shares, said = middle[warm] / whole[warm], "–"
-        if len(warm) > 1:
+        if len(warm) > 1 and min(maps.shape[1:]) >= ROWS:
             resampled = random.choice(shares, (DRAWS, len(shares))).mean(axis=1)
             said = format_value(float(shares.mean()), *percentile_interval(resampled, confidence=CONFIDENCE))
         rows.append((outcome, len(places), len(places) - len(warm), said))

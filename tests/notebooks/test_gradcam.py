@@ -47,6 +47,12 @@ def test_heat_is_shared_out_between_the_middle_and_the_edge():
     rows = rows.set_index("outcome")
     assert rows["images"].tolist() == [2] * 4 and rows["without heat"].tolist() == [0, 0, 1, 0]
     shares = rows["share in the middle"]
-    assert shares["TP"] == "0.510 (0.510 to 0.510)", "(40 / 56)², the middle square on the grid of 56"
+    assert shares["TP"] == "0.500 (0.500 to 0.500)"
     assert shares["FN"].startswith("1.000") and shares["FP"] == "–", "one image has no interval"
-    assert shares["TN"] == "0.755 (0.510 to 1.000)"
+    assert shares["TN"] == "0.750 (0.500 to 1.000)"
+
+
+def test_of_two_rows_the_middle_tells_nothing():
+    """Whichever of four quarters is hot, the middle has the same share: a number would look like a finding."""
+    quarters = np.eye(4).reshape(4, 2, 2)
+    assert measure_middle(quarters, {"TP": np.arange(4)})["share in the middle"].tolist() == ["–"]

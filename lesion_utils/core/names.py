@@ -41,6 +41,11 @@ def name_data_set(source: str | None) -> str:
     return "own images" if source == "folder" else "ISIC 2016 Part 3"
 
 
+def name_held_out(folds: int) -> str:
+    """What chooses thresholds, calibration and the first row: one part's images, or every part's scores in turn."""
+    return "out-of-fold scores" if folds > 1 else "validation images"
+
+
 def find_architecture(backbone: str) -> str:
     """What timm calls a backbone without the tag of its weights: the `model` of predictions, tables and figures.
 

@@ -13,6 +13,7 @@ from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
 from lesion_utils.core.errors import MetricError
+from lesion_utils.core.names import name_held_out
 from lesion_utils.evaluation.intervals import ENDS, Estimate, format_value, percentile_interval, wilson_interval
 from lesion_utils.evaluation.metrics import check_scores
 
@@ -185,21 +186,22 @@ def _spread(probs: NDArray[np.float64]) -> NDArray[np.float64]:
     return probs * (1 - probs)
 
 
-def state_calibration(rows: pd.DataFrame) -> list[str]:
-    """What was measured, a sentence for each model: as trained, and recalibrated on the validation images.
+def state_calibration(rows: pd.DataFrame, folds: int = 1) -> list[str]:
+    """What was measured, a sentence for each model: as trained, and recalibrated on images held out from it.
 
     Args:
         rows: from `tables.tabulate_calibration`, of one or several models.
+        folds: parts of the training images that were held out in turn.
     """
-    return [_state_model(part.set_index("stage")) for _, part in rows.groupby("name", sort=False)]
+    return [_state_model(part.set_index("stage"), folds) for _, part in rows.groupby("name", sort=False)]
 
 
-def _state_model(stages: pd.DataFrame) -> str:
+def _state_model(stages: pd.DataFrame, folds: int) -> str:
     before, after = stages.loc["before"], stages.loc["after"]
     line = f"intercept {format_value(before['intercept'], form='+.2f')}, slope {before['recalibration_slope']:.2f}"
     return (
         f"{before['name']}, as trained: {_state_stage(before)}. Recalibrated on {before['validation_images']} "
-        f"validation images ({line}): {_state_stage(after)}."
+        f"{name_held_out(folds)} ({line}): {_state_stage(after)}."
     )
 
 

@@ -99,8 +99,8 @@ def check_published(table: pd.DataFrame) -> pd.DataFrame:
     Two scores or more are needed for a check; one alone nearly always fits.
 
     Returns:
-        the rows' `work` with `scores` (how many could be checked), `matrices` (how many fit), `tp`, `tn` (NaN unless
-        exactly one fits), `verdict`: "consistent", "contradictory" or "not checkable", and the row's `note`.
+        the rows' `work` with `scores` (how many could be checked), `matrices` (how many fit), `tp`, `tn` (missing
+        unless exactly one fits), `verdict`: "consistent", "contradictory" or "not checkable", and the row's `note`.
     """
     rows = []
     for _, row in table.iterrows():
@@ -110,7 +110,8 @@ def check_published(table: pd.DataFrame) -> pd.DataFrame:
         only = found[0] if len(found) == 1 else Counts(np.nan, np.nan)
         verdict = "not checkable" if not checkable else "consistent" if found else "contradictory"
         rows.append((row["work"], given, len(found), only.tp, only.tn, verdict, row["note"]))
-    return pd.DataFrame(rows, columns=["work", "scores", "matrices", "tp", "tn", "verdict", "note"])
+    table = pd.DataFrame(rows, columns=["work", "scores", "matrices", "tp", "tn", "verdict", "note"])
+    return table.astype({"tp": "Int64", "tn": "Int64"})
 
 
 def draw_balanced(targets: ArrayLike, *, per_class: int, repeats: int, seed: int) -> NDArray[np.uint8]:

@@ -90,7 +90,8 @@ def describe_recipe(task: TrainingTask) -> pd.DataFrame:
     optim, imbalance = settings.optim, settings.imbalance.method
     sgd = optim.name == "sgd"
     named = f"SGD, momentum {optim.momentum:g}" if sgd else f"AdamW, first beta {optim.momentum:g}"
-    rise = f"rises over {optim.warmup_epochs:g} epochs, then " if optim.warmup_epochs else ""
+    rising = f"{optim.warmup_epochs:g} {'epoch' if optim.warmup_epochs == 1 else 'epochs'}"
+    rise = f"rises over {rising}, then " if optim.warmup_epochs else ""
     batch = f"{settings.batch_size * settings.accumulation} images"
     batch += f", in {settings.accumulation} parts" if settings.accumulation > 1 else ""
     rows = [
@@ -131,7 +132,7 @@ def show_source(function: Callable[..., Any]) -> Markdown:
 def describe_regimes(params: Network) -> pd.DataFrame:
     """The settings that differ between regimes, one column per regime."""
     regimes = {name: params.regimes[name].model_dump() for name in REGIMES if name in params.regimes}
-    return pd.DataFrame(regimes).rename_axis("setting").reset_index()
+    return pd.DataFrame(regimes).fillna("\u2013").rename_axis("setting").reset_index()
 
 
 def join_predictions(trained: NetworkResult, classical: ClassifierResult) -> pd.DataFrame:

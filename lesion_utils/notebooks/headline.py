@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lesion_utils.core.names import REGIMES, name_series
+from lesion_utils.core.names import REGIMES, name_held_out, name_series
 from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.evaluation.ranking import find_power, list_spoken, state_power, state_primary
@@ -141,7 +141,7 @@ def _describe_model(found: Findings, run: Run) -> str:
 def _describe_best(found: Findings) -> str:
     best = found.order.iloc[0]
     return (
-        f"Of the study's {len(found.order)} rows, the {best['images']} validation images put first "
+        f"Of the study's {len(found.order)} rows, the {best['images']} {name_held_out(found.folds)} put first "
         f"\u201c{best['name']}\u201d (average precision there {best['ap']:.3f}); on the test images it reaches "
         f"{write_scores(select_metrics(found.results, (best['model'], best['regime'])))}."
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from lesion_utils.config.schema import Comparison, Network
+from lesion_utils.core.names import CLASSIFIER_NAMES
 from lesion_utils.data.prepared import PreparedData
 from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.intervals import draw_weights, format_value
@@ -40,7 +41,9 @@ def compare_labels(params: Network, classical: ClassifierResult, data: PreparedD
     relabelled, count = relabel(data)
     before = _select_test(classical.predictions)
     if before.empty or not count:
-        why = "no training image is known to have another label today" if not count else f"there is no {CLASSIFIER}"
+        why = f"there is no {CLASSIFIER_NAMES[CLASSIFIER]} on frozen features"
+        if not count:
+            why = "no training image is known to have another label today"
         return f"Nothing was learnt again with today's labels: {why}."
     again = score_classifiers(params.model_copy(update={"classifiers": [CLASSIFIER]}), data=relabelled)
     both = before.merge(_select_test(again.predictions), on=["image_id", "target"], suffixes=("_2016", "_today"))
@@ -52,8 +55,8 @@ def compare_labels(params: Network, classical: ClassifierResult, data: PreparedD
         change = format_value(gap.difference, gap.low, gap.high, "+.3f")
         said.append(f"{label_metric(metric)} {gap.a:.3f} instead of {gap.b:.3f}, a difference of {change}")
     return (
-        f"With the labels that {count} training images have today, the logistic regression on frozen features reaches "
-        f"on the test images {'; '.join(said)}."
+        f"With the labels that {count} training images have today, the {CLASSIFIER_NAMES[CLASSIFIER]} on frozen "
+        f"features reaches on the test images {'; '.join(said)}."
     )
 
 

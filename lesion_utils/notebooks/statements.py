@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lesion_utils.config.schema import NamedComparison
-from lesion_utils.core.names import COMBINATION, name_series
+from lesion_utils.core.names import COMBINATION, name_held_out, name_series
 from lesion_utils.evaluation.decisions import state_predictive_values
 from lesion_utils.evaluation.elsewhere import CALIBRATION, EVERYONE, Abroad, find_seen
 from lesion_utils.evaluation.evaluate import AT_TARGET, label_metric
@@ -96,7 +96,7 @@ def state_controls(found: Findings) -> str:
 
 
 def state_operating_points(
-    results: pd.DataFrame, values: pd.DataFrame, params: NamedComparison, *, targets: np.ndarray
+    results: pd.DataFrame, values: pd.DataFrame, params: NamedComparison, *, targets: np.ndarray, folds: int = 1
 ) -> list[str]:
     """Of each model that is spoken of, what it calls at the threshold from validation, and what a call means there.
 
@@ -105,16 +105,17 @@ def state_operating_points(
         values: from `decisions.tabulate_predictive_values`.
         params: the sensitivity asked for.
         targets: (N,) labels of the test images, 0 or 1.
+        folds: parts of the training images that were held out in turn.
     """
     said = []
     for model, regime in list_spoken(results, params):
         rows = values[(values["model"] == model) & (values["regime"] == regime)]
         worth = "" if rows.empty else f" {state_predictive_values(rows)}"
-        said.append(state_calls(results, (model, regime), params, malignant=int(np.sum(targets))) + worth)
+        said.append(state_calls(results, (model, regime), params, malignant=int(np.sum(targets)), folds=folds) + worth)
     return said
 
 
-def state_calls(results: pd.DataFrame, run: Run, params: NamedComparison, *, malignant: int) -> str:
+def state_calls(results: pd.DataFrame, run: Run, params: NamedComparison, *, malignant: int, folds: int) -> str:
     """Sensitivity and specificity at the threshold from validation; how many lesions are missed there and at 0.5."""
     rows = select_metrics(results, run)
     at_half = malignant - round(rows.loc["sensitivity", "value"] * malignant)
@@ -125,10 +126,10 @@ def state_calls(results: pd.DataFrame, run: Run, params: NamedComparison, *, mal
     sensitivity, specificity = (format_value(*rows.loc[name, ["value", "low", "high"]]) for name in CALLS)
     inside = "within" if reached["low"] <= target <= reached["high"] else "outside"
     return (
-        f"{name_series(*run)}, at the threshold {reached['threshold']:.3f}, chosen on the validation images for a "
-        f"sensitivity of {target:.2f}, has a sensitivity of {sensitivity} and a specificity of {specificity} on the "
-        f"test images: {missed} of {malignant} malignant lesions are missed there, {at_half} at 0.5. The sensitivity "
-        f"asked for lies {inside} the interval."
+        f"{name_series(*run)}, at the threshold {reached['threshold']:.3f}, chosen on the {name_held_out(folds)} "
+        f"for a sensitivity of {target:.2f}, has a sensitivity of {sensitivity} and a specificity of {specificity} on "
+        f"the test images: {missed} of {malignant} malignant lesions are missed there, {at_half} at 0.5. The "
+        f"sensitivity asked for lies {inside} the interval."
     )
 
 
@@ -157,9 +158,10 @@ def list_limits(found: Findings) -> list[str]:
     size = f"The test set holds {images} images, {malignant} of them malignant"
     if not np.isnan(smallest):
         size += f": a difference in AUC below {smallest:.3f} between two networks would as a rule go unseen"
+    calls = state_calls(found.results, found.lead, found.params, malignant=malignant, folds=found.folds)
     return [
         f"Shortcuts: {state_controls(found)}",
-        f"Missed lesions: {state_calls(found.results, found.lead, found.params, malignant=malignant)}",
+        f"Missed lesions: {calls}",
         f"Size: {size}. Intervals hold for other images from the same pool, and not for another training run.",
         f"One source: training and test images come from {_SOURCES[found.challenge]}"
         + (f" than those of {' and '.join(found.sets)}." if found.sets else "."),

@@ -226,10 +226,21 @@ def choose_examples(table: pd.DataFrame, *, seed: int) -> tuple[str, str]:
 
 
 def write_html(table: pd.DataFrame) -> str:
-    """A table as a page shows it: sentences whole, and no index that only counts the rows."""
+    """A table as a page shows it: sentences whole, four decimals, and no index that only counts the rows.
+
+    Its class `text-<n>` says that column n holds words, which a page sets flush left.
+    """
     counts = table.index.name is None and pd.api.types.is_integer_dtype(table.index)
-    with pd.option_context("display.max_colwidth", None):
-        return table.to_html(index=not counts, max_rows=pd.get_option("display.max_rows"))
+    words = [_holds_words(table[name]) for name in table]
+    classes = [f"text-{number}" for number, is_text in enumerate(words, start=1 if counts else 2) if is_text]
+    with pd.option_context("display.max_colwidth", None, "display.precision", 4):
+        rows = pd.get_option("display.max_rows")
+        return table.to_html(index=not counts, max_rows=rows, na_rep="\u2013", classes=classes)
+
+
+def _holds_words(column: pd.Series) -> bool:
+    """Whether any value begins with a letter."""
+    return any(isinstance(value, str) and value[:1].isalpha() for value in column)
 
 
 def _bring_earlier(study: paths.Study, interactive: paths.Study, step: str) -> None:

@@ -100,6 +100,8 @@ def test_an_operating_point_is_said_with_what_was_asked_for_and_reached(predicti
     values = tabulate_predictive_values(results, COMPARISON, targets=targets)
     first, second = state_operating_points(results, values, COMPARISON, targets=targets)
     row = get_row(results, "vgg19", "finetune", "sensitivity_at_target")
+    (in_folds, _) = state_operating_points(results, values, COMPARISON, targets=targets, folds=5)
+    assert "chosen on the out-of-fold scores" in in_folds and "chosen on the validation images" in first
     assert "for a sensitivity of 0.90, has a sensitivity of " in first and first.startswith("ResNet50, fine-tuned, at")
     assert f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in second
     where = "within" if row["low"] <= 0.9 <= row["high"] else "outside"

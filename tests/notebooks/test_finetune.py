@@ -49,6 +49,9 @@ def test_the_recipe_is_the_runs_own(name, written):
     task = make_task(optim={"name": name}, drop_rate=0.25, accumulation=2)
     recipe = describe_recipe(task).set_index("setting")["value"]
     assert recipe["optimizer"].startswith(written)
+    for epochs, rising in ((1, "rises over 1 epoch, then"), (2, "rises over 2 epochs, then")):
+        task = make_task(optim={"name": name, "warmup_epochs": epochs})
+        assert rising in describe_recipe(task).set_index("setting").loc["learning rate", "what for"]
     assert recipe["dropout"] == "0.25" and recipe["batch"] == "16 images, in 2 parts"
 
 

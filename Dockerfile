@@ -11,7 +11,8 @@ FROM python:3.13-slim-bookworm
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git make \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home study
+    && useradd --create-home study \
+    && install --directory --owner=study --group=study /home/study/lesion-utils
 
 USER study
 WORKDIR /home/study/lesion-utils

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
@@ -79,7 +80,7 @@ def write_paper(study: Study, params: StudyParams) -> Path:
     pair = join_words(name_model(model) for model in params.named_comparison.pair)
     notes = [*report.limits, *params.data.remarks]
     placed = [{"name": f.name, "caption": f.caption, "wide": _is_wide(pdfs[f.name])} for f in charts]
-    placed.sort(key=lambda figure: figure["wide"])  # the order in which they are numbered
+    placed.sort(key=lambda figure: bool(figure["wide"]))  # the order in which they are numbered
     open_template = _open_templates().get_template
     values = {
         "report": report,
@@ -112,7 +113,8 @@ def write_numbers(report: Report) -> str:
     """A LaTeX macro per headline number, with its interval, and what else a text says of the test images."""
     lines = ["% A macro per headline number: value (low to high). Written by make paper; not to be changed by hand."]
     for macro, row in _name_rows(report):
-        interval = format_value(*(float("nan") if row[key] is None else row[key] for key in ("value", "low", "high")))
+        value, low, high = (float("nan") if row[key] is None else row[key] for key in ("value", "low", "high"))
+        interval = format_value(value, low, high)
         lines.append(rf"\newcommand{{\{macro}}}{{{escape_tex(interval)}}} % {row['label']}, {row['metric']}")
     facts = report.metrics[COMPARISON]
     lines += [rf"\newcommand{{\Test{key.capitalize()}}}{{{facts[key]}}}" for key in ("images", "malignant")]
@@ -181,8 +183,9 @@ def tabulate_checklist(items: pd.DataFrame) -> str:
     )
 
 
-def _write_interval(row: dict[str, object], *keys: str) -> str:
-    return format_value(*(float("nan") if row[key] == "" else float(row[key]) for key in keys))
+def _write_interval(row: dict[str, Any], *keys: str) -> str:
+    value, low, high = (float("nan") if row[key] == "" else float(row[key]) for key in keys)
+    return format_value(value, low, high)
 
 
 def _ragged(width: int) -> str:
@@ -195,7 +198,7 @@ def _write_latex(frame: pd.DataFrame, columns: str, **options: str) -> str:
     return text.to_latex(hrules=True, column_format=columns, **options)
 
 
-def _name_rows(report: Report) -> Iterator[tuple[str, dict]]:
+def _name_rows(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each headline row with its macro's name; rows that would share one are told apart by a letter."""
     seen: Counter[str] = Counter()
     for row in report.headline:
@@ -204,7 +207,7 @@ def _name_rows(report: Report) -> Iterator[tuple[str, dict]]:
         yield name + ("" if seen[name] == 1 else chr(ord("A") + seen[name] - 1)), row
 
 
-def _describe(params: StudyParams) -> list[dict[str, object]]:
+def _describe(params: StudyParams) -> list[dict[str, Any]]:
     """What the methods say of each network."""
     return [
         {

@@ -221,7 +221,7 @@ $(FOR_CLUSTER): | $(ENV)
 	@$(UV) -q -r requirements-cluster.lock
 	@rm -f $(VENV)/.cluster-* && touch $@
 
-reference: | $(ENV)  ## params/README.md, the schemas for editors and codemeta.json, from what they repeat
+reference: | $(ENV)  ## params/README.md, the schemas for editors, codemeta.json and the Colab badge, from what they repeat
 	@$(LESION) reference
 
 box: | $(ENV)  ## the archive of embedded images, from the challenge's files in DATA_DIR

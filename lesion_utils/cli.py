@@ -82,7 +82,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         verb.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
     add("readme", write_readme, "write the README's results from the published copies")
     add("box", write_box, "write the archive of embedded images from the challenge's files in DATA_DIR")
-    add("reference", write_reference, "write params/README.md, params/schema/ and codemeta.json from what they repeat")
+    add(
+        "reference",
+        write_reference,
+        "write params/README.md, schemas, codemeta.json and the Colab badge",
+    )
     both = add("compare", compare, "compare two reports, number by number")
     both.add_argument("a", type=Path, help="folder of a report")
     both.add_argument("b", type=Path, help="folder of another")
@@ -110,10 +114,12 @@ def write_readme(options: argparse.Namespace) -> None:
 
 def write_reference(options: argparse.Namespace) -> None:
     from lesion_utils.config.reference import write_reference
+    from lesion_utils.report.colab import write_badge
     from lesion_utils.report.crate import write_codemeta
 
     write_reference()
     write_codemeta()
+    write_badge()
 
 
 def write_box(options: argparse.Namespace) -> None:

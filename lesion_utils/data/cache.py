@@ -12,10 +12,11 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from PIL import features
 
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.files import cannot_write, dump_json, lock_file, write_atomic
-from lesion_utils.data.images import DRAFT_MARGIN, Aspect, File, ImageError, decode_square, inspect_images, run_parallel
+from lesion_utils.data.images import DRAFT_MARGIN, Aspect, ImageError, decode_square, inspect_images, run_parallel
 
 Progress = Callable[[str, int, int], None]
 
@@ -95,14 +96,16 @@ def _add_hashes(table: pd.DataFrame, workers: int) -> pd.DataFrame:
     return table.assign(sha256=facts["sha256"].to_numpy())
 
 
-def _build(path: Path, table: pd.DataFrame, *, size: int, aspect: Aspect, workers: int, on_progress) -> None:
+def _build(
+    path: Path, table: pd.DataFrame, *, size: int, aspect: Aspect, workers: int, on_progress: Progress | None
+) -> None:
     """Decode all images into `path`, or leave nothing there."""
     partial = path.with_suffix(".partial")
     rows = list(zip(range(len(table)), table["path"], table["sha256"], strict=True))
     try:
         with partial.open("wb") as file:
 
-            def store(row: tuple[int, File, str]) -> int | str:
+            def store(row: tuple[int, Any, str]) -> int | str:
                 index, image, sha256 = row
                 try:
                     pixels = decode_square(image, size=size, aspect=aspect, sha256=sha256).tobytes()
@@ -156,7 +159,7 @@ def _is_sound(path: Path, shape: tuple[int, ...], *, verify: bool) -> bool:
     return sound
 
 
-def _write_seal(path: Path, checksums: list[int]) -> None:
+def _write_seal(path: Path, checksums: Sequence[int | str]) -> None:
     write_atomic(path.with_suffix(".json"), dump_json({"stamp": _stamp(path), "checksums": checksums}))
 
 

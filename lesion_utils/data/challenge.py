@@ -67,13 +67,13 @@ def scan_dataset(root: Folder, *, counts: Counts | None = CHALLENGE_COUNTS) -> S
     scan.table = pd.DataFrame(rows, columns=["image_id", "split", "target", "path"])
     twice = scan.table.image_id[scan.table.image_id.duplicated()]
     scan.problems += [f"{image_id}: is in the training and in the test set" for image_id in twice]
-    for split in SPLITS if counts and not scan.problems else ():  # a wrong count is news only where all else is right
+    for split, expected in (counts or {}).items() if not scan.problems else ():  # news only where all else is right
         targets = scan.table.target[scan.table.split == split]
         found = (int((targets == 0).sum()), int((targets == 1).sum()))
-        if found != counts[split]:
+        if found != expected:
             scan.problems.append(
                 f"{LABEL_FILES[split]}: {found[0]} benign and {found[1]} malignant images with a label and a file, "
-                f"expected {counts[split][0]} and {counts[split][1]}"
+                f"expected {expected[0]} and {expected[1]}"
             )
     return scan
 
@@ -108,5 +108,5 @@ def _scan_split(root: Folder, split: str, scan: Scan) -> list[tuple[str, str, in
     for image_id in sorted(labels.keys() - images.keys()):
         line = labels[image_id].line
         scan.problems.append(f"{LABEL_FILES[split]}:{line}: {image_id} has no image in {folder.name}")
-    sound = sorted(image_id for image_id in labels.keys() & images.keys() if labels[image_id].target is not None)
-    return [(image_id, split, labels[image_id].target, images[image_id]) for image_id in sound]
+    both = [(image_id, labels[image_id].target) for image_id in sorted(labels.keys() & images.keys())]
+    return [(image_id, split, target, images[image_id]) for image_id, target in both if target is not None]

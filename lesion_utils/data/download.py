@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pooch
 import requests
@@ -62,7 +63,9 @@ class _Refused(Exception):
     """The server's answer is final, or every try failed."""
 
 
-def ensure_dataset(root: Path, *, files: Sequence[RemoteFile] = FILES, addresses: Sequence[str] = ADDRESSES, **line):
+def ensure_dataset(
+    root: Path, *, files: Sequence[RemoteFile] = FILES, addresses: Sequence[str] = ADDRESSES, **line: Any
+) -> None:
     """Make sure that `root` holds the challenge's labels and images.
 
     What is there is left alone. Archives that lie there are unpacked. The rest is downloaded, from the first address
@@ -168,7 +171,7 @@ def unpack_images(archive: Path, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _obtain(root: Path, file: RemoteFile, addresses: Sequence[str], line: dict) -> None:
+def _obtain(root: Path, file: RemoteFile, addresses: Sequence[str], line: dict[str, Any]) -> None:
     """Bring one file to its place, and note its hash."""
     manifest = root / "manifest.json"
     known = (read_json(manifest) or {}).get("files", {})

@@ -11,7 +11,7 @@ COLOURS = ("red", "green", "blue")
 COLUMNS = [*(f"{colour}_mean" for colour in COLOURS), *(f"{colour}_std" for colour in COLOURS), "corner_mean"]
 
 
-def measure_pixels(images: np.ndarray, *, boxes: list, workers: int) -> pd.DataFrame:
+def measure_pixels(images: np.ndarray, *, boxes: list[tuple[slice, slice]], workers: int) -> pd.DataFrame:
     """Measure the colours of each image.
 
     Args:

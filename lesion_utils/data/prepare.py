@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -111,7 +112,9 @@ def read_verified(root: Folder, *, counts: Counts | None) -> tuple[pd.DataFrame,
     return scan.table, scan.notes
 
 
-def _decode(table: pd.DataFrame, data: Data, on_progress: Progress | None) -> tuple[ImageCache, list]:
+def _decode(
+    table: pd.DataFrame, data: Data, on_progress: Progress | None
+) -> tuple[ImageCache, list[tuple[slice, slice]]]:
     """The decoded images, and of each the rows and columns that show it."""
     cache = open_images(table, data.stored_size, data.aspect, verify=True, on_progress=on_progress)
     shapes = zip(table["width"], table["height"], strict=True)
@@ -133,7 +136,9 @@ def read_elsewhere(external: Mapping[str, External]) -> pd.DataFrame:
     return table.fillna({column: "" for column in OPTIONAL if column in table})
 
 
-def find_seen(others: pd.DataFrame, own: pd.DataFrame, images: Sequence[np.ndarray], *, boxes: list) -> pd.DataFrame:
+def find_seen(
+    others: pd.DataFrame, own: pd.DataFrame, images: Any, *, boxes: list[tuple[slice, slice]]
+) -> pd.DataFrame:
     """Which images from elsewhere show the same photograph as one of the study's own, by every hash there is.
 
     Args:
@@ -156,7 +161,7 @@ def find_seen(others: pd.DataFrame, own: pd.DataFrame, images: Sequence[np.ndarr
     return others.assign(**{new: others["image_id"].map(first[old]).fillna("") for new, old in found.items()})
 
 
-def describe_elsewhere(others: pd.DataFrame, data: Data) -> dict:
+def describe_elsewhere(others: pd.DataFrame, data: Data) -> dict[str, Any]:
     """Of each test set from elsewhere: images, malignant ones, those that the study has too, and its licence."""
     return {
         name: {
@@ -169,7 +174,7 @@ def describe_elsewhere(others: pd.DataFrame, data: Data) -> dict:
     }
 
 
-def describe_data(split: pd.DataFrame, data: Data, *, notes: list[str]) -> dict:
+def describe_data(split: pd.DataFrame, data: Data, *, notes: list[str]) -> dict[str, Any]:
     """What the data are: source, counts, hash of every image and of the whole."""
     counts = {name: split["target"][split["subset"] == name] for name in SUBSETS}
     long_side = int(split[["width", "height"]].max(axis=None))
@@ -211,7 +216,7 @@ def _add_native_facts(root: Folder, scan: Scan) -> list[str]:
 def _complete(problems: list[str], table: pd.DataFrame) -> list[str]:
     """Add the images that do not decode: where something is wrong already, the report names everything."""
 
-    def try_decoding(path: Folder) -> str | None:
+    def try_decoding(path: Any) -> str | None:
         try:
             decode_square(path, size=32, aspect="squash")
         except ImageError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from lesion_utils.data.box import open_box
 from lesion_utils.data.cache import ImageCache, open_cache
 from lesion_utils.data.challenge import FOLDERS, Folder
 from lesion_utils.data.folder import OPTIONAL
+from lesion_utils.data.images import Aspect
 
 Progress = Callable[[str, int, int], None]
 
@@ -44,7 +46,7 @@ class PreparedData:
     table: pd.DataFrame
     duplicates: pd.DataFrame
     label_changes: pd.DataFrame
-    manifest: dict
+    manifest: dict[str, Any]
     elsewhere: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image_id", "set", "seen_in"]))
 
     @cached_property
@@ -134,7 +136,9 @@ def read_label_changes() -> pd.DataFrame:
         return pd.read_csv(file)
 
 
-def open_images(table: pd.DataFrame, size: int, aspect: str, *, verify: bool = False, on_progress=None) -> ImageCache:
+def open_images(
+    table: pd.DataFrame, size: int, aspect: Aspect, *, verify: bool = False, on_progress: Progress | None = None
+) -> ImageCache:
     """The decoded images of a table, in the project's cache; see `cache.open_cache`."""
     return open_cache(
         table, size=size, aspect=aspect, folder=paths.cache_dir() / "images", workers=os.cpu_count() or 1,

@@ -46,7 +46,7 @@ def make_split(table: pd.DataFrame, params: Data, *, duplicates: pd.DataFrame) -
         groups = group_images(table, duplicates)[rest.index]
         if params.folds > 1:
             table = table.assign(fold=_number_folds(rest, groups, params).reindex(table.index, fill_value=0))
-        else:
+        elif params.validation_fraction is not None:
             subset[_choose_grouped(rest, groups, fraction=params.validation_fraction, seed=params.seed)] = "val"
     else:
         rest = table[subset == "train"]
@@ -112,10 +112,10 @@ def check_split(split: pd.DataFrame, params: Data, *, duplicates: pd.DataFrame) 
         broken.append("the test set is not the one that was given")
     learnt = split["subset"].isin(["train", "val"])
     parts = split["fold"].map("fold {}".format) if params.folds > 1 else split["subset"]
-    wanted = {f"fold {fold}": 1 / params.folds for fold in range(1, params.folds + 1)}
-    wanted = (
-        wanted if params.folds > 1 else {"train": 1 - params.validation_fraction, "val": params.validation_fraction}
-    )
+    if params.validation_fraction is None:
+        wanted = {f"fold {fold}": 1 / params.folds for fold in range(1, params.folds + 1)}
+    else:
+        wanted = {"train": 1 - params.validation_fraction, "val": params.validation_fraction}
     for name in wanted:
         if split["target"][learnt & (parts == name)].nunique() < 2:
             broken.append(f"{name} lacks one of the classes")

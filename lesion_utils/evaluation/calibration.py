@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,9 @@ BINS = 10
 FLATTEST = 0.01
 
 
-def average_losses(targets: ArrayLike, probs: ArrayLike, *, weights: ArrayLike | None = None) -> dict[str, NDArray]:
+def average_losses(
+    targets: ArrayLike, probs: ArrayLike, *, weights: ArrayLike | None = None
+) -> dict[str, NDArray[Any]]:
     """Brier score, its reference, log loss and expected calibration error, for one or many weightings.
 
     The reference of the Brier score is prevalence x (1 - prevalence), which giving every image the prevalence as its
@@ -207,7 +209,8 @@ def _state_model(stages: pd.DataFrame, folds: int) -> str:
 
 def _state_stage(row: pd.Series) -> str:
     def write(name: str, form: str) -> str:
-        return format_value(*(row[name + end] for end in ENDS), form=form)
+        value, low, high = (row[name + end] for end in ENDS)
+        return format_value(value, low, high, form)
 
     level = _read_interval(row, "in_the_large", 0, "too high", "too low", "neither shown too high nor too low")
     reach = _read_interval(row, "slope", 1, "too extreme", "too cautious", "neither shown too extreme nor too cautious")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,14 +41,15 @@ def predict_values(
     specificities = beta.ppf(QUANTILES, passed + 0.5, benign - passed + 0.5)
     values = _apply_bayes(np.float64(found / malignant), np.float64(passed / benign), prevalence)
     spreads = _apply_bayes(sensitivities, specificities, prevalence)
-    found = {}
+    shares: dict[str, float] = {}
     for name, value, spread in zip(("ppv", "npv"), values, spreads, strict=True):
         span = float(value), *percentile_interval(spread.ravel(), confidence=confidence)
-        found |= {name + end: number for end, number in zip(ENDS, span, strict=True)}
-    return found
+        shares |= {name + end: number for end, number in zip(ENDS, span, strict=True)}
+    return shares
 
 
-def _apply_bayes(sensitivity: NDArray, specificity: NDArray, prevalence: float) -> tuple[NDArray, NDArray]:
+def _apply_bayes(sensitivity: Any, specificity: Any, prevalence: float) -> tuple[Any, Any]:
+    """For numbers and for arrays that broadcast."""
     right, wrong = sensitivity * prevalence, (1 - specificity) * (1 - prevalence)
     passed, missed = specificity * (1 - prevalence), (1 - sensitivity) * prevalence
     with np.errstate(invalid="ignore"):  # nothing is called so
@@ -118,7 +120,7 @@ def compute_net_benefit(
 
 
 def trace_decision_curves(
-    targets: ArrayLike, probs: Mapping[str, ArrayLike], *, thresholds: ArrayLike, weights: ArrayLike, confidence: float
+    targets: ArrayLike, probs: Mapping[Any, ArrayLike], *, thresholds: ArrayLike, weights: ArrayLike, confidence: float
 ) -> pd.DataFrame:
     """Decision curves of several models on the same images, between treating all and treating none.
 
@@ -130,13 +132,14 @@ def trace_decision_curves(
         one row per name and threshold: `name`, `threshold`, `net_benefit`, and its pointwise interval, `low` and
         `high`; "treat all" and "treat none" come last, and have no spread, since draws keep the share of malignant.
     """
-    everyone = dict(probs) | {"treat all": np.ones(len(targets)), "treat none": np.zeros(len(targets))}
+    everyone = dict(probs) | {"treat all": np.ones(np.size(targets)), "treat none": np.zeros(np.size(targets))}
     tail, tables = (1 - confidence) / 2, []
     for name, scores in everyone.items():
-        draws = map_draws(
-            lambda part, s=scores: {"": compute_net_benefit(targets, s, thresholds=thresholds, weights=part)},
-            np.asarray(weights),
-        )[""]
+
+        def compute(part: NDArray[Any], scores: ArrayLike = scores) -> dict[str, NDArray[Any]]:
+            return {"": compute_net_benefit(targets, scores, thresholds=thresholds, weights=part)}
+
+        draws = map_draws(compute, np.asarray(weights))[""]
         low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
         benefit = compute_net_benefit(targets, scores, thresholds=thresholds)
         columns = {"threshold": thresholds, "net_benefit": benefit, "low": low, "high": high}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from lesion_utils.evaluation.intervals import (
     percentile_interval,
     wilson_interval,
 )
-from lesion_utils.evaluation.metrics import rank_scores
+from lesion_utils.evaluation.metrics import Ranking, rank_scores
 from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_means
 from lesion_utils.evaluation.shortcuts import CONTROL, FEWEST, predict_elsewhere
 
@@ -105,7 +105,14 @@ def _measure(part: pd.DataFrame, params: Comparison, threshold: float | None) ->
     return found
 
 
-def _draw(targets: NDArray, probs: NDArray, params: Comparison, compute, *, seed: int = 0) -> dict[str, NDArray]:
+def _draw(
+    targets: NDArray[Any],
+    probs: NDArray[Any],
+    params: Comparison,
+    compute: Callable[[Ranking], dict[str, NDArray[Any]]],
+    *,
+    seed: int = 0,
+) -> dict[str, NDArray[Any]]:
     """Bootstrap draws of what `compute` makes of a ranking."""
     weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed + seed)
     return map_draws(lambda part: compute(rank_scores(targets, probs, weights=part)), weights)
@@ -128,7 +135,7 @@ def measure_drops(
     """
     ending = "" if threshold is None else AT_TARGET
 
-    def compute(ranking) -> dict[str, NDArray]:
+    def compute(ranking: Ranking) -> dict[str, NDArray[Any]]:
         calls = ranking.confusion(CALL if threshold is None else threshold)
         shares = {f"sensitivity{ending}": calls.sensitivity, f"specificity{ending}": calls.specificity}
         return {"ap": ranking.average_precision(), "auc": ranking.roc_auc()} | shares

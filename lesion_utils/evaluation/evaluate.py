@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -171,7 +171,8 @@ def _find_analytic(
     for ending, threshold in thresholds.items():
         c = ranking.confusion(threshold)
         sizes = c.tp + c.fn, c.tn + c.fp
-        spans = [wilson_interval(*pair, confidence=confidence) for pair in zip((c.tp, c.tn), sizes, strict=True)]
+        pairs: Any = zip((c.tp, c.tn), sizes, strict=True)
+        spans = [wilson_interval(*pair, confidence=confidence) for pair in pairs]
         values = c.sensitivity, c.specificity
         found["sensitivity" + ending], found["specificity" + ending] = (("Wilson", span) for span in spans)
         for metric, weights in (("accuracy", np.divide(sizes, sum(sizes))), ("balanced_accuracy", (0.5, 0.5))):
@@ -188,7 +189,7 @@ def band_curves(targets: ArrayLike, probs: ArrayLike, *, weights: ArrayLike, con
     """
     rates, recalls = np.linspace(0, 1, POINTS), np.linspace(0, 1, POINTS + 1)[1:]
 
-    def compute(part: NDArray) -> dict[str, NDArray]:
+    def compute(part: NDArray[Any]) -> dict[str, NDArray[Any]]:
         ranking, roc, steps = rank_scores(targets, probs, weights=part), [], []
         for tp, fp in zip(ranking.tp, ranking.fp, strict=True):
             roc.append(np.interp(rates, np.append(0, fp / fp[-1]), np.append(0, tp / tp[-1])))
@@ -211,7 +212,8 @@ class FirstLook(NamedTuple):
 
     def write(self, metric: str) -> str:
         """A value with its interval, such as "AUC 0.821 (0.765 to 0.877)"."""
-        return f"{metric.upper()} {format_value(**self.metrics[metric])}"
+        found = self.metrics[metric]
+        return f"{metric.upper()} {format_value(found['value'], found['low'], found['high'])}"
 
     def flatten(self, *metrics: str) -> dict[str, float]:
         """Values and intervals for one row of a table: `auc`, `auc_low`, `auc_high`, ..."""
@@ -221,7 +223,7 @@ class FirstLook(NamedTuple):
 
 def look_at(targets: np.ndarray, probs: np.ndarray) -> FirstLook:
     """Evaluate one set of test scores, in the notebooks before the comparison."""
-    settings = {"weights": draw_weights(targets, draws=DRAWS, seed=SEED), "confidence": CONFIDENCE}
+    settings: dict[str, Any] = {"weights": draw_weights(targets, draws=DRAWS, seed=SEED), "confidence": CONFIDENCE}
     table = evaluate_with_intervals(targets, probs, **settings).set_index("metric")
     at_half = rank_scores(targets, probs).confusion(CALL)
     roc, recall = band_curves(targets, probs, **settings)

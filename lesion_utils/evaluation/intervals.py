@@ -7,7 +7,7 @@ says how much another test set from the same pool might differ, not another trai
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,7 +67,9 @@ def draw_weights(targets: ArrayLike, *, draws: int, seed: int, strata: ArrayLike
     return weights
 
 
-def map_draws(compute: Callable[[NDArray], dict[str, NDArray]], weights: NDArray) -> dict[str, NDArray[np.float64]]:
+def map_draws(
+    compute: Callable[[NDArray[Any]], dict[str, NDArray[Any]]], weights: NDArray[Any]
+) -> dict[str, NDArray[np.float64]]:
     """Apply a function of (draws, N) weights to all draws, a cache-sized part at a time; values gain length draws."""
     step = max(1, CHUNK_ENTRIES // weights.shape[1])
     parts = [compute(weights[start : start + step]) for start in range(0, len(weights), step)]

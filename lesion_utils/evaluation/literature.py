@@ -107,11 +107,11 @@ def check_published(table: pd.DataFrame) -> pd.DataFrame:
         given = int(row[list(CONFUSION_SCORES)].notna().sum())
         checkable = given >= 2 and row["work"] not in AVERAGED
         found = find_confusions(row, malignant=row["malignant"], benign=row["benign"]) if checkable else []
-        only = found[0] if len(found) == 1 else Counts(np.nan, np.nan)
+        tp, tn = found[0] if len(found) == 1 else (np.nan, np.nan)
         verdict = "not checkable" if not checkable else "consistent" if found else "contradictory"
-        rows.append((row["work"], given, len(found), only.tp, only.tn, verdict, row["note"]))
-    table = pd.DataFrame(rows, columns=["work", "scores", "matrices", "tp", "tn", "verdict", "note"])
-    return table.astype({"tp": "Int64", "tn": "Int64"})
+        rows.append((row["work"], given, len(found), tp, tn, verdict, row["note"]))
+    checked = pd.DataFrame(rows, columns=["work", "scores", "matrices", "tp", "tn", "verdict", "note"])
+    return checked.astype({"tp": "Int64", "tn": "Int64"})
 
 
 def draw_balanced(targets: ArrayLike, *, per_class: int, repeats: int, seed: int) -> NDArray[np.uint8]:
@@ -220,7 +220,8 @@ def tabulate_leaderboard(
     """
     own = results[results["seed"] == ENSEMBLE]
     runs = pd.Series(list(zip(own["model"], own["regime"], strict=True)), own.index)
-    marks = runs.map(lambda run: f" [{classifiers[run]}]" if run in (classifiers or {}) else "")
+    shown = classifiers or {}
+    marks = runs.map(lambda run: f" [{shown[run]}]" if run in shown else "")
     own = own.assign(name=own["name"] + marks)[~find_classical(own) | (marks != "")]
     controls = controls.assign(model="", regime="")
     tables = [_spread_columns(own, "this study"), _spread_columns(controls, "controls")]

@@ -151,8 +151,8 @@ def compare_networks(predictions: pd.DataFrame, params: NamedComparison) -> pd.D
             "seeds_b": _count_seeds(predictions, pair[1], regime),
         }
         rows += [about | asdict(test) for test in tests]
-    about = ["regime", "name", "images", "declared", "seeds_a", "seeds_b"]
-    table = pd.DataFrame(rows, columns=[*about, *PairedTest.__dataclass_fields__])
+    columns = ["regime", "name", "images", "declared", "seeds_a", "seeds_b"]
+    table = pd.DataFrame(rows, columns=[*columns, *PairedTest.__dataclass_fields__])
     of_record = table["test"] == table["metric"].map(TEST_OF_RECORD)
     primary = of_record & table["declared"].astype(bool) & (table["metric"] == params.primary.metric)
     return table.assign(of_record=of_record, primary=primary)

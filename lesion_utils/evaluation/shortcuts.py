@@ -13,7 +13,7 @@ only sites part them, where the file of labels names them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -171,7 +171,7 @@ class _Scores(NamedTuple):
     """Everything that scored the test images, in one order of images."""
 
     targets: NDArray[np.int_]  # (N,)
-    strata: dict[str, NDArray]  # block, and quarter of the block, of each image; empty where ids tell of none
+    strata: dict[str, NDArray[Any]]  # block, and quarter of the block, of each image; empty where ids tell of none
     probs: dict[SeriesName, NDArray[np.float64]]  # name -> (N,); controls come last
 
 
@@ -199,6 +199,7 @@ def examine(predictions: pd.DataFrame, metadata: pd.DataFrame, params: Compariso
         if name.model != CONTROL and block in (ALL, WITHIN, QUARTERS) and cell.draws is not None:
             for control in [other for other in scores.probs if other.model == CONTROL]:
                 other = cells[block, metric, control]
+                assert other.draws is not None  # there are draws for all scores of a block, or for none
                 span = percentile_interval(cell.draws - other.draws, confidence=params.confidence)
                 found = {"a": cell.value, "b": other.value, "difference": cell.value - other.value} | span._asdict()
                 differences.append(name.columns | {"control": control.regime} | counted | found)
@@ -219,7 +220,7 @@ def _collect(predictions: pd.DataFrame, metadata: pd.DataFrame) -> _Scores:
     return _Scores(test["target"].to_numpy(), strata, probs)
 
 
-def quarter_blocks(image_ids: pd.Series) -> NDArray:
+def quarter_blocks(image_ids: pd.Series) -> NDArray[Any]:
     """(N,) quarter of its block that each image belongs to, by the order of ids: nearer neighbours than a block's."""
     numbers, blocks = image_ids.map(id_number), image_ids.map(id_block)
     ranks = numbers.groupby(blocks).rank(method="first") - 1
@@ -227,7 +228,7 @@ def quarter_blocks(image_ids: pd.Series) -> NDArray:
     return (blocks + ", quarter " + quarters.astype(int).astype(str)).to_numpy()
 
 
-def _list_views(scores: _Scores) -> dict[str, tuple[NDArray[np.bool_], NDArray | None]]:
+def _list_views(scores: _Scores) -> dict[str, tuple[NDArray[np.bool_], NDArray[Any] | None]]:
     """Label -> which images, and the strata whose pairs count; all pairs by default."""
     everyone, blocks = np.ones(len(scores.targets), bool), scores.strata.get(WITHIN, np.array([]))
     whole = {ALL: everyone} | {block: blocks == block for block in np.unique(blocks)}
@@ -237,7 +238,7 @@ def _list_views(scores: _Scores) -> dict[str, tuple[NDArray[np.bool_], NDArray |
 
 def _evaluate_blocks(scores: _Scores, params: Comparison) -> dict[tuple[str, str, SeriesName], _Cell]:
     """(block, metric, name) -> its score. Over strata, draws keep each block's images of each class."""
-    cells = {}
+    cells: dict[tuple[str, str, SeriesName], _Cell] = {}
     for block, (member, strata) in _list_views(scores).items():
         targets, weights = scores.targets[member], None
         if min(targets.sum(), (1 - targets).sum()) >= FEWEST:
@@ -252,13 +253,13 @@ def _evaluate_blocks(scores: _Scores, params: Comparison) -> dict[tuple[str, str
 def _evaluate(
     targets: NDArray[np.int_],
     probs: NDArray[np.float64],
-    strata: NDArray | None,
-    weights: NDArray | None,
+    strata: NDArray[Any] | None,
+    weights: NDArray[Any] | None,
     confidence: float,
 ) -> dict[str, _Cell]:
     """AUC and average precision; over the pairs of one stratum the AUC alone."""
 
-    def compute(weights: NDArray | None = None) -> dict[str, NDArray[np.float64]]:
+    def compute(weights: NDArray[Any] | None = None) -> dict[str, NDArray[np.float64]]:
         if strata is not None:
             return {"auc": auc_within(targets, probs, strata=strata, weights=weights)}
         ranking = rank_scores(targets, probs, weights=weights)

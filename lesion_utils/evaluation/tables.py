@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -123,11 +124,17 @@ def tabulate_calibration(predictions: pd.DataFrame, params: Comparison) -> pd.Da
         if validation.empty:
             continue
         line = fit_recalibration(validation["target"], validation["logit"])
-        fitted = {"validation_images": len(validation), "intercept": line.intercept, "recalibration_slope": line.slope}
+        fitted: dict[str, Any] = {
+            "validation_images": len(validation),
+            "intercept": line.intercept,
+            "recalibration_slope": line.slope,
+        }
         for stage, logits in (("before", test["logit"].to_numpy()), ("after", line.apply(test["logit"]))):
-            probs, settings = expit(logits), {"draws": params.bootstrap_draws, "seed": params.seed}
-            losses = {loss: float(value) for loss, value in average_losses(test["target"], probs).items()}
-            expected = expect_ece(probs, confidence=params.confidence, **settings)
+            probs = expit(logits)
+            losses: dict[str, float] = {
+                loss: float(value) for loss, value in average_losses(test["target"], probs).items()
+            }
+            expected = expect_ece(probs, draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed)
             measured = measure_calibration(test["target"], logits, confidence=params.confidence)
             rows.append(name.columns | {"stage": stage} | fitted | losses | expected | measured)
     return pd.DataFrame(rows)
@@ -195,7 +202,7 @@ def widen_exclusions(exclusions: pd.DataFrame) -> pd.DataFrame:
         `name`, and for each exclusion that removes a test image a column of changes: "AUC +0.012, AP −0.003".
     """
     rows = exclusions[(exclusions["split"] == "test") & (exclusions["removed"] > 0) & ~find_classical(exclusions)]
-    cells = {}
+    cells: dict[str, dict[str, list[str]]] = {}
     for row in rows.itertuples():
         column = f"without {row.exclusion} ({row.removed})"
         cells.setdefault(row.name, {}).setdefault(column, []).append(f"{row.metric.upper()} {row.change:+.3f}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -34,7 +36,7 @@ from lesion_utils.figures.style import (
 )
 
 SHADE = "#9383c5"  # darkest cell of the heat map: dark type still reads on it
-CROSS = {"linestyle": "", "color": INK, "marker": "x", "ms": 6, "mew": 0.8}
+CROSS: dict[str, Any] = {"linestyle": "", "color": INK, "marker": "x", "ms": 6, "mew": 0.8}
 METRICS = ("ap", "auc")  # the panels of a forest plot
 
 #: Groups of a forest plot, from top to bottom: how each is drawn; the study's own rows take their network's style.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,8 +54,9 @@ def new_tiles(
     axes = np.empty((rows, columns), dtype=object)
     for r, c in np.ndindex(rows, columns):
         x, y = left + c * side + gaps[c], height - top - r * step - side
-        axes[r, c] = fig.add_axes((x / width, y / height, side / width, side / height), xticks=[], yticks=[])
-        axes[r, c].set_visible(False)
+        tile = fig.add_axes((x / width, y / height, side / width, side / height), xticks=[], yticks=[])
+        tile.set_visible(False)
+        axes[r, c] = tile
     return fig, axes
 
 
@@ -64,7 +65,7 @@ def show_tile(ax: Axes, image: np.ndarray, label: str = "", *, colour: str = GRE
     ax.set_visible(True)
     ax.imshow(image)
     ax.spines[:].set(visible=True, color=colour, linewidth=edge)
-    place = {"transform": ax.transAxes, "ha": "center", "va": "top"}
+    place: dict[str, Any] = {"transform": ax.transAxes, "ha": "center", "va": "top"}
     ax.text(0.5, -0.03, label, **place, fontsize=6, linespacing=1.15, parse_math=False)  # a file's name may hold $
 
 
@@ -140,7 +141,7 @@ def plot_duplicate_pairs(left: np.ndarray, right: np.ndarray, pairs: pd.DataFram
     )
 
 
-def _describe_match(pair: NamedTuple) -> str:
+def _describe_match(pair: Any) -> str:
     return f"near: {pair.distance} of 255 bits differ, {pair.pose}" if pair.kind == "near" else pair.kind
 
 

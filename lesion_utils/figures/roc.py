@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.lines import Line2D
@@ -23,7 +24,7 @@ from lesion_utils.figures.style import (
     wrap_label,
 )
 
-CHANCE = {"color": GREY, "lw": 0.8, "ls": (0, (1, 2)), "zorder": 1}
+CHANCE: dict[str, Any] = {"color": GREY, "lw": 0.8, "ls": (0, (1, 2)), "zorder": 1}
 Bands = Mapping[str, Curve]
 #: x and y of a curve, and of its operating point; None where nothing is called malignant.
 Trace = tuple[np.ndarray, np.ndarray, tuple[float, float] | None]
@@ -109,7 +110,7 @@ def _plot_curves(
     for name, scores in probs.items():
         x, y, point = trace(scores, np.asarray(scores) > 0.5)
         ax.plot(x, y, **styles[name] | {"marker": ""}, drawstyle=drawstyle, zorder=3)
-        if name in (bands or {}):
+        if bands and name in bands:
             ax.fill_between(*bands[name], color=styles[name]["color"], alpha=0.15, lw=0, zorder=2)
         if point is not None:
             ax.plot(*point, **styles[name] | {"linestyle": ""}, ms=5, clip_on=False, zorder=5)

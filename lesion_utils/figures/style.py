@@ -11,10 +11,12 @@ import textwrap
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
@@ -76,7 +78,9 @@ class Plate(Figure):
         return render_figure(self, "png"), {"width": round(width), "height": round(height)}
 
 
-def new_figure(rows: int = 1, columns: int = 1, *, width: float, height: float, **subplots) -> tuple[Plate, np.ndarray]:
+def new_figure(
+    rows: int = 1, columns: int = 1, *, width: float, height: float, **subplots: Any
+) -> tuple[Plate, np.ndarray]:
     """An empty figure on the size grid.
 
     Args:
@@ -90,11 +94,11 @@ def new_figure(rows: int = 1, columns: int = 1, *, width: float, height: float, 
         The figure and its axes, always as an array (rows, columns).
     """
     fig = Plate(figsize=(width * MM, (height + FOOTER) * MM), layout="constrained")
-    body, _footer = fig.subfigures(2, 1, height_ratios=(height, FOOTER))
-    return fig, body.subplots(rows, columns, squeeze=False, **subplots)
+    parts: np.ndarray = np.asarray(fig.subfigures(2, 1, height_ratios=(height, FOOTER)))
+    return fig, parts[0].subplots(rows, columns, squeeze=False, **subplots)
 
 
-def new_panels(count: int, *, height: float, **subplots) -> tuple[Plate, np.ndarray]:
+def new_panels(count: int, *, height: float, **subplots: Any) -> tuple[Plate, np.ndarray]:
     """A figure with `count` panels of one kind, at most three in a row; what is left of the last row stays empty.
 
     Returns:
@@ -152,16 +156,16 @@ def _footer_y(fig: Figure) -> float:
 @house_style
 def render_figure(fig: Figure, kind: str, metadata: Mapping[str, str | None] | None = None) -> bytes:
     """The bytes of a figure as "png", "svg" or "pdf": the same figure and metadata give the same bytes."""
-    fixed = {
+    fixed: dict[str, dict[str, Any]] = {
         "png": {"Software": "lesion_utils"},
         "svg": {"Creator": "lesion_utils", "Date": None},
         "pdf": {"Creator": "lesion_utils", "CreationDate": None},
-    }[kind]
+    }
     own = dict(metadata or {})
     if kind == "pdf":
         own = {PDF_NAMES[name]: text for name, text in own.items() if name in PDF_NAMES}
     buffer = io.BytesIO()
-    fig.savefig(buffer, format=kind, dpi=DPI, metadata={**fixed, **own})
+    fig.savefig(buffer, format=kind, dpi=DPI, metadata={**fixed[kind], **own})
     return buffer.getvalue()
 
 
@@ -191,7 +195,7 @@ def save(
     return paths
 
 
-def style_series(names: Sequence[str]) -> dict[str, dict[str, object]]:
+def style_series(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour, dash and marker of each series: the network gives colour and marker, the regime the dash and the fill.
 
     Combinations of networks, and plain strings, take the remaining colours in the order of the alphabet, so that
@@ -208,7 +212,7 @@ def style_series(names: Sequence[str]) -> dict[str, dict[str, object]]:
     places, others = _place_models({name.model for name in own}), sorted(set(names) - set(own))
     styles = {}
     for name in names:
-        if name in own:
+        if isinstance(name, SeriesName) and name in own:
             place, colours, markers = places[name.model], MODEL_COLOURS, MODEL_MARKERS
             regime = name.regime.partition(":")[0]
         else:
@@ -221,7 +225,8 @@ def style_series(names: Sequence[str]) -> dict[str, dict[str, object]]:
 
 def _place_models(models: Collection[str]) -> dict[str, int]:
     """Each network's place among the colours, the same in every figure unless two want one: then the next free one."""
-    fixed, places = {"resnet50": 0, "vgg19": 1}, {}
+    fixed = {"resnet50": 0, "vgg19": 1}
+    places: dict[str, int] = {}
     for model in sorted(models, key=lambda model: (model not in fixed, model)):
         place, count = fixed.get(model, zlib.crc32(model.encode())), len(MODEL_COLOURS)
         free = [(place + step) % count for step in range(count) if (place + step) % count not in places.values()]
@@ -237,7 +242,8 @@ def list_series(rows: pd.DataFrame, label: str = "name") -> list[SeriesName]:
 
 def blend_white(colour: str, share: float = 0.55) -> str:
     """A tint: the colour with a share of white."""
-    return to_hex((1 - share) * np.array(to_rgb(colour)) + share)
+    red, green, blue = (1 - share) * np.array(to_rgb(colour)) + share
+    return to_hex((red, green, blue))
 
 
 def count_classes(targets: np.ndarray, what: str = "images") -> str:
@@ -255,11 +261,12 @@ def wrap_label(text: str, width: int) -> str:
 
 def title_panel(ax: Axes, title: str) -> None:
     """A panel's title, broken where the panel ends."""
-    columns = ax.get_subplotspec().get_gridspec().ncols
+    place = ax.get_subplotspec()
+    columns = 1 if place is None else place.get_gridspec().ncols
     ax.set_title(wrap_label(title, 46 if columns == 1 else 96 // columns))
 
 
-def legend_below(fig: Plate, handles: Sequence, *, columns: int) -> None:
+def legend_below(fig: Plate, handles: Sequence[Artist], *, columns: int) -> None:
     """A legend between the panels and the footer, where it can cover no data."""
     fig.subfigs[0].legend(handles=handles, loc="outside lower center", ncols=columns)
 

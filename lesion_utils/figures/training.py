@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -120,7 +121,7 @@ def _draw_curves(ax: Axes, part: pd.DataFrame, series: dict[str, tuple[str, str]
         for _, run in part.groupby(_run_columns(part)):
             ax.plot(run["epoch"], run[key], color=colour, lw=0.5, alpha=0.6)
         mean = part.groupby("epoch")[key].mean()
-        lone = {"marker": "."} if len(mean) == 1 else {}
+        lone: dict[str, Any] = {"marker": "."} if len(mean) == 1 else {}
         ax.plot(mean.index, mean, color=colour, lw=1.5, **lone)
         if key.startswith("val"):
             chosen = part[part["selected"]]

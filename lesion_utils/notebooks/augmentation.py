@@ -6,7 +6,7 @@ Everything is drawn by training's own `Augmenter`, at the size and with the inte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -105,7 +105,7 @@ def _change(image: np.ndarray, augmenter: Augmenter, name: str, values: np.ndarr
     draws = {other: np.full(len(values), float(other in FACTORS)) for other in OPERATIONS} | {name: values}
     draws["translation"] = np.stack([draws["translation"], np.zeros(len(values))], axis=1)
     batch = torch.from_numpy(np.array(image))[None].expand(len(values), -1, -1, -1)
-    settings = {"image_size": augmenter.image_size, "interpolation": augmenter.interpolation}
+    settings: dict[str, Any] = {"image_size": augmenter.image_size, "interpolation": augmenter.interpolation}
     return _as_shown(apply_changes(batch, draws, params=augmenter.params, **settings))
 
 
@@ -153,7 +153,7 @@ _FILLS = {
 }
 
 
-def measure_changes(data: PreparedData, augmenter: Augmenter) -> dict:
+def measure_changes(data: PreparedData, augmenter: Augmenter) -> dict[str, Any]:
     """How far one epoch of augmentation moves the training images, in grey levels (0 to 255).
 
     Returns:

@@ -92,7 +92,7 @@ def _name_sets(others: pd.DataFrame) -> str:
     """The test sets from elsewhere with their numbers of images; "" where there are none."""
     counts = others["set"].value_counts(sort=False)
     sets = ", ".join(f"{name} ({count:,} images)" for name, count in counts.items())
-    return f"{sets}: scored after training; the section Elsewhere of this page." if sets else ""
+    return f"{sets}: scored after training; the section Elsewhere of notebook 05." if sets else ""
 
 
 def _describe_networks(params: StudyParams, outcome: Mapping[str, Any]) -> dict[str, object]:

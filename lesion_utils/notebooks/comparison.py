@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -130,7 +130,7 @@ def write_summaries(results: pd.DataFrame, metric: str) -> dict[str, str]:
 
 def pair_calibration(models: Models) -> dict[str, np.ndarray]:
     """Probabilities as trained and recalibrated, by panel."""
-    panels = {}
+    panels: dict[str, np.ndarray] = {}
     for name, before in models.probs.items():
         panels |= {f"{name}, as trained": before, f"{name}, recalibrated": models.calibrated[name]}
     return panels
@@ -139,7 +139,7 @@ def pair_calibration(models: Models) -> dict[str, np.ndarray]:
 def trace_benefit(models: Models, params: Comparison) -> pd.DataFrame:
     """Decision curves of the recalibrated models, with bootstrap bands."""
     weights = draw_weights(models.targets, draws=params.bootstrap_draws, seed=params.seed)
-    settings = {"thresholds": THRESHOLDS, "weights": weights, "confidence": params.confidence}
+    settings: dict[str, Any] = {"thresholds": THRESHOLDS, "weights": weights, "confidence": params.confidence}
     curves = trace_decision_curves(models.targets, models.calibrated, **settings)
     keys = {str(name): (name.model, name.regime) for name in models.calibrated}
     of = [keys.get(name, ("", "")) for name in curves["name"]]

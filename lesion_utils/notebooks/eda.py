@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -109,7 +109,7 @@ def score_controls(table: pd.DataFrame, *, numbered: bool = True) -> BlindScores
     return BlindScores(targets, probs, pd.DataFrame(rows), summaries, predicted)
 
 
-def summarise_data(data: PreparedData, blind: BlindScores) -> dict:
+def summarise_data(data: PreparedData, blind: BlindScores) -> dict[str, Any]:
     """The numbers of the exploration, and the sentences that they make (`text`)."""
     table, pairs = data.table, data.duplicates
     counts = pd.crosstab(table["split"], table["target"])
@@ -130,7 +130,7 @@ def summarise_data(data: PreparedData, blind: BlindScores) -> dict:
     return {**numbers, "text": _write_text(numbers)}
 
 
-def _write_text(numbers: dict) -> str:
+def _write_text(numbers: dict[str, Any]) -> str:
     """What the numbers mean, a paragraph each; a finding is stated only where there is one."""
     test, best = numbers["counts"]["test"], numbers["best_control"]
     twice = (
@@ -161,5 +161,5 @@ def _write_text(numbers: dict) -> str:
     return "\n\n".join(f"- {sentence}" for sentence in said)
 
 
-def _write_interval(row: dict, metric: str) -> str:
+def _write_interval(row: dict[str, Any], metric: str) -> str:
     return f"{row[metric]:.3f} ({row[f'{metric}_low']:.3f} to {row[f'{metric}_high']:.3f})"

@@ -54,7 +54,7 @@ def describe_parts(model: nn.Module, image_size: int) -> pd.DataFrame:
         model: of timm, in any mode; it is left in evaluation mode.
         image_size: side of the input, px; a network for one size only is shown at that size.
     """
-    config = model.pretrained_cfg
+    config: Any = model.pretrained_cfg
     sides = config["input_size"][1:] if config.get("fixed_input_size") else (image_size, image_size)
     rows: dict[str, dict[str, Any]] = {}
 

@@ -237,7 +237,7 @@ def _state_drop(drops: pd.DataFrame, run: Run) -> str:
     for (model, regime), who in ((run, "From home it loses"), ((CONTROL, "size and bytes"), control)):
         rows = drops[(drops["model"] == model) & (drops["regime"] == regime) & drops["metric"].isin(("ap", "auc"))]
         spans = rows[["metric", "drop", "low", "high"]].itertuples(index=False, name=None)
-        lost = [f"{label_metric(metric)} {format_value(*span, form='+.3f')}" for metric, *span in spans]
+        lost = [f"{label_metric(metric)} {format_value(drop, low, high, '+.3f')}" for metric, drop, low, high in spans]
         parts += [f"{who} {', '.join(lost)}."] if lost else []
     return " ".join(parts) or "There are too few images of a class to say what was lost from home."
 

@@ -77,12 +77,12 @@ def _front_matter(
     run: TrainedRun, start: dict[str, Any] | None, results: list[dict[str, Any]], about: dict[str, Any]
 ) -> ModelCardData:
     """What the hub reads of a card."""
-    licence: Licence | None = start and start["licence"]
-    terms = {"license": licence.code} if licence else {}
+    licence: Licence | None = start["licence"] if start else None
+    terms: dict[str, Any] = {"license": licence.code} if licence else {}
     if licence and licence.code == "other":
         terms |= {"license_name": licence.name.lower().replace(" ", "-"), "license_link": licence.link}
     kind = "imagefolder" if about["source"] == "folder" else "isic2016"
-    test = {"task_type": "image-classification", "dataset_type": kind, "dataset_name": about["data"]}
+    test: dict[str, Any] = {"task_type": "image-classification", "dataset_type": kind, "dataset_name": about["data"]}
     return ModelCardData(
         library_name="timm",
         pipeline_tag="image-classification",

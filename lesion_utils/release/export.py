@@ -160,7 +160,7 @@ def load_exported(folder: Path) -> tuple[TrainedNetwork, dict[str, Any]]:
 
 def _save_weights(network: TrainedNetwork, folder: Path, about: dict[str, Any]) -> dict[str, Any]:
     """Write weights and configuration, as timm writes them; returns the configuration."""
-    model = network.model
+    model: Any = network.model
     model.num_classes = 1  # timm reads it, and a network of one's own need not have it
     size, data = network.settings.image_size, data_config(model)
     start_only = dict.fromkeys(("origin_url", "paper_ids", "paper_name", "description", "notes", "license"))

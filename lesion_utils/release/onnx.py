@@ -65,8 +65,12 @@ def write_onnx(network: TrainedNetwork, path: Path, about: Mapping[str, Any], im
     size = network.settings.image_size
     about = {**about, "settings": {**about["settings"], "precision": "float32"}}
     network = replace(network, compute=replace(network.compute, device="cpu", precision="float32"))
-    names = {"input_names": ["images"], "output_names": ["logit"], "dynamic_shapes": ({0: torch.export.Dim("batch")},)}
-    program = torch.onnx.export(network.model, (torch.zeros(2, 3, size, size),), **names, verbose=False)
+    names: dict[str, Any] = {
+        "input_names": ["images"],
+        "output_names": ["logit"],
+        "dynamic_shapes": ({0: torch.export.Dim("batch")},),
+    }
+    program: Any = torch.onnx.export(network.model, (torch.zeros(2, 3, size, size),), **names, verbose=False)
     square = {"square": about["aspect"], "square_size": about["stored_size"], "antialias": True}
     colours = {"colours": "RGB in 0 to 1, minus mean, divided by std", **data_config(network.model)._asdict()}
     preprocessing = {**square, "input_size": (3, size, size), **colours, "views": network.settings.tta}

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from lesion_utils.core import files
 from lesion_utils.core.errors import DataError, ParamsError, RunError
 from lesion_utils.core.files import write_atomic
 from lesion_utils.core.paths import Study
-from lesion_utils.data.images import ImageError, decode_square, inspect_image, run_parallel
+from lesion_utils.data.images import Aspect, ImageError, decode_square, inspect_image, run_parallel
 from lesion_utils.data.labels import SUFFIXES
 from lesion_utils.evaluation.evaluate import CALL
 from lesion_utils.figures.cases import plot_contact_sheet
@@ -110,12 +110,13 @@ def score_folder(folder: Path, network: TrainedNetwork, *, on_progress: OnProgre
         DataError: there is no image in the folder, or none that can be read.
     """
     files, size = list_images(folder), network.settings.batch_size
-    names, logits, problems = [], [], []
+    names, logits = [], []
+    problems: list[tuple[str, str]] = []
     for start in range(0, len(files), size):
         chunk = files[start : start + size]
         squares = list(run_parallel(lambda file: decode_image(file, network), chunk, workers=os.cpu_count() or 1))
         good = [i for i, square in enumerate(squares) if isinstance(square, np.ndarray)]
-        problems += [(chunk[i].name, square) for i, square in enumerate(squares) if i not in good]
+        problems += [(file.name, why) for file, why in zip(chunk, squares, strict=True) if isinstance(why, str)]
         names += [chunk[i].name for i in good]
         if good:
             logits.append(network.predict(np.stack([squares[i] for i in good])))
@@ -123,8 +124,8 @@ def score_folder(folder: Path, network: TrainedNetwork, *, on_progress: OnProgre
             on_progress("scores, image", min(start + size, len(files)), len(files))
     if not names:
         raise _nothing_to_score(folder, problems)
-    problems = pd.DataFrame(problems, columns=["file", "problem"])
-    return ScoredFolder(folder, _tabulate(names, np.concatenate(logits)), problems)
+    left = pd.DataFrame(problems, columns=["file", "problem"])
+    return ScoredFolder(folder, _tabulate(names, np.concatenate(logits)), left)
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -138,7 +139,7 @@ def decode_image(file: Path, network: TrainedNetwork) -> np.ndarray | str:
     """One photograph as the network was trained on, (S, S, 3) uint8; or why it cannot be read."""
     try:
         inspect_image(file)
-        return decode_square(file, size=network.stored_size, aspect=network.aspect)
+        return decode_square(file, size=network.stored_size, aspect=cast(Aspect, network.aspect))
     except (ImageError, OSError) as error:
         return str(error)
 

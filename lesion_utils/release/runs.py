@@ -34,6 +34,7 @@ class TrainedRun:
 
     @property
     def network(self) -> str:
+        assert self.step.network is not None  # only steps that train have runs
         return self.step.network
 
     @property
@@ -82,10 +83,10 @@ class TrainedRun:
     def _check_backbone(self, network: TrainedNetwork) -> None:
         """The checkpoint has the last layer only; on another backbone it would give other scores, and no error."""
         trained_with, found = self.record["weights"], find_weights(network.settings)
-        if found.sha256 != trained_with["sha256"]:
+        if found is None or found.sha256 != trained_with["sha256"]:
             raise WeightsError(
                 "these are not the weights that the last layer was trained on",
-                where=found.path,
+                where=found and found.path,
                 expected=f"{trained_with['file']} with the SHA-256 {trained_with['sha256']}",
                 do=f"put that file there, or train again: make all STUDY={self.study.name}",
             )

@@ -54,8 +54,8 @@ class Number:
     """One number of both reports; `a` and `b` hold value, low and high, or None where a report lacks it."""
 
     name: str
-    a: dict[str, float | None] | None
-    b: dict[str, float | None] | None
+    a: dict[str, Any] | None
+    b: dict[str, Any] | None
 
     @property
     def verdict(self) -> str:

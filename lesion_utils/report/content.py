@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -125,12 +126,12 @@ class Report:
         """What the study does not show, in sentences of 05_comparison."""
         return self.metrics.get("05_comparison", {}).get("limits", [])
 
-    def _sort(self, paths) -> list[Path]:
+    def _sort(self, paths: Iterable[Path]) -> list[Path]:
         """Files in the order in which their steps ran and wrote them."""
         written = [Path(o["path"]).with_suffix("") for run in self.runs.values() for o in run.get("outputs", [])]
         position = {path: i for i, path in reversed(list(enumerate(written)))}
 
-        def rank(path: Path):
+        def rank(path: Path) -> tuple[int, Path]:
             relative = path.relative_to(self.folder).with_suffix("")
             return position.get(relative, len(written)), relative
 

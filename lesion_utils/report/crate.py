@@ -93,8 +93,10 @@ def render_codemeta() -> str:
     project = tomllib.loads((project_root() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     cited = YAML(typ="safe").load(project_root() / "CITATION.cff")
     article = cited["references"][0]
+    address = {"codeRepository": cited["repository-code"]} if "repository-code" in cited else {}
     return dump_json(
         {
+            **address,
             "@context": "https://w3id.org/codemeta/3.0",
             "@type": "SoftwareSourceCode",
             "name": project["name"],

@@ -11,7 +11,7 @@ from lesion_utils.core.console import format_duration
 from lesion_utils.core.files import dump_json, write_if_changed
 from lesion_utils.core.names import find_architecture, name_data_set
 from lesion_utils.core.paths import Study
-from lesion_utils.provenance.verify import describe_verdict, verify_study
+from lesion_utils.provenance.verify import Finding, describe_verdict, verify_study
 from lesion_utils.report.content import Figure, Report
 from lesion_utils.report.pages import describe_value, format_bytes, format_date, name_credit, render_page
 
@@ -61,7 +61,7 @@ def build_site(
     return path
 
 
-def _collect(report: Report, params: StudyParams, findings: list, photographs: bool) -> dict[str, Any]:
+def _collect(report: Report, params: StudyParams, findings: list[Finding], photographs: bool) -> dict[str, Any]:
     """Everything that the template shows."""
     runs = {step: run for step, run in report.runs.items() if step != "index"}
     verdict = describe_verdict(findings)
@@ -93,25 +93,27 @@ def _collect(report: Report, params: StudyParams, findings: list, photographs: b
         "verdict": verdict,
         "findings": [f for f in findings if f.state != "unchanged"],
         "commands": _list_commands(report, commit),
-        "promise": PROMISES.get((_last(runs, "determinism") or {}).get("level"), ""),
+        "promise": PROMISES.get((_last(runs, "determinism") or {}).get("level", ""), ""),
         "citation": citation,
         "references": [text for key, text in REFERENCES.items() if key in cited],
     }
 
 
-def _last(runs: dict[str, dict], key: str) -> Any:
+def _last(runs: dict[str, dict[str, Any]], key: str) -> Any:
     """The value that tells most: of a step that trains where there is one, otherwise the latest."""
     ranked = sorted(runs, key=lambda step: bool(runs[step].get("weights")))
     return next((runs[step][key] for step in reversed(ranked) if runs[step].get(key)), None)
 
 
-def _name_commit(runs: dict[str, dict]) -> tuple[str, str]:
+def _name_commit(runs: dict[str, dict[str, Any]]) -> tuple[str, str]:
     commits = list(dict.fromkeys(run["commit"] for run in runs.values() if run.get("commit")))
     dirty = " with uncommitted changes" if any(run.get("dirty_hash") for run in runs.values()) else ""
     return (commits[-1] if commits else "unknown"), dirty
 
 
-def _list_facts(report: Report, runs: dict[str, dict], verdict: dict[str, str], date: str) -> list[dict[str, str]]:
+def _list_facts(
+    report: Report, runs: dict[str, dict[str, Any]], verdict: dict[str, str], date: str
+) -> list[dict[str, str]]:
     """The header's card."""
     commit, dirty = _name_commit(runs)
     older = len({run.get("commit") for run in runs.values()}) - 1
@@ -135,7 +137,7 @@ def _name_data(report: Report) -> str:
     return ": ".join(filter(None, [name_data_set(report.manifest.get("source")), report.manifest.get("summary")]))
 
 
-def _name_weights(runs: dict[str, dict]) -> str:
+def _name_weights(runs: dict[str, dict[str, Any]]) -> str:
     """What each network started from."""
     names = []
     for run in runs.values():
@@ -145,19 +147,19 @@ def _name_weights(runs: dict[str, dict]) -> str:
     return ", ".join(dict.fromkeys(names)) or "none"
 
 
-def _name_device(runs: dict[str, dict]) -> tuple[str, str]:
+def _name_device(runs: dict[str, dict[str, Any]]) -> tuple[str, str]:
     """The device's name, and what else was recorded about it."""
     device = dict(_last(runs, "device") or {})
     name = device.pop("name", "unknown")
     return name, describe_value(device)
 
 
-def _name_seeds(runs: dict[str, dict]) -> str:
+def _name_seeds(runs: dict[str, dict[str, Any]]) -> str:
     seeds = {name: seed for run in runs.values() for name, seed in (run.get("seeds") or {}).items()}
     return "; ".join(f"{name.rpartition('.')[0]} {describe_value(seed)}" for name, seed in seeds.items())
 
 
-def _name_warned(determinism: dict) -> str:
+def _name_warned(determinism: dict[str, Any]) -> str:
     warned = determinism.get("warned_ops") or []
     return f"not deterministic: {', '.join(warned)}" if warned else "no operation warned"
 
@@ -227,7 +229,7 @@ def _list_data(report: Report) -> list[tuple[str, str]]:
     return [(key.replace("_", " ").capitalize(), describe_value(value)) for key, value in small.items()]
 
 
-def _list_environment(runs: dict[str, dict]) -> list[tuple[str, str]]:
+def _list_environment(runs: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     packages = _last(runs, "packages") or {}
     main = {name: packages[name] for name in ("python", "torch", "torchvision", "timm", "numpy") if name in packages}
     peak = max((run.get("peak_memory_bytes") or 0 for run in runs.values()), default=0)

@@ -115,7 +115,7 @@ def _find_charts(figures: Path) -> set[str]:
 
 
 def _pack_pictures(body: str, charts: Collection[str], photographs: bool) -> str:
-    def pack(found: re.Match) -> str:
+    def pack(found: re.Match[str]) -> str:
         raw = base64.b64decode(found[1])
         is_chart = hashlib.sha256(raw).hexdigest() in charts
         if not (is_chart or photographs):

@@ -1,8 +1,8 @@
 """`make paper`: a report as LaTeX for a manuscript: numbers, tables, figures, methods, checklists and a draft.
 
-`main.tex` is written once and is the author's from then on. Everything else is written anew each time, from the
-report's files and the study's parameters, and listed with those files in `SHA256SUMS`, so that `make verify` sees a
-number that was changed by hand and a paper that is older than its report.
+`main.tex` holds no number, is written once and is the author's from then on. Everything else is written anew each time,
+from the report's files and the study's parameters, and listed with those files in `SHA256SUMS`, so that `make verify`
+sees a number that was changed by hand and a paper that is older than its report.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
@@ -31,6 +32,8 @@ from lesion_utils.report.index import COMPARISON
 from lesion_utils.report.publish import write_sums
 
 TEMPLATES = Path(__file__).resolve().parent / "templates" / "paper"
+#: Made of a template each; all but `main.tex`.
+WRITTEN = ("abstract.tex", "methods.tex", "results.tex", "limitations.tex", "figures.tex")
 TABLES = ("results", "leaderboard", "checklist")
 
 #: Columns of the table of results.
@@ -75,22 +78,30 @@ def write_paper(study: Study, params: StudyParams) -> Path:
     results, board, checklist = (pd.read_csv(path, keep_default_na=False) for path in tables)
     names = [name_model(model) for model in params.models.values()]
     pair = join_words(name_model(model) for model in params.named_comparison.pair)
+    notes = [*report.limits, *params.data.remarks]
     placed = [{"name": f.name, "caption": f.caption, "wide": _is_wide(pdfs[f.name])} for f in charts]
+    placed.sort(key=lambda figure: bool(figure["wide"]))  # the order in which they are numbered
     open_template = _open_templates().get_template
+    values = {
+        "report": report,
+        "params": params,
+        "networks": _describe(params),
+        "pair": pair,
+        "notes": notes,
+        "figures": placed,
+        "rows": list(_name_rows(report)),
+    }
     texts = {
         "numbers.tex": write_numbers(report),
-        "methods.tex": open_template("methods.tex.j2").render(
-            params=params, report=report, networks=_describe(params), pair=pair
-        ),
-        "results.tex": open_template("results.tex.j2").render(rows=_name_rows(report), figures=placed),
+        **{name: open_template(f"{name}.j2").render(values) for name in WRITTEN},
         "tables/results.tex": tabulate_results(results),
         "tables/leaderboard.tex": tabulate_leaderboard(board),
         "tables/checklist.tex": tabulate_checklist(checklist),
         "references.bib": (TEMPLATES / "references.bib").read_text(encoding="utf-8"),
     }
     if not (draft := folder / "main.tex").exists():
-        values = {"report": report, "names": join_words(names), "challenge": params.data.is_challenge}
-        write_if_changed(draft, open_template("main.tex.j2").render(values))
+        own = {"report": report, "names": join_words(names), "challenge": params.data.is_challenge, "notes": notes}
+        write_if_changed(draft, open_template("main.tex.j2").render(own))
     for name, text in texts.items():
         write_if_changed(folder / name, text)
     read = [f"../{path.relative_to(study.report_dir).as_posix()}" for path in sources]
@@ -102,7 +113,8 @@ def write_numbers(report: Report) -> str:
     """A LaTeX macro per headline number, with its interval, and what else a text says of the test images."""
     lines = ["% A macro per headline number: value (low to high). Written by make paper; not to be changed by hand."]
     for macro, row in _name_rows(report):
-        interval = format_value(*(float("nan") if row[key] is None else row[key] for key in ("value", "low", "high")))
+        value, low, high = (float("nan") if row[key] is None else row[key] for key in ("value", "low", "high"))
+        interval = format_value(value, low, high)
         lines.append(rf"\newcommand{{\{macro}}}{{{escape_tex(interval)}}} % {row['label']}, {row['metric']}")
     facts = report.metrics[COMPARISON]
     lines += [rf"\newcommand{{\Test{key.capitalize()}}}{{{facts[key]}}}" for key in ("images", "malignant")]
@@ -130,8 +142,15 @@ def tabulate_results(results: pd.DataFrame) -> str:
     cells = own.assign(cell=[_write_interval(row, "value", "low", "high") for row in own.to_dict("records")])
     wide = cells.pivot(index="name", columns="metric", values="cell").reindex(own["name"].unique())[list(METRICS)]
     wide = wide.rename(columns=label_metric).rename_axis(index="Model", columns=None).reset_index()
-    return _write_latex(wide, "@{}p{42mm}llll@{}", position="tbp", environment="table*", label="tab:results",
-                        caption="Results on the test images, with intervals.")  # fmt: skip
+    return _write_latex(
+        wide,
+        f"@{{}}{_ragged(42)}llll@{{}}",
+        position="tbp",
+        environment="table*",
+        label="tab:results",
+        caption="Every model on the test images, with intervals. Sensitivity and specificity are those at a "
+        "probability of 0.5.",
+    )
 
 
 def tabulate_leaderboard(board: pd.DataFrame) -> str:
@@ -139,22 +158,39 @@ def tabulate_leaderboard(board: pd.DataFrame) -> str:
     rows = [
         (row["name"], row["group"], *(_write_interval(row, key, f"{key}_low", f"{key}_high") for key in ("ap", "auc")))
         for row in board.to_dict("records")
+        if (row["ap"], row["auc"]) != ("", "")
     ]
     frame = pd.DataFrame(rows, columns=["Work", "Kind", *map(label_metric, ("ap", "auc"))])
-    return _write_latex(frame, "@{}p{70mm}p{40mm}ll@{}", environment="longtable", label="tab:leaderboard",
-                        caption="This study beside controls that see no pixels and published work.")  # fmt: skip
+    return _write_latex(
+        frame,
+        f"@{{}}{_ragged(80)}{_ragged(30)}ll@{{}}",
+        environment="longtable",
+        label="tab:leaderboard",
+        caption="This study beside controls that see no pixels and published work.",
+    )
 
 
 def tabulate_checklist(items: pd.DataFrame) -> str:
     """The checklists' items with their answers."""
     frame = items.assign(item=items["guideline"] + " " + items["item"].astype(str))[["item", "asks", "answer"]]
     frame = frame.rename(columns={"item": "Item", "asks": "Asks for", "answer": "Answer"})
-    return _write_latex(frame, "@{}p{26mm}p{42mm}p{105mm}@{}", environment="longtable", label="tab:checklist",
-                        caption="Reporting checklists, answered from the study's files.")  # fmt: skip
+    return _write_latex(
+        frame,
+        f"@{{}}{_ragged(26)}{_ragged(42)}{_ragged(105)}@{{}}",
+        environment="longtable",
+        label="tab:checklist",
+        caption="Reporting checklists, answered from the study's files.",
+    )
 
 
-def _write_interval(row: dict[str, object], *keys: str) -> str:
-    return format_value(*(float("nan") if row[key] == "" else float(row[key]) for key in keys))
+def _write_interval(row: dict[str, Any], *keys: str) -> str:
+    value, low, high = (float("nan") if row[key] == "" else float(row[key]) for key in keys)
+    return format_value(value, low, high)
+
+
+def _ragged(width: int) -> str:
+    """A column so many mm wide, set flush left: justified, a few words get wide gaps."""
+    return rf">{{\raggedright\arraybackslash}}p{{{width}mm}}"
 
 
 def _write_latex(frame: pd.DataFrame, columns: str, **options: str) -> str:
@@ -162,7 +198,7 @@ def _write_latex(frame: pd.DataFrame, columns: str, **options: str) -> str:
     return text.to_latex(hrules=True, column_format=columns, **options)
 
 
-def _name_rows(report: Report) -> Iterator[tuple[str, dict]]:
+def _name_rows(report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each headline row with its macro's name; rows that would share one are told apart by a letter."""
     seen: Counter[str] = Counter()
     for row in report.headline:
@@ -171,7 +207,7 @@ def _name_rows(report: Report) -> Iterator[tuple[str, dict]]:
         yield name + ("" if seen[name] == 1 else chr(ord("A") + seen[name] - 1)), row
 
 
-def _describe(params: StudyParams) -> list[dict[str, object]]:
+def _describe(params: StudyParams) -> list[dict[str, Any]]:
     """What the methods say of each network."""
     return [
         {

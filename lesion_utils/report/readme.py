@@ -50,13 +50,14 @@ def render_block(report: Report) -> str:
     if report.limits or remarks:
         lines += ["", "What this does not show, and what to know before reading it:", ""]
         lines += [f"- {_escape(note)}" for note in (*report.limits, *remarks)]
-    charts = [figure for figure in report.figures if figure.step == "05_comparison" and figure.svg]
+    charts = [(figure.alt, figure.svg) for figure in report.figures if figure.step == "05_comparison" and figure.svg]
     if charts:
-        lines += ["", f"![{_escape(charts[0].alt)}]({folder}/figures/{charts[0].svg.name})"]
+        alt, svg = charts[0]
+        lines += ["", f"![{_escape(alt)}]({folder}/figures/{svg.name})"]
     return "\n".join(lines) + "\n"
 
 
-def _fill(found: re.Match) -> str:
+def _fill(found: re.Match[str]) -> str:
     begin, study, old, end = found.groups()
     report = Report(docs_root() / study)
     return f"{begin}{render_block(report) if report.headline else old}{end}"

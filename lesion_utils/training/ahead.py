@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -72,7 +73,8 @@ def train_ahead(jobs: Sequence[Job], *, console: Console) -> dict[Job, BaseExcep
 
 def _train(jobs: list[Job], workers: Workers, *, console: Console) -> dict[Job, BaseException]:
     """Train tasks until each is done or has failed; those whose worker was lost are sent again."""
-    progress, failed, tries, before = Progress(jobs), {}, 0, None
+    progress, tries, before = Progress(jobs), 0, None
+    failed: dict[Job, BaseException] = {}
     try:
         while jobs:
             for job in jobs:
@@ -125,10 +127,14 @@ def open_local(count: int, devices: Sequence[str]) -> Iterator[Workers]:
     Whoever calls holds the first device; the others are locked here.
     """
     folder = paths.reports_root()
-    settings = {"max_workers": count, "initializer": _begin, "initargs": (os.getpid(), tuple(devices), folder)}
-    pools = []
+    settings: dict[str, Any] = {
+        "max_workers": count,
+        "initializer": _begin,
+        "initargs": (os.getpid(), tuple(devices), folder),
+    }
+    pools: list[Any] = []
 
-    def submit(job: Job) -> Future:
+    def submit(job: Job) -> Future[Any]:
         pools[:] = [get_reusable_executor(**settings)]  # another one, where a lost worker has ended it
         return pools[0].submit(run_job, job, {})
 

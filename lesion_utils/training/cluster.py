@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed import Client, KilledWorker, Status, Worker
-from distributed.comm import CommClosedError
+from distributed.comm.core import CommClosedError
 
 from lesion_utils.config.schema import Network
 from lesion_utils.core import paths
@@ -52,7 +52,8 @@ def open_cluster(address: str, jobs: Sequence[Job], *, count: int, console: Cons
         raise RunError(what, where=f"CLUSTER={address}", expected="tcp://host:port of a scheduler", do=do) from None
     try:
         with client, _put_tokens() as token:
-            console.report(f"Dask scheduler {client.scheduler.address}   dashboard {client.dashboard_link or 'none'}")
+            scheduler: Any = client.scheduler
+            console.report(f"Dask scheduler {scheduler.address}   dashboard {client.dashboard_link or 'none'}")
             gate = Gate(client, token, jobs, console=console)
             executor = client.get_executor(pure=False, resources={gate.resource: 1})
             yield Workers(
@@ -67,7 +68,7 @@ def open_cluster(address: str, jobs: Sequence[Job], *, count: int, console: Cons
             cluster.close()
 
 
-def _start_workers(queue: str, count: int):
+def _start_workers(queue: str, count: int) -> Any:
     """Workers as the user's own Dask configuration describes them (`jobqueue.<queue>`)."""
     import dask_jobqueue
 
@@ -85,7 +86,11 @@ class Gate:
     """
 
     def __init__(self, client: Client, token: str, jobs: Sequence[Job], *, console: Console):
-        folders = {"REPORTS_DIR": paths.reports_root(), "LESION_CACHE": paths.cache_dir(), "DATA_DIR": paths.data_dir()}
+        folders: dict[str, Path | None] = {
+            "REPORTS_DIR": paths.reports_root(),
+            "LESION_CACHE": paths.cache_dir(),
+            "DATA_DIR": paths.data_dir(),
+        }
         folders["WEIGHTS_DIR"] = paths.weights_dir()
         self.settings = {name: str(folder) for name, folder in folders.items() if folder}
         self.settings |= {name: os.environ[name] for name in ("THREADS", "DEVICE") if os.environ.get(name)}

@@ -57,7 +57,7 @@ class Job:
     folder: Path
     log: Path
     title: str
-    load: Callable[[Study, Data], Images] = load_prepared
+    load: Callable[[Study, Data], Images] = load_prepared  # type: ignore[assignment]  # Images: could be set
 
     def open(self) -> tuple[TrainingTask, WeightsSource | None]:
         """The task with its images, and the pretrained weights."""
@@ -141,7 +141,7 @@ class Workers:
         lost: what a task's future raises when its worker was lost.
     """
 
-    submit: Callable[[Job], Future]
+    submit: Callable[[Job], Future[Any]]
     tend: Callable[[], None]
     count: Callable[[], int]
     lost: type[BaseException]
@@ -156,7 +156,8 @@ class Progress:
     """
 
     def __init__(self, jobs: Sequence[Job]):
-        self.jobs, self._events = list(jobs), {}
+        self.jobs = list(jobs)
+        self._events: dict[Job, dict[str, Any]] = {}
 
     @property
     def epochs(self) -> int:

@@ -12,14 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from lesion_utils.config.data import Data
 from lesion_utils.config.load import load_file
-from lesion_utils.config.schema import Comparison, StudyParams
+from lesion_utils.config.schema import Comparison, Regime, StudyParams
 from lesion_utils.config.selection import Question, Selection, change_params
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.core.files import write_if_changed
@@ -114,15 +114,16 @@ def run_trials(
 
 def list_trainings(study: Study, params: StudyParams) -> list[Job]:
     """The tasks of a study's open questions that are judged by training, as `training.ahead` takes them."""
-    folder, jobs = study.runs / "selection", []
+    folder = study.runs / "selection"
+    jobs: list[Job] = []
     for number, question in _read_questions(study).open.items():
         folds = list_folds(load_prepared(study, params.data).table)
         for (name, changes), seed, fold in product(question.candidates.items(), question.seeds, folds):
             if question.trains:
                 changed = change_params(params, changes, where=f"questions[{number}].candidates.{name}")
                 log = folder / "jobs" / f"{len(jobs)}.jsonl"
-                given = (question.network, question.judge, seed, fold, folder, log, name, open_training_images)
-                jobs.append(Job(study.name, changed, *given))
+                given: tuple[Any, ...] = (question.judge, seed, fold, folder, log, name, open_training_images)
+                jobs.append(Job(study.name, changed, question.network, *given))
     return jobs
 
 
@@ -147,7 +148,8 @@ def _train(trial: Trial, *, folder: Path, on_event: OnEvent | None) -> tuple[pd.
     source = choose_regimes(params.network(network))[1]
     results = []
     for fold in list_folds(trial.known.table):
-        task = TrainingTask(params, network, trial.question.judge, trial.seed, trial.known, fold)
+        regime, known = cast(Regime, trial.question.judge), trial.known
+        task = TrainingTask(params, network, regime, trial.seed, known, fold)  # type: ignore[arg-type]  # Images: could be set
         results.append(fit(task, folder=folder, source=source, on_event=on_event))
     remark = {
         "epoch": np.mean([r.record["selected_epoch"] for r in results]),
@@ -162,9 +164,11 @@ def _cross_validate(trial: Trial, *, on_event: OnEvent | None) -> pd.DataFrame:
     """Scores of all training images by classifiers that were fitted without them; duplicates stay together."""
     table, network = trial.known.table, trial.params.network(trial.question.network).in_regime("features")
     rows = np.arange(len(table))
-    tell = on_event and (
-        lambda done, total: on_event({"regime": "features", "stage": "frozen features", "done": done, "total": total})
-    )
+
+    def tell(done: int, total: int) -> None:
+        if on_event:
+            on_event({"regime": "features", "stage": "frozen features", "done": done, "total": total})
+
     features = read_features(network, trial.known.images, rows, tta="none", on_batch=tell)
     targets = table["target"].to_numpy()
     groups = name_groups(table, trial.known.duplicates)
@@ -264,7 +268,7 @@ def tabulate_trials(selection: Selection, trials: TrialScores, params: Compariso
         mean = asked.pivot_table(index=["image_id", "target"], columns="candidate", values="probability")
         targets = mean.index.get_level_values("target").to_numpy()
         weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed)
-        settings = {"weights": weights, "confidence": params.confidence}
+        settings: dict[str, Any] = {"weights": weights, "confidence": params.confidence}
         for name in question.candidates:
             row = {"question": number, "candidate": name, "images": len(mean), "seeds": len(question.seeds)}
             values = evaluate_with_intervals(targets, mean[name].to_numpy(), **settings).set_index("metric")

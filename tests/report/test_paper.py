@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -16,7 +17,7 @@ from lesion_utils.core.errors import RunError
 from lesion_utils.core.paths import Study, docs_root
 from lesion_utils.provenance.verify import verify_paper
 from lesion_utils.report.content import Report
-from lesion_utils.report.paper import escape_tex, name_macro, write_paper
+from lesion_utils.report.paper import WRITTEN, _is_wide, escape_tex, name_macro, write_paper
 
 PUBLISHED = sorted(path.parents[1] for path in docs_root().glob("*/metrics/05_comparison_checklist.csv"))[0]
 
@@ -53,9 +54,10 @@ def test_every_headline_number_is_a_macro_with_its_interval(study, paper):
 def test_the_draft_is_whole(paper):
     """What it takes in is there, what it cites is in the bibliography, and braces and environments close."""
     text = read_all(paper)
-    assert {path.stem for path in paper.glob("*.tex")} == {"main", "numbers", "methods", "results"}
+    assert {path.name for path in paper.glob("*.tex")} == {"main.tex", "numbers.tex", *WRITTEN}
     for name in re.findall(r"\\input\{(\S+?)\}", text):
         assert (paper / f"{name}.tex").is_file()
+    assert sorted(re.findall(r"\\ref\{(fig:\S+?)\}", text)) == sorted(re.findall(r"\\label\{(fig:\S+?)\}", text))
     pictures = re.findall(r"\\includegraphics\{(\S+?)\}", text)
     assert sorted(pictures) == sorted(f"figures/{path.name}" for path in (paper / "figures").iterdir())
     known = set(re.findall(r"^@\w+\{(\w+),", (paper / "references.bib").read_text(), re.MULTILINE))
@@ -66,8 +68,30 @@ def test_the_draft_is_whole(paper):
 
 
 def test_figures_stand_in_the_column_that_they_were_drawn_for(paper):
-    kinds = re.findall(r"\\begin\{(figure\*?)\}", (paper / "results.tex").read_text())
-    assert {"figure", "figure*"} == set(kinds)
+    """Narrow ones in the text, wide ones on the pages of one column that end it."""
+    shown = {
+        name: re.findall(r"\\includegraphics\{(\S+?)\}", (paper / f"{name}.tex").read_text())
+        for name in ("results", "figures")
+    }
+    wide = {name: [_is_wide(paper / path) for path in paths] for name, paths in shown.items()}
+    assert set(wide["results"]) == {False}
+    assert set(wide["figures"]) == {True}
+
+
+def test_the_draft_itself_repeats_no_number_and_says_what_to_know_before_reading_one(study, paper):
+    report, params = Report(study.report_dir), load_study(study.params_dir)
+    assert not re.search(r"\d\.\d{3}", (paper / "main.tex").read_text())
+    limitations = (paper / "limitations.tex").read_text()
+    assert limitations.count(r"\item") == len(report.limits) + len(params.data.remarks) > len(report.limits)
+    assert escape_tex(report.sentences[0]) in (paper / "abstract.tex").read_text()
+
+
+def test_published_rows_without_ap_and_auc_are_left_out(study, paper):
+    rows = pd.read_csv(study.metrics / "05_comparison_leaderboard.csv")
+    without = rows[rows["ap"].isna() & rows["auc"].isna()]["name"]
+    assert len(without) and not any(
+        escape_tex(name) in (paper / "tables" / "leaderboard.tex").read_text() for name in without
+    )
 
 
 def test_methods_and_checklists_say_what_the_files_say(study, paper):

@@ -9,11 +9,12 @@ import shutil
 import subprocess
 import sys
 import time
+import venv
 from pathlib import Path
 
 import nbformat
 import pytest
-from odd_machines import with_own_mounts
+from odd_machines import as_everyone, with_own_mounts
 from small_project import clean_environment, copy_finished_project, make, run
 
 REPORT = Path("reports/demo")
@@ -114,6 +115,29 @@ def test_a_temporary_folder_that_may_not_be_written_is_named(project):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to another user")
+@pytest.mark.fault("together", "another user, who may write nothing in it", "reads it; all else is refused by name")
+def test_another_user_reads_and_is_refused_by_name(project, tmp_path):
+    """git refuses them the clone, which `make doctor` says."""
+    everyone, own = as_everyone(), [f"{name}={tmp_path}/{name}" for name in ("REPORTS_DIR", "LESION_CACHE")]
+    for command in ("init -q", "add params", "-c user.name=a -c user.email=a@b commit -qm c"):
+        subprocess.run(["git", *command.split()], cwd=project, check=True)
+    subprocess.run(["chown", "-R", "65534:65534", project], check=True)
+    assert make(project, "all", prefix=everyone).stdout == ""
+    edit_seed(project, 88)
+    refused = make(project, "all", prefix=everyone)
+    assert refused.returncode == 2
+    assert "Permission denied" in refused.stderr and "do next" in refused.stderr and "Trace" not in refused.stderr
+    done = make(project, "02_augmentation_preview", *own, prefix=everyone)
+    assert done.returncode == 0, done.stderr
+    assert "git does not answer" in make(project, "doctor", prefix=everyone).stdout
+    shutil.rmtree(project / ".git")
+    subprocess.run(["chown", "-R", "0:0", project], check=True)
+    assert make(project, "all").returncode == 0
+    assert_made(project, 88)
+
+
+@pytest.mark.slow
 @pytest.mark.fault("together", "a checkout that is moved", "nothing runs again")
 def test_a_moved_checkout_is_up_to_date(project, tmp_path):
     moved = project.rename(tmp_path / "elsewhere")
@@ -123,6 +147,25 @@ def test_a_moved_checkout_is_up_to_date(project, tmp_path):
         assert run(moved, "verify").returncode == 0
     finally:
         moved.rename(project)
+
+
+@pytest.mark.slow
+@pytest.mark.fault("together", "a checkout that is moved, with its environment in it", "what runs starts this Python")
+def test_a_moved_environment_starts_its_own_python(project, tmp_path):
+    """The kernel's file still names the Python of the former place."""
+    venv.create(tmp_path / ".venv", with_pip=False)
+    packages = Path("lib", f"python3.{sys.version_info[1]}", "site-packages")
+    (tmp_path / ".venv" / packages / "moved.pth").write_text(f"{sys.prefix / packages}\n")
+    kernel = tmp_path / ".venv" / "share" / "jupyter" / "kernels" / "lesion-utils" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    python = [f"{tmp_path}/former/.venv/bin/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel.write_text(json.dumps({"argv": python, "display_name": "lesion-utils", "language": "python"}))
+    edit_seed(project, 87)
+    command = [tmp_path / ".venv" / "bin" / "python", "-m", "lesion_utils", "run", COMPARISON]
+    done = subprocess.run(command, cwd=project, env=clean_environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert make(project, "all").returncode == 0
+    assert_made(project, 87)
 
 
 @pytest.mark.long

@@ -57,7 +57,8 @@ def run_notebook(study: Study, step: Step, params: StudyParams, run_id: str) -> 
     partial = study.notebooks / f"{step.name}.partial.ipynb"
     partial.parent.mkdir(parents=True, exist_ok=True)
     source = step.notebook if step.name == step.notebook.stem else adapt_notebook(step, partial)
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)
+    for package in ("papermill", "asyncio"):  # after Ctrl-C, of a task that sees the kernel go and that nobody awaits
+        logging.getLogger(package).setLevel(logging.CRITICAL)
     with kernel_environment(run_id) as sockets:
         papermill.execute_notebook(
             *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, partial)),  # or it fills in

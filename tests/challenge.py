@@ -62,5 +62,5 @@ def write_small_box(target: Path, image_ids: set[str]) -> str:
                 wanted = [line for line in lines if line[:12].decode() in image_ids]
                 raw = b"".join([head] * (name == MANIFEST or head[:12].decode() in image_ids) + wanted)
             if name in tables or name.endswith(".json") or Path(name).stem in image_ids:
-                small.writestr(name, raw)
+                small.writestr(zipfile.ZipInfo(name), raw)  # without the time, so that its bytes are the same again
     return hashlib.sha256(target.read_bytes()).hexdigest()

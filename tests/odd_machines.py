@@ -10,7 +10,7 @@ from functools import cache
 import pytest
 
 #: Root may write anywhere; without these it may not, as everyone else.
-_OVERRIDE = "-dac_override,-dac_read_search"
+_OVERRIDE = "-dac_override,-dac_read_search,-fowner"
 
 
 def as_everyone() -> list[str]:

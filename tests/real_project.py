@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from challenge import write_small_box
-from small_project import LOCKS, ROOT
+from small_project import LOCKS, ROOT, copy_built, make, read_results
 
 from lesion_utils.data import box, challenge
 
@@ -47,24 +48,50 @@ EDITS = {
 }  # fmt: skip
 
 
-def make_real_project(folder: Path, study: str) -> Path:
-    """Copy the project into `folder` and make one of its studies small; returns the folder."""
+def make_real_project(folder: Path, study: str, *, source: Path = ROOT) -> Path:
+    """Copy the project into `folder` and make one of its studies small; returns the folder.
+
+    Args:
+        folder: which may have what a project generates, and nothing else.
+        study: folder under `params/`.
+        source: another commit's files; its environment stays this one's.
+    """
     for name in ("lesion_utils", "params", "notebooks"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    for name in ("Makefile", "pyproject.toml", ".gitignore", *LOCKS):
+        unwanted = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        shutil.copytree(source / name, folder / name, ignore=unwanted)
+    for name in ("Makefile", "pyproject.toml", ".gitignore"):
+        shutil.copy(source / name, folder / name)
+    for name in LOCKS:
         shutil.copy(ROOT / name, folder / name)
     sha256 = write_small_box(folder / "lesion_utils" / "data" / box.BOX.name, choose_images())
     replace(folder / "lesion_utils" / "data" / "box.py", {box.SHA256: sha256})
     shutil.copy(folder / "params" / "demo" / "vgg19.yaml", folder / "params" / "demo" / "mobilenet.yaml")
     for file, edits in EDITS[study].items():
-        replace(folder / "params" / study / file, edits)
+        replace(folder / "params" / study / file, edits, all_stand_there=source == ROOT)
     return folder
 
 
-def replace(path: Path, edits: dict[str, str]) -> None:
+def copy_finished_real_project(factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with its small demo made; all workers share the one that is built."""
+
+    def build(folder: Path) -> None:
+        done = make(make_real_project(folder, "demo"), "all")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert {name.partition("/")[0] for name in read_results(folder)} == {"predictions", "metrics", "figures"}
+
+    return copy_built(factory, "finished real project", build)
+
+
+def forget_everything(project: Path) -> None:
+    """Remove all that a project generates."""
+    for name in ("reports", "data"):
+        shutil.rmtree(project / name)
+
+
+def replace(path: Path, edits: dict[str, str], *, all_stand_there: bool = True) -> None:
     text = path.read_text(encoding="utf-8")
     for old, new in edits.items():
-        assert old in text, f"{old!r} does not stand in {path.name}"
+        assert old in text or not all_stand_there, f"{old!r} does not stand in {path.name}"
         text = text.replace(old, new)
     path.write_text(text, encoding="utf-8")
 

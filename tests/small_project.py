@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nbformat
@@ -88,21 +88,39 @@ def make_project(folder: Path) -> Path:
 
 
 def copy_finished_project(factory: pytest.TempPathFactory) -> Path:
-    """A copy of a project after its first `make all`, with jobs in parallel; all workers share the one that is built.
+    """A copy of a project after its first `make all`, with jobs in parallel.
 
     What that `make` printed stands in `output.txt`.
     """
+    return copy_built(factory, "finished project", _finish_project)
+
+
+def _finish_project(folder: Path) -> None:
+    make_project(folder)
+    write_notebook(folder, "02_augmentation_preview", f"import lesion_utils.core.console\n{SHOW_FOLDERS}")
+    done = make(folder, "-j4", "all")
+    assert done.returncode == 0, done.stderr
+    (folder / "output.txt").write_text(done.stdout)
+
+
+def copy_built(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
+    """A copy of a folder that the first who asks for it builds; all workers share that one."""
     shared = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
-    built = shared / "finished project"
-    with FileLock(shared / "finished.lock"):
+    built = shared / name
+    with FileLock(shared / f"{name}.lock"):
         if not built.is_dir():
-            folder = make_project(built.with_suffix(".partial"))
-            write_notebook(folder, "02_augmentation_preview", f"import lesion_utils.core.console\n{SHOW_FOLDERS}")
-            done = make(folder, "-j4", "all")
-            assert done.returncode == 0, done.stderr
-            (folder / "output.txt").write_text(done.stdout)
-            folder.rename(built)
+            unfinished = built.with_suffix(".partial")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            build(unfinished)
+            unfinished.rename(built)
     return shutil.copytree(built, factory.mktemp(AWKWARD_NAME) / "copy", symlinks=True)
+
+
+def read_results(project: Path) -> dict[str, bytes]:
+    """Every file of the demo's that holds a result: none of them may differ by a byte between two runs."""
+    report = project / "reports" / "demo"
+    files = [path for kind in ("predictions", "metrics", "figures") for path in (report / kind).rglob("*.*")]
+    return {path.relative_to(report).as_posix(): path.read_bytes() for path in files}
 
 
 def write_notebook(folder: Path, name: str, code: str, *, heading: str = "Work") -> Path:

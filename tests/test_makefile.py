@@ -295,6 +295,23 @@ def test_clean_removes_only_what_was_generated(tmp_path, git):
     assert (folder / tracked).is_file() == git
 
 
+@pytest.mark.fault("together", "`make clean` in another user's clone, of which git tells nothing", "removes nothing")
+def test_clean_removes_nothing_where_git_does_not_tell(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "lesion_utils", tmp_path / "lesion_utils", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Makefile", *LOCKS):
+        shutil.copy(ROOT / name, tmp_path)
+    tracked = tmp_path / "reports" / "demo" / "index.html"
+    tracked.parent.mkdir(parents=True)
+    tracked.write_text("x")
+    (tracked.parent / "keys").mkdir()
+    for command in (["init", "-q"], ["add", tracked]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    refused = make(tmp_path, "clean")
+    assert tracked.is_file() and refused.returncode == 2
+    assert "git does not say which files are under version control" in refused.stderr
+
+
 def test_clean_leaves_decoded_images_that_another_study_uses(tmp_path):
     shutil.copytree(ROOT / "lesion_utils", tmp_path / "lesion_utils", ignore=shutil.ignore_patterns("__pycache__"))
     names = [f"reports/{study}/keys/images.txt" for study in ("demo", "other")]

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from lesion_utils.core import paths
+from lesion_utils.core.errors import RunError
 from lesion_utils.core.git import run_git
 from lesion_utils.core.paths import Study, project_root
 
@@ -51,8 +52,16 @@ def _is_ours(path: Path) -> bool:
 
 
 def _list_tracked() -> set[Path]:
-    """Every file under version control; empty where there is no git."""
-    return {project_root() / name for name in (run_git("ls-files", "-z") or "").split("\0") if name}
+    """Every file under version control; empty where the project is no clone.
+
+    Raises:
+        RunError: it is one, and git does not tell: it refuses another user's, or is not installed.
+    """
+    listed = run_git("ls-files", "-z")
+    if listed is None and (project_root() / ".git").exists():
+        do = "type `git status` and follow what it says, or remove by hand what you do not need"
+        raise RunError("git does not say which files are under version control", where=project_root(), do=do)
+    return {project_root() / name for name in (listed or "").split("\0") if name}
 
 
 def _remove(folder: Path, tracked: set[Path]) -> bool:

@@ -19,6 +19,7 @@ from lesion_utils.config.load import load_study
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.errors import LesionError
+from lesion_utils.core.git import run_git
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.data.challenge import FOLDERS, LABEL_FILES
 from lesion_utils.pipeline.notebook import KERNEL
@@ -174,6 +175,9 @@ def check_git() -> Finding:
         return Finding("note", "git", "not installed: runs cannot record their commit", "sudo apt-get install git")
     if not (project_root() / ".git").exists():
         return Finding("note", "git", "the project is not a clone: runs cannot record their commit", "git clone it")
+    if run_git("rev-parse", "HEAD") is None:
+        do = "type `git status` and follow what it says"
+        return Finding("note", "git", "git does not answer: runs cannot record their commit", do)
     return Finding("ok", "git", "runs record their commit")
 
 

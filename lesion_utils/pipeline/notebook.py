@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,12 @@ from lesion_utils.provenance.record import read_title, scrub_paths
 from lesion_utils.provenance.steps import Step
 
 KERNEL = "lesion-utils"
+#: How it starts: the file that the environment came with names the place where that was installed, even once moved.
+THIS_PYTHON = {
+    "argv": [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+    "display_name": KERNEL,
+    "language": "python",
+}
 
 #: The tag of cells that only the first network's own page shows.
 FIRST_ONLY = "first-network"
@@ -50,7 +57,8 @@ def run_notebook(study: Study, step: Step, params: StudyParams, run_id: str) -> 
     partial = study.notebooks / f"{step.name}.partial.ipynb"
     partial.parent.mkdir(parents=True, exist_ok=True)
     source = step.notebook if step.name == step.notebook.stem else adapt_notebook(step, partial)
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)
+    for package in ("papermill", "asyncio"):  # after Ctrl-C, of a task that sees the kernel go and that nobody awaits
+        logging.getLogger(package).setLevel(logging.CRITICAL)
     with kernel_environment(run_id) as sockets:
         papermill.execute_notebook(
             *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, partial)),  # or it fills in
@@ -91,16 +99,18 @@ def kernel_environment(run_id: str) -> Iterator[str]:
     """The environment that a run's kernel inherits: absolute folders, nothing of the user's own Jupyter settings.
 
     Yields:
-        a folder that is gone afterwards, for the kernel's sockets.
+        a folder that is gone afterwards, for the kernel's sockets and for what says how it starts.
     """
     # In /tmp because a socket's path may have about a hundred characters, and macOS's own folder takes half of them.
     with tempfile.TemporaryDirectory(prefix="lesion-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         folders = {"DATA_DIR": paths.data_dir(), "WEIGHTS_DIR": paths.weights_dir()}
         folders |= {"LESION_CACHE": paths.cache_dir(), "REPORTS_DIR": paths.reports_root()}
+        write_atomic(Path(folder, "kernels", KERNEL, "kernel.json"), dump_json(THIS_PYTHON))
         changed = {name: str(path) for name, path in folders.items() if path} | {
             "LESION_RUN_ID": run_id,
             # This project's package, even where several checkouts share one environment.
             "PYTHONPATH": os.pathsep.join(filter(None, [str(paths.project_root()), os.environ.get("PYTHONPATH")])),
+            "JUPYTER_PATH": folder,
             "JUPYTER_RUNTIME_DIR": folder,
             "IPYTHONDIR": f"{folder}/ipython",
             "PYTHONHASHSEED": "0",

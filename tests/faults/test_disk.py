@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from odd_machines import as_everyone, with_own_mounts
+from real_project import copy_finished_real_project
 from small_project import clean_environment, copy_finished_project, make
 
 from lesion_utils import cli
@@ -124,3 +125,22 @@ def test_a_clone_that_may_only_be_read_runs(project, tmp_path):
         assert done.returncode == 0, done.stderr
     finally:
         subprocess.run(["chmod", "-R", "u+w", project], check=True)
+
+
+@pytest.mark.long
+@pytest.mark.fault("disk", "data that may only be read", "used as they are; what has to be decoded is refused by name")
+def test_data_that_may_only_be_read_are_used(tmp_path_factory):
+    real = copy_finished_real_project(tmp_path_factory)
+    data, manifest = real / "data", real / REPORT / "data" / "manifest.json"
+    expected = manifest.read_bytes()
+    for lost, status, word in (("*.lock", 0, ""), ("*.u8", 2, "cannot write: Permission denied")):
+        manifest.unlink()
+        for path in (data / "cache" / "images").glob(lost):
+            path.unlink()
+        subprocess.run(["chmod", "-R", "a-w", data], check=True)
+        done = make(real, "data", prefix=as_everyone())
+        subprocess.run(["chmod", "-R", "u+w", data], check=True)
+        assert done.returncode == status and word in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert "LESION_CACHE" in done.stderr
+    assert make(real, "all", "verify").returncode == 0
+    assert manifest.read_bytes() == expected

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 from fake_report import copy_fake_project
-from small_project import STEPS
+from real_project import copy_finished_real_project, make_real_project
+from small_project import ROOT, STEPS, make, read_results
 
 from lesion_utils.config.load import load_study
+from lesion_utils.core.git import run_git
 from lesion_utils.core.paths import Study
 from lesion_utils.pipeline import graph
 from lesion_utils.provenance import steps, verify
@@ -66,3 +72,33 @@ def test_a_file_of_another_layout_is_no_mark(study, name):
         assert ("01_eda runs because" in why) == (name == "keys/01_eda.done.json"), (content, why)
         verdict = {finding.path: finding.state for finding in verify.verify_study(study)}
         assert (verdict["runs/01_eda/run.json"] == "unchanged") == (not name.startswith("runs")), (content, verdict)
+
+
+@pytest.mark.long
+@pytest.mark.fault("upgrades", "a report that the code of an earlier commit made", "`make all` ends as from nothing")
+def test_a_report_of_the_commit_before_becomes_this_ones(tmp_path_factory, tmp_path):
+    """The commit before the last that changed what steps depend on; then this one's files in its place."""
+    rooms = ("data", "evaluation", "figures", "models", "notebooks", "training")
+    commit = find_commit_before("notebooks", "params", *(f"lesion_utils/{room}" for room in rooms))
+    packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(tmp_path / "before", filter="data")
+    expected = read_results(copy_finished_real_project(tmp_path_factory))
+    project = make_real_project(tmp_path / "project", "demo", source=tmp_path / "before")
+    before = make(project, "all", "verify")
+    assert before.returncode == 0, before.stdout + before.stderr
+    for name in ("lesion_utils", "notebooks", "params"):
+        shutil.rmtree(project / name)
+    make_real_project(project, "demo")
+    after = make(project, "all", "verify")
+    assert after.returncode == 0, after.stdout + after.stderr
+    assert read_results(project) == expected
+
+
+def find_commit_before(*folders: str) -> str:
+    """The commit before the last one that changed these folders; skips the test where no history says."""
+    last = (run_git("log", "-1", "--format=%H", "--", *folders) or "").strip()
+    before = run_git("rev-parse", "--verify", f"{last}^") if last else None
+    if before is None:
+        pytest.skip("needs a clone with its history")
+    return before.strip()

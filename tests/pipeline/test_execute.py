@@ -118,12 +118,19 @@ def test_an_error_of_the_package_is_shown_whole(project):
     assert "\n  x: w\n    do next   do this\n" in done.stderr
 
 
+#: What Python, NumPy and torch themselves say where there is no more.
+LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 33, 1 << 33))"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [
         'raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")',
         "import signal\nos.kill(os.getpid(), signal.SIGKILL)",
+        pytest.param(f"{LIMIT}\nbytearray(1 << 34)", marks=pytest.mark.long),
+        pytest.param(f"{LIMIT}\nimport numpy\nnumpy.ones(1 << 31)", marks=pytest.mark.long),
+        pytest.param(f"import torch\n{LIMIT}\ntorch.ones(1 << 32)", marks=pytest.mark.long),
     ],
 )
 @pytest.mark.fault("training", "no memory left: an error, or the kernel is killed", "said, with the batch size to try")

@@ -16,7 +16,7 @@ from small_project import STEPS, clean_environment, copy_finished_project, make,
 REPORT = Path("reports/demo")
 STEP = "04_vgg19_finetune"
 #: What each step has to make again when it is gone.
-LOST = {"data": "data/manifest.json", STEP: "predictions/vgg19.csv"}
+LOST = {"data": "data/manifest.json", STEP: "predictions/vgg19.csv", "index": "index.html"}
 
 START = """
 import os, signal, sys
@@ -84,6 +84,19 @@ def test_a_run_that_is_killed_is_made_again(project):
         assert run_with(project, code, step).returncode == -9, moment
         assert_not_done(project, step)
     assert_made_again(project, "data", STEP)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("step", LOST)
+@pytest.mark.fault("kills", "at any write of a step", "the step runs again; the report verifies")
+def test_a_run_that_is_killed_at_each_of_its_writes_is_made_again(project, step):
+    whole = run_with(project, COUNT.format(number=-1), step)
+    writes = -1 - int(whole.stdout.split()[-1])
+    for number in range(2, writes + 1):  # the first write is what takes the mark away
+        killed = run_with(project, COUNT.format(number=number), step)
+        assert killed.returncode == -9, f"write {number} of {writes}: {killed.stderr}"
+        assert_not_done(project, step)
+    assert_made_again(project, step)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What it costs to train in other processes, per task.
 
     python benchmarks/scale.py [--tasks 12] [--cluster tcp://host:port] [--efficiency]
+    python benchmarks/scale.py --data 1000 10000 100000    what more images cost: see growth.py beside it
 
 Trains the same small tasks one after the other in this process, and by worker processes: `JOBS=1` worker, so that the
 difference, without the workers' start, is what the engine costs (sending, opening the images, logs). With
@@ -14,10 +15,12 @@ import argparse
 import io
 import os
 import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
 
+import growth
 import numpy as np
 import pandas as pd
 
@@ -96,7 +99,11 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=12)
     parser.add_argument("--cluster", default="")
     parser.add_argument("--efficiency", action="store_true")
+    parser.add_argument("--data", type=int, nargs="+", metavar="IMAGES", help="measure these sizes instead of tasks")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for the images of --data")
     options = parser.parse_args()
+    if options.data:
+        sys.exit(not growth.measure_growth(options.data, options.folder))
     paths.reports_root().mkdir(exist_ok=True)
     os.environ |= {"THREADS": "1", "DEVICE": "cpu"}
     if options.cluster:

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,32 +95,36 @@ def count_epochs(jobs: Sequence[CountedJob]) -> Counter[str]:
 
 @contextmanager
 def killing(
-    jobs: Sequence[CountedJob], find_workers: Callable[[], list[psutil.Process]], *, seed: int
-) -> Iterator[list[int]]:
+    jobs: Sequence[CountedJob], list_workers: Callable[[], list[psutil.Process]], *, seed: int
+) -> Iterator[None]:
     """Kill workers at random moments while the block trains: once in the short form, up to three times in the long.
 
     A moment is a number of epochs, of the 24 of both tasks, and a part of one.
-
-    Yields:
-        those that were killed, by and by.
     """
-    rng, killed, over = np.random.default_rng(seed), [], threading.Event()
-    moments = np.sort(rng.uniform(1, 20, size=1 if seed == 1 else rng.integers(1, 4)))
+    rng, over = np.random.default_rng(seed), threading.Event()
+    moments = np.sort(rng.uniform(1, 16, size=1 if seed == 1 else rng.integers(1, 4)))
 
-    def kill() -> None:
-        for moment in moments:
-            while not (count_epochs(jobs).total() >= int(moment) and (workers := find_workers())):
+    def kill() -> int:
+        for number, moment in enumerate(moments):
+            while not (count_epochs(jobs).total() >= int(moment) and (workers := find(list_workers))):
                 if over.wait(0.01):
-                    return
-            over.wait(moment % 1 * 0.3)
-            victim = workers[rng.integers(len(workers))]
-            victim.kill()
-            killed.append(victim.pid)
+                    return number
+            over.wait(moment % 1 * 0.1)
+            workers[rng.integers(len(workers))].kill()
+        return len(moments)
 
-    thread = threading.Thread(target=kill)
-    thread.start()
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill)
+        try:
+            yield
+        finally:
+            over.set()
+    assert killed.result() == len(moments), "training ended before all were killed"
+
+
+def find(list_workers: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
+    """The workers, or none where one ends while they are listed."""
     try:
-        yield killed
-    finally:
-        over.set()
-        thread.join()
+        return list_workers()
+    except psutil.NoSuchProcess:
+        return []

@@ -23,6 +23,13 @@ from lesion_utils.core.paths import Study
 from lesion_utils.evaluation.intervals import ENDS
 from lesion_utils.provenance.fingerprint import digest_bytes
 
+#: Of MLflow, where nothing else is set: it sends no reports of its use, prints no address for each run, and says within
+#: seconds, not minutes, that a server does not answer.
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+}
 #: Names of an epoch in a history; the rest of it are figures.
 _NAMES = ("regime", "seed", "fold", "epoch", "epochs")
 
@@ -43,7 +50,8 @@ def track_study(study: Study, to: str) -> str:
     histories, results = sorted(study.runs.glob("*/*/history.jsonl")), study.metrics / "05_comparison_results.csv"
     if not histories:
         raise RunError("nothing has been trained", where=study.runs, do=f"run: make all STUDY={study.name}")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing is sent elsewhere
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table of a new database
     try:
         log = Log(study.name, to)

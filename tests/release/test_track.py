@@ -78,8 +78,7 @@ def test_a_training_is_followed_to_its_end_and_the_results_come_with_their_inter
     assert len(read_runs(place)) == 3, "other results are another run"
 
 
-def test_what_cannot_be_tracked_is_said(trained, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+def test_what_cannot_be_tracked_is_said(trained, tmp_path):
     with pytest.raises(RunError, match=r"TO=http://127.0.0.1:9: MLflow does not take it: .*(refused|Max retries)"):
         track_study(STUDY, "http://127.0.0.1:9")
     with pytest.raises(RunError, match="nothing has been trained"):

@@ -15,7 +15,7 @@ define as_typed
 override $(1) := $$(value $(1))
 export $(1)
 endef
-$(foreach name,DATA_DIR WEIGHTS_DIR REPORTS_DIR LESION_CACHE IMAGES LABELS MODEL OUT PUSH A B,\
+$(foreach name,DATA_DIR WEIGHTS_DIR REPORTS_DIR LESION_CACHE IMAGES LABELS MODEL OUT PUSH TO A B,\
   $(if $(filter command,$(firstword $(origin $(name)))),$(eval $(call as_typed,$(name)))))
 quote = '$(subst ','\'',$(1))'
 ifneq ($(shell printf %s $(call quote,$(value STUDY)) | LC_ALL=C tr -d '0-9A-Za-z._\200-\377-'),)
@@ -33,9 +33,10 @@ ifeq ($(filter cpu gpu,$(BUILD)),)
   $(error TORCH="$(TORCH)" must be auto, cpu or gpu)
 endif
 ENV   := $(VENV)/.installed-$(BUILD)-$(word 1,$(shell cat requirements.lock requirements-cpu.lock | cksum))
-DEV   := $(VENV)/.dev-$(word 1,$(shell cat requirements-dev.lock requirements-onnx.lock requirements-cluster.lock | cksum))
+DEV   := $(VENV)/.dev-$(word 1,$(shell cat requirements-dev.lock requirements-onnx.lock requirements-cluster.lock requirements-mlflow.lock | cksum))
 FOR_ONNX := $(VENV)/.onnx-$(word 1,$(shell cksum < requirements-onnx.lock))
 FOR_CLUSTER := $(VENV)/.cluster-$(word 1,$(shell cksum < requirements-cluster.lock))
+FOR_MLFLOW := $(VENV)/.mlflow-$(word 1,$(shell cksum < requirements-mlflow.lock))
 REPORTS := $(if $(strip $(value REPORTS_DIR)),$(value REPORTS_DIR),reports)
 # make cannot name a file in a folder whose name has a space, a % and the like: it goes there through a link.
 ifneq ($(shell printf %s $(call quote,$(REPORTS)) | LC_ALL=C tr -d '0-9A-Za-z./_~-'),)
@@ -56,7 +57,7 @@ STEPS     := data $(NOTEBOOKS) index
 
 .PHONY: help all test test-fast test-long test-faults lint audit reference box readme env lab data report $(NOTEBOOKS) select why plan doctor verify publish paper \
         archive api compare diff-notebooks \
-        setup-git export predict strip clean lock FORCE
+        setup-git export predict track strip clean lock FORCE
 
 help:  ## this page
 	@echo "Usage: make <what> [STUDY=demo] [DATA_DIR=folder] [WEIGHTS_DIR=folder] [DEVICE=cpu|cuda|cuda:1|mps] [THREADS=n] [TORCH=cpu|gpu]"
@@ -125,6 +126,10 @@ export: | $(ENV) $(if $(ONNX),$(FOR_ONNX))  ## networks as folders with a model 
 
 predict: | $(ENV) $(if $(filter %.onnx,$(value MODEL)),$(FOR_ONNX))  ## scores and a contact sheet of a folder of photographs: IMAGES=folder MODEL=network [LABELS=file] [OUT=folder]
 	@$(LESION) predict $(STUDY) --images "$$IMAGES" --labels "$$LABELS" --model "$$MODEL" --out "$$OUT"
+
+track: | $(ENV) $(FOR_MLFLOW)  ## learning curves, parameters and results to MLflow: TO=folder or TO=http://server, again and again
+	@test -n "$$TO" || { echo "say where: make track TO=mlflow, or TO=http://localhost:5000" >&2; exit 2; }
+	@$(LESION) track $(STUDY) --to "$$TO"
 
 # --- working on it ----------------------------------------------------------------------------------------------------
 
@@ -209,7 +214,7 @@ $(ENV):
 
 # What tests and development need besides.
 $(DEV): | $(ENV)
-	@$(UV) -q -r requirements-dev.lock -r requirements-onnx.lock -r requirements-cluster.lock
+	@$(UV) -q -r requirements-dev.lock -r requirements-onnx.lock -r requirements-cluster.lock -r requirements-mlflow.lock
 	@rm -f $(VENV)/.dev-* && touch $@
 
 # What ONNX files need besides.
@@ -222,6 +227,11 @@ $(FOR_CLUSTER): | $(ENV)
 	@$(UV) -q -r requirements-cluster.lock
 	@rm -f $(VENV)/.cluster-* && touch $@
 
+# What writes to MLflow.
+$(FOR_MLFLOW): | $(ENV)
+	@$(UV) -q -r requirements-mlflow.lock
+	@rm -f $(VENV)/.mlflow-* && touch $@
+
 reference: | $(ENV)  ## params/README.md, the schemas for editors, codemeta.json and the Colab badge, from what they repeat
 	@$(LESION) reference
 
@@ -233,11 +243,12 @@ readme: | $(ENV)  ## the README's results from the published copies in docs/
 
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
 
-lock: | $(DEV)  ## the five locks from pyproject.toml
+lock: | $(DEV)  ## the six locks from pyproject.toml
 	@$(COMPILE) pyproject.toml -o requirements.lock
 	@$(COMPILE) --group pyproject.toml:onnx -c requirements.lock -o requirements-onnx.lock
-	@$(COMPILE) --group pyproject.toml:cluster -c requirements.lock -c requirements-onnx.lock -o requirements-cluster.lock
-	@$(COMPILE) --group pyproject.toml:dev -c requirements.lock -c requirements-onnx.lock -c requirements-cluster.lock -o requirements-dev.lock
+	@$(COMPILE) --group pyproject.toml:mlflow -c requirements.lock -c requirements-onnx.lock -o requirements-mlflow.lock
+	@$(COMPILE) --group pyproject.toml:cluster -c requirements.lock -c requirements-onnx.lock -c requirements-mlflow.lock -o requirements-cluster.lock
+	@$(COMPILE) --group pyproject.toml:dev -c requirements.lock $(patsubst %,-c requirements-%.lock,onnx mlflow cluster) -o requirements-dev.lock
 	@$(COMPILE) --torch-backend cpu -c requirements.lock pyproject.toml -o requirements-cpu.lock 2>/dev/null || { \
 	  echo "torch's small build cannot be asked for from here: requirements-cpu.lock pins torch without its hashes"; \
 	  $(NO_CUDA) requirements.lock > requirements-cpu.lock; }

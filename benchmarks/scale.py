@@ -1,6 +1,7 @@
 """What it costs to train in other processes, per task.
 
-    python benchmarks/scale.py [--tasks 12] [--cluster tcp://host:port] [--efficiency]
+    python benchmarks/scale.py [--tasks 12] [--repeat 5] [--cluster tcp://host:port] [--efficiency]
+    python benchmarks/scale.py --data 1000 10000 100000    what more images cost: see growth.py beside it
 
 Trains the same small tasks one after the other in this process, and by worker processes: `JOBS=1` worker, so that the
 difference, without the workers' start, is what the engine costs (sending, opening the images, logs). With
@@ -14,10 +15,15 @@ import argparse
 import io
 import os
 import shutil
+import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from statistics import median
 
+import growth
 import numpy as np
 import pandas as pd
 
@@ -57,19 +63,21 @@ def make_jobs(folder: Path, count: int) -> list[Job]:
     return [Job(*one, *other, open_noise) for one, other in zip(given, place, strict=True)]
 
 
-def time_here(count: int) -> float:
+def time_here(count: int, *, threads: int = 1) -> float:
     """Seconds in this process, one task after the other; the first task, which pays for imports, does not count."""
+    settings = {"THREADS": str(threads)}
     with tempfile.TemporaryDirectory() as folder:
         warm, *jobs = make_jobs(Path(folder), count + 1)
-        run_job(warm, {})
+        run_job(warm, settings)
         begun = time.monotonic()
         for job in jobs:
-            run_job(job, {})
+            run_job(job, settings)
         return time.monotonic() - begun
 
 
 def time_workers(count: int, workers: int) -> float:
     """Seconds of worker processes, once each of them has trained a task."""
+    os.environ["THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder, ahead.open_local(workers, []) as pool:
         jobs = make_jobs(Path(folder), count + 2 * workers)
         console = Console(io.StringIO())
@@ -96,20 +104,33 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=12)
     parser.add_argument("--cluster", default="")
     parser.add_argument("--efficiency", action="store_true")
+    parser.add_argument("--repeat", type=int, default=1, help="times that each way is measured, in turns")
+    parser.add_argument("--data", type=int, nargs="+", metavar="IMAGES", help="measure these sizes instead of tasks")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for the images of --data")
     options = parser.parse_args()
+    if options.data:
+        sys.exit(not growth.measure_growth(options.data, options.folder))
     paths.reports_root().mkdir(exist_ok=True)
     os.environ |= {"THREADS": "1", "DEVICE": "cpu"}
     if options.cluster:
         print(f"cluster: {time_cluster(options.cluster, options.tasks):.1f} s for {options.tasks} tasks")
         return
-    here, there = time_here(options.tasks), time_workers(options.tasks, 1)
-    each = (there - here) / options.tasks
-    print(f"one process {here:.1f} s, one worker {there:.1f} s for {options.tasks} tasks: {each:.2f} s per task more")
+    tasks = options.tasks
+    compare("one process", partial(time_here, tasks), "one worker", partial(time_workers, tasks, 1), options)
     if options.efficiency:
-        two = time_workers(options.tasks, 2)
-        os.environ["THREADS"] = "2"
-        one = time_here(options.tasks)
-        print(f"two workers of one thread {two:.1f} s, one process of two threads {one:.1f} s: {one / two:.2f} times")
+        one, two = partial(time_here, tasks, threads=2), partial(time_workers, tasks, 2)
+        compare("one process of two threads", one, "two workers of one", two, options)
+
+
+def compare(
+    name: str, first: Callable[[], float], other: str, second: Callable[[], float], options: argparse.Namespace
+) -> None:
+    """Time two ways in turns, so that a busy hour concerns both, and print every time and the medians."""
+    pairs = [(first(), second()) for _ in range(options.repeat)]
+    more = median((there - here) / options.tasks for here, there in pairs)
+    ratio = median(here / there for here, there in pairs)
+    print(f"{options.tasks} tasks, s: " + ", ".join(f"{here:.1f} and {there:.1f}" for here, there in pairs))
+    print(f"  {name} and {other}: {more:+.2f} s per task, {ratio:.2f} times as fast (medians)", flush=True)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (error.name or "").startswith("lesion_utils"):
             raise
         ways = {"onnx": "make export ONNX=1", "distributed": "make with CLUSTER", "dask": "make with CLUSTER"}
+        ways |= {"mlflow": "make track TO=folder"}
         do = next((f"{way}, which installs it" for name, way in ways.items() if name in (error.name or "")), "make env")
         print(f"the package {error.name!r} is not installed\n  do next   {do}", file=sys.stderr)
         return 1
@@ -96,6 +97,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     hand_over.add_argument("--model", default="", help="network, network/regime or network/regime/seed (default: each)")
     hand_over.add_argument("--onnx", action="store_true", help="write model.onnx as well, checked on real images")
     hand_over.add_argument("--push", default="", help="repository on the hub that the network goes to: user/name")
+    show = add("track", track, "write trainings and results to MLflow")
+    show.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
+    show.add_argument("--to", required=True, help="a folder, or the address of MLflow's server")
     score = add("predict", predict, "score a folder of photographs with a trained network")
     score.add_argument("study", nargs="?", default="demo", help="whose network, unless --model is a path")
     score.add_argument("--images", default="", help="folder of JPEG or PNG files")
@@ -250,6 +254,12 @@ def export(options: argparse.Namespace) -> None:
         what = {"onnx": options.onnx, "push": options.push}
         folders = export_study(Study(options.study), options.model, **what, on_progress=console.show_count)
     print("\n".join(f"model  {folder}" for folder in folders))
+
+
+def track(options: argparse.Namespace) -> None:
+    from lesion_utils.release.track import track_study
+
+    print(track_study(Study(options.study), options.to))
 
 
 def predict(options: argparse.Namespace) -> None:

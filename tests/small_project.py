@@ -21,7 +21,7 @@ from lesion_utils.core.paths import Study
 from lesion_utils.provenance.steps import list_steps
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = tuple(f"requirements{name}.lock" for name in ("", "-cpu", "-onnx", "-cluster", "-dev"))
+LOCKS = tuple(f"requirements{name}.lock" for name in ("", "-cpu", "-onnx", "-cluster", "-mlflow", "-dev"))
 NAMES = ("01_eda", "02_augmentation_preview", "03_resnet50_finetune", "04_vgg19_finetune", "05_comparison")
 
 #: Those of a study as they come.

@@ -258,13 +258,13 @@ def test_the_build_of_torch_follows_the_machine(tmp_path, torch, has_driver, has
         (["all", "JOBS=2"], ""),
         (["all", "CLUSTER=slurm"], "cluster"),
         (["select", "CLUSTER=tcp://10.0.0.1:8786"], "cluster"),
+        (["track", "TO=a folder"], "mlflow"),
     ],
 )
 def test_what_few_need_is_installed_for_those_who_ask(tmp_path, arguments, lock):
     shown = make(ROOT, "-n", *arguments, f"VENV={tmp_path}").stdout
-    assert {name for name in ("onnx", "cluster") if f"-r requirements-{name}.lock" in shown} == set(
-        filter(None, [lock])
-    )
+    found = {name for name in ("onnx", "cluster", "mlflow") if f"-r requirements-{name}.lock" in shown}
+    assert found == set(filter(None, [lock]))
 
 
 def test_another_build_of_torch_is_refused():

@@ -14,7 +14,14 @@ from sklearn.linear_model import LogisticRegression
 
 from lesion_utils.core.errors import MetricError
 from lesion_utils.core.names import name_held_out
-from lesion_utils.evaluation.intervals import ENDS, Estimate, format_value, percentile_interval, wilson_interval
+from lesion_utils.evaluation.intervals import (
+    ENDS,
+    Estimate,
+    format_value,
+    percentile_interval,
+    split_draws,
+    wilson_interval,
+)
 from lesion_utils.evaluation.metrics import check_scores
 
 #: Bins of the calibration error and of the reliability curve, each with (nearly) the same number of images.
@@ -87,9 +94,12 @@ def expect_ece(probs: ArrayLike, *, draws: int, confidence: float, seed: int) ->
         `ece_expected`, the mean, and `ece_low` and `ece_high`, the ends of the middle share.
     """
     scores = np.asarray(probs, dtype=np.float64)
-    labels = np.random.default_rng(seed).random((draws, scores.size)) < scores
-    members = assign_bins(scores)[:, None] == np.arange(BINS)
-    errors = np.abs((scores - labels) @ members.astype(float)).sum(-1) / scores.size
+    rng = np.random.default_rng(seed)
+    members = (assign_bins(scores)[:, None] == np.arange(BINS)).astype(float)
+    errors = np.empty(draws)
+    for some in split_draws(draws, scores.size):
+        labels = rng.random((len(errors[some]), scores.size)) < scores
+        errors[some] = np.abs((scores - labels) @ members).sum(-1) / scores.size
     low, high = percentile_interval(errors, confidence=confidence)
     return {"ece_expected": float(errors.mean()), "ece_low": low, "ece_high": high}
 

@@ -6,7 +6,7 @@ says how much another test set from the same pool might differ, not another trai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,8 @@ from lesion_utils.evaluation.metrics import check_scores
 
 #: Draws worked on together: few enough to stay in the processor's cache, which makes the whole several times faster.
 CHUNK_ENTRIES = 200_000
-
+#: Draws made together, times images.
+PART_ENTRIES = 2**24
 
 #: A value, and both ends of its interval, in the names of columns.
 ENDS = ("", "_low", "_high")
@@ -63,8 +64,15 @@ def draw_weights(targets: ArrayLike, *, draws: int, seed: int, strata: ArrayLike
     groups = [(strata == stratum) & member for stratum in np.unique(strata) for member in (~labels, labels)]
     for member in filter(np.any, groups):
         size = int(member.sum())
-        weights[:, member] = rng.multinomial(size, np.full(size, 1 / size), size=draws)
+        for some in split_draws(draws, size):  # at once they would take four times the memory
+            weights[some, member] = rng.multinomial(size, np.full(size, 1 / size), size=len(weights[some]))
     return weights
+
+
+def split_draws(draws: int, size: int) -> Iterator[slice]:
+    """Draws of so many images each, in parts that take little memory; those of a few thousand images are one part."""
+    step = max(1, PART_ENTRIES // size)
+    return (slice(start, start + step) for start in range(0, draws, step))
 
 
 def map_draws(

@@ -11,12 +11,14 @@ import json
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from lesion_utils.core.errors import RunError
 
 PACKAGE = "lesion_utils"
 _FOLDER = Path(__file__).resolve().parents[1]
+_parsing = Lock()  # Python 3.11 takes two threads' depths for one if a collection of garbage lets the other go on
 
 
 def digest_bytes(raw: bytes) -> str:
@@ -33,7 +35,7 @@ def digest_file(path: Path) -> str:
 def fingerprint_code(source: str) -> str:
     """Hash of what a piece of Python does, 16 hexadecimal digits; text that is not Python counts as it stands."""
     try:
-        text = _spell(_drop_docstrings(ast.parse(source)))
+        text = _spell(_drop_docstrings(_parse(source)))
     except SyntaxError:
         text = source
     return digest_bytes(text.encode())[:16]
@@ -102,7 +104,7 @@ def _read_cells(path: Path) -> list[dict[str, Any]]:
 def list_imports(source: str) -> set[str]:
     """Names, inside this package, that a piece of Python imports anywhere; "" stands for the package itself."""
     try:
-        return set(_walk_imports(ast.parse(source)))
+        return set(_walk_imports(_parse(source)))
     except SyntaxError:
         return set()
 
@@ -110,7 +112,7 @@ def list_imports(source: str) -> set[str]:
 @cache
 def _read_module(path: Path) -> tuple[str, frozenset[str], frozenset[str]]:
     """A module's fingerprint, the modules of this package that it imports, and the data files that it names."""
-    tree = _drop_docstrings(ast.parse(path.read_text(encoding="utf-8")))
+    tree = _drop_docstrings(_parse(path.read_text(encoding="utf-8")))
     fingerprint = digest_bytes(_spell(tree).encode())[:16]
     return fingerprint, frozenset(_walk_imports(tree)), frozenset(_walk_data_files(tree))
 
@@ -165,6 +167,11 @@ def _is_inside(module: str | None) -> bool:
 
 def _inside(module: str) -> str:
     return module.removeprefix(PACKAGE).lstrip(".")
+
+
+def _parse(source: str) -> ast.Module:
+    with _parsing:
+        return ast.parse(source)
 
 
 def _drop_docstrings(tree: ast.Module) -> ast.Module:

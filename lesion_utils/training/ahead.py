@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,24 +51,32 @@ def train_ahead(jobs: Sequence[Job], *, console: Console) -> dict[Job, BaseExcep
         raise ParamsError("not a number of workers", where=f"JOBS={asked}", expected="a whole number from 1")
     if asked == "1" and not cluster:
         return {}
-    cores = cpu_count(only_physical_cores=True)
     if not os.environ.get("THREADS"):
+        cores = cpu_count(only_physical_cores=True)
         os.environ["THREADS"] = str(torch.get_num_threads() if cluster else max(1, cores // int(asked)))
-    jobs = [job for job in jobs if not job.is_done()]
     if not jobs:
         return {}
+    console.show_count("waits for another command at the same tasks", 0, 0)
+    with lock_file(jobs[0].log.with_name("command.lock")):  # it has the same logs
+        jobs = [job for job in jobs if not job.is_done()]
+        if not jobs:
+            return {}
+        with _open_workers(jobs, asked=int(asked), cluster=cluster, console=console) as workers:
+            return _train(jobs, workers, console=console)
+
+
+def _open_workers(
+    jobs: Sequence[Job], *, asked: int, cluster: str, console: Console
+) -> AbstractContextManager[Workers]:
     if cluster:
         from lesion_utils.training.cluster import open_cluster
 
-        workers = open_cluster(cluster, jobs, count=int(asked), console=console)
-    else:
-        devices = list_devices()
-        room = len(devices) or max(1, cores // int(os.environ["THREADS"]))
-        if int(asked) > room:
-            console.report(f"JOBS={asked}: {room} at a time, {'one per device' if devices else 'or cores were shared'}")
-        workers = open_local(min(int(asked), room, len(jobs)), devices)
-    with workers as opened:
-        return _train(jobs, opened, console=console)
+        return open_cluster(cluster, jobs, count=asked, console=console)
+    cores, devices = cpu_count(only_physical_cores=True), list_devices()
+    room = len(devices) or max(1, cores // int(os.environ["THREADS"]))
+    if asked > room:
+        console.report(f"JOBS={asked}: {room} at a time, {'one per device' if devices else 'or cores were shared'}")
+    return open_local(min(asked, room, len(jobs)), devices)
 
 
 def _train(jobs: list[Job], workers: Workers, *, console: Console) -> dict[Job, BaseException]:

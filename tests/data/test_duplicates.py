@@ -1,4 +1,7 @@
-"""Duplicates: every planted copy is found, in every pose, and no two different photographs are called one."""
+"""Duplicates: every planted copy is found, in every pose, and no two different photographs are called one.
+
+The index finds the pairs that comparing every picture with every other one finds.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from challenge import draw_picture, encode_jpeg
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
+from lesion_utils.data import duplicates
 from lesion_utils.data.challenge import read_dataset
-from lesion_utils.data.duplicates import POSES, find_duplicates, group_duplicates, hash_pictures, pose_picture
+from lesion_utils.data.duplicates import (
+    NEAR_BITS,
+    POSES,
+    find_duplicates,
+    group_duplicates,
+    hash_pictures,
+    pose_picture,
+)
 from lesion_utils.data.images import content_box, decode_square
 
 SIZE = 64
@@ -116,16 +125,53 @@ def test_the_hash_ignores_brightness_and_contrast():
     np.testing.assert_array_equal(hash_pictures(picture), hash_pictures(0.5 * picture + 40))
 
 
+def compare_every_pair(thumbnails: np.ndarray) -> list[tuple[int, int, int, int]]:
+    """Pairs (a, b, pose, bits), from the distance of each picture to every other one in each pose."""
+    hashes = hash_pictures(thumbnails.astype(np.float32))
+    posed = [hash_pictures(pose_picture(thumbnails.astype(np.float32), pose)) for pose in range(len(POSES))]
+    distances = np.stack([(hashes[:, None] != other).sum(axis=2) for other in posed])
+    near = np.argwhere(np.triu(distances.min(axis=0) <= NEAR_BITS, k=1))
+    return [(a, b, int(distances[:, a, b].argmin()), int(distances[:, a, b].min())) for a, b in near.tolist()]
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.sampled_from([1, 2, 256]), st.integers(1, 50))
+def test_the_index_finds_what_comparing_every_pair_finds(seed, count, greys, block):
+    """Copies that are turned, mirrored and spoilt, more and less than what is near; pictures with many equal values."""
+    rng = np.random.default_rng(seed)
+    pictures = rng.integers(0, greys, (count, 32, 32), dtype=np.uint8)
+    for _ in range(count):
+        a, b = rng.integers(count, size=2)
+        copy = pose_picture(pictures[a], rng.integers(8)) + rng.normal(0, rng.uniform(0, greys / 3), (32, 32))
+        pictures[b] = np.clip(copy, 0, 255)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "_BLOCK", block)
+        assert list(duplicates._near_pairs(pictures)) == compare_every_pair(pictures)
+
+
+def test_hashes_that_differ_in_32_bits_are_found_wherever_these_lie():
+    """Neighbours spread over the parts of the hash as evenly as can be: nowhere do fewer than two differ."""
+    windows = [range(start, start + count) for start in range(0, 221, 7) for count in (0, 1, 31, 32, 33)]
+    hashes = np.zeros((1 + len(windows), 256), bool)
+    for row, window in enumerate(windows, start=1):
+        hashes[row, window] = True
+    posed = np.stack([np.packbits(hashes, axis=1).view(np.uint64)] * len(POSES))
+    found = {b for a, b in duplicates._find_candidates(posed).tolist() if a == 0}
+    assert found == {row for row, window in enumerate(windows, start=1) if len(window) <= NEAR_BITS}
+
+
 @given(st.integers(1, 12), st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=15))
-def test_groups_are_the_connected_components(count, pairs):
+def test_groups_are_what_pairs_connect(count, pairs):
     pairs = [(a % count, b % count) for a, b in pairs]
-    ids = pd.Series([f"ISIC_{i:07d}" for i in range(count)])
-    duplicates = pd.DataFrame({"image_id_a": [ids[a] for a, _ in pairs], "image_id_b": [ids[b] for _, b in pairs]})
-    rows, columns = zip(*pairs, strict=True) if pairs else ((), ())
-    graph = coo_matrix((np.ones(len(pairs)), (rows, columns)), shape=(count, count))
-    _, component = connected_components(graph, directed=False)
-    groups = group_duplicates(ids, duplicates)
-    assert list(groups) == [ids[list(component).index(c)] for c in component]
+    ids = pd.Series([f"ISIC_{i:07d}" for i in range(count)], index=range(5, 5 + count)[::-1])
+    named = [(ids.iloc[a], ids.iloc[b]) for a, b in pairs]
+    lowest = list(range(count))
+    for _ in range(count):  # as far as the longest chain
+        for a, b in pairs:
+            lowest[a] = lowest[b] = min(lowest[a], lowest[b])
+    expected = pd.Series([ids.iloc[number] for number in lowest], index=ids.index)
+    groups = group_duplicates(ids, pd.DataFrame(named, columns=["image_id_a", "image_id_b"]))
+    pd.testing.assert_series_equal(groups, expected, check_dtype=False)
 
 
 @pytest.mark.real_data

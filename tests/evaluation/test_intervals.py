@@ -14,6 +14,7 @@ from statsmodels.stats.proportion import proportion_confint
 from benchmarks.stats import draw_population, draw_test_set, measure_coverage, measure_proportions
 from lesion_utils.core.errors import MetricError
 from lesion_utils.evaluation import intervals
+from lesion_utils.evaluation.calibration import expect_ece
 from lesion_utils.evaluation.evaluate import band_curves, evaluate, evaluate_with_intervals
 from lesion_utils.evaluation.intervals import (
     bound_specificity,
@@ -107,6 +108,15 @@ def test_strata_are_drawn_each_by_itself():
 def test_one_class_cannot_be_drawn_by_class(targets):
     with pytest.raises(MetricError, match="one class"):
         draw_weights(targets, draws=3, seed=1)
+
+
+def test_draws_made_in_parts_are_those_made_at_once(monkeypatch):
+    targets, probs = np.array([0, 1, 0, 0, 1, 0, 0] * 3), np.linspace(0.1, 0.9, 21)
+    settings = {"draws": 50, "seed": 1}
+    weights, error = draw_weights(targets, **settings), expect_ece(probs, confidence=0.95, **settings)
+    monkeypatch.setattr(intervals, "PART_ENTRIES", 100)  # 6 draws of 15 images, 16 of 6, 4 of 21
+    np.testing.assert_array_equal(draw_weights(targets, **settings), weights)
+    assert expect_ece(probs, confidence=0.95, **settings) == pytest.approx(error, rel=1e-12)
 
 
 def test_the_size_of_the_parts_changes_nothing(test_set, monkeypatch):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+import time
 import tokenize
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -133,3 +137,22 @@ def test_a_damaged_notebook_is_named(tmp_path, content):
     path.write_text(content)
     with pytest.raises(RunError, match=r"notebooks/01_eda\.ipynb"):
         fingerprint_notebook(path)
+
+
+@pytest.fixture
+def slow_garbage() -> Iterator[None]:
+    """Whenever garbage is collected, other threads get a turn, as in a Dask worker, which measures that."""
+
+    def wait(phase: str, info: object) -> None:
+        time.sleep(1e-4)
+
+    gc.callbacks.append(wait)
+    yield
+    gc.callbacks.remove(wait)
+
+
+def test_threads_take_fingerprints_at_once(slow_garbage):
+    source = CODE * 300
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(fingerprint_code, [source] * 8))
+    assert found == {fingerprint_code(source)}

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pytest
 from odd_machines import with_own_mounts
 from small_project import ROOT
 from tiny_study import read_results
-from worker_tasks import make_jobs
+from worker_tasks import ROUNDS, count_epochs, killing, make_jobs
 
 from lesion_utils.core.console import Console
 from lesion_utils.core.errors import RunError
@@ -65,9 +66,9 @@ def scheduler(two_workers, tmp_path, monkeypatch) -> Iterator[subprocess.Popen]:
         yield process
 
 
-def worker(**how):
+def worker(*, threads: int = 2, **how):
     """A worker of that scheduler, with a process that starts it again when it dies."""
-    options = ["--nthreads", "2", "--no-dashboard", "--local-directory", os.environ["REPORTS_DIR"]]
+    options = ["--nthreads", str(threads), "--no-dashboard", "--local-directory", os.environ["REPORTS_DIR"]]
     return start("distributed.cli.dask_worker", os.environ["CLUSTER"], *options, **how)
 
 
@@ -91,22 +92,14 @@ def train(jobs) -> str:
     return out.getvalue()
 
 
-@pytest.mark.fault("kills", "a worker of a cluster, while it trains", "another goes on; the bytes of one process")
-def test_a_cluster_leaves_the_bytes_of_one_process_though_a_worker_is_killed(one_process, tmp_path, scheduler):
-    jobs, killed = make_jobs(tmp_path), []
-
-    def kill(nannies: list[subprocess.Popen]) -> None:
-        await_training(jobs)
-        for process in [p for nanny in nannies for p in trainers(nanny)][:1]:
-            process.kill()
-            killed.append(process)
-
-    with worker() as one, worker() as two:
-        thread = threading.Thread(target=kill, args=([one, two],))
-        thread.start()
+@pytest.mark.fault("kills", "workers of a cluster, at random moments", "others go on; the bytes of one process")
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_a_cluster_leaves_the_bytes_of_one_process_though_workers_are_killed(one_process, tmp_path, scheduler, seed):
+    jobs = make_jobs(tmp_path)
+    with worker() as one, worker() as two, killing(jobs, lambda: [*trainers(one), *trainers(two)], seed=seed):
         said = train(jobs)
-        thread.join()
-    assert killed and read_results(tmp_path / "runs") == one_process
+    assert read_results(tmp_path / "runs") == one_process
+    assert set(count_epochs(jobs).values()) == {1}, "an epoch that was kept was trained again"
     assert "Dask scheduler tcp://127.0.0.1" in said and "refused" not in said
 
 
@@ -127,6 +120,52 @@ def test_a_scheduler_that_goes_away_ends_clearly_and_loses_nothing(one_process, 
     monkeypatch.setenv("CLUSTER", "")
     train(jobs)
     assert read_results(tmp_path / "runs") == one_process
+
+
+@pytest.mark.fault("together", "a worker of a cluster that stands still and goes on", "the bytes; no epoch twice")
+@pytest.mark.parametrize("given_up", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_a_worker_that_stands_still_costs_time_and_nothing_else(one_process, tmp_path, scheduler, given_up):
+    """Given up, its task goes to the other worker, which has to wait: the first one holds it, and will go on."""
+    jobs = make_jobs(tmp_path)
+
+    async def give_up(address: str, dask_scheduler) -> None:
+        await dask_scheduler.remove_worker(address, stimulus_id="as after minutes without a sign of life")
+
+    def stop(nanny: subprocess.Popen) -> None:
+        while not count_epochs(jobs):
+            time.sleep(0.01)
+        (slow,) = trainers(nanny)
+        with distributed.Client(os.environ["CLUSTER"], set_as_default=False) as client:
+            address = next(address for address, pid in client.run(os.getpid).items() if pid == slow.pid)
+            machine = [psutil.Process(nanny.pid), slow]
+            for process in machine:
+                process.suspend()
+            if given_up:
+                client.run_on_scheduler(give_up, address)
+            time.sleep(4)
+            for process in machine:
+                process.resume()
+
+    with worker() as one, worker(), ThreadPoolExecutor(1) as pool:
+        stopped = pool.submit(stop, one)
+        train(jobs)
+        stopped.result()
+    assert read_results(tmp_path / "runs") == one_process
+    assert set(count_epochs(jobs).values()) == {1}
+
+
+@pytest.mark.fault("together", "two studies, and two commands of one, on one scheduler", "the bytes; no epoch twice")
+def test_two_studies_and_two_commands_at_once_end_with_the_same_bytes(one_process, tmp_path, scheduler):
+    studies = [make_jobs(tmp_path / "one", study="one"), make_jobs(tmp_path / "other", study="other")]
+    with worker(threads=1), worker(), ThreadPoolExecutor(3) as pool:
+        commands = [pool.submit(train, jobs) for jobs in studies]
+        await_training(studies[0])
+        commands.append(pool.submit(train, studies[0]))
+        for command in commands:
+            assert "refused" not in command.result()
+    for name, jobs in zip(("one", "other"), studies, strict=True):
+        assert read_results(tmp_path / name / "runs") == one_process
+        assert set(count_epochs(jobs).values()) == {1}
 
 
 @pytest.mark.fault("together", "a worker with other code, or without the shared folder", "refused, by what differs")

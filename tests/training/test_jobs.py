@@ -7,45 +7,28 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 import worker_tasks
 from tiny_study import read_results
-from worker_tasks import make_jobs
+from worker_tasks import ROUNDS, count_epochs, killing, make_jobs
 
 from lesion_utils.core.console import Console
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.training import ahead
 from lesion_utils.training.ahead import open_local, train_ahead
-from lesion_utils.training.jobs import Job, Progress
+from lesion_utils.training.jobs import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("two_workers")
-
-KILLS = int(os.environ.get("KILLS", "2"))
 
 
 def list_workers() -> list[psutil.Process]:
     """The processes that train."""
     children = psutil.Process().children(recursive=True)
     return [child for child in children if "popen_loky_posix" in " ".join(child.cmdline())]
-
-
-def kill_some(jobs: list[Job], kills: list[int], *, seed: int) -> None:
-    """Kill workers at random moments of their training, as many as were asked for or as there are moments."""
-    rng = np.random.default_rng(seed)
-    while len(kills) < KILLS and not all(any(job.folder.glob(f"*seed{job.seed}-*/DONE")) for job in jobs):
-        time.sleep(0.01)
-        if any(job.read_event() for job in jobs) and rng.random() < 0.2:
-            for worker in list_workers()[:1]:
-                worker.kill()
-                kills.append(worker.pid)
-            time.sleep(2)
 
 
 @pytest.mark.slow
@@ -59,14 +42,13 @@ def test_two_workers_leave_the_bytes_of_one_process(one_process, tmp_path, monke
 
 @pytest.mark.slow
 @pytest.mark.fault("kills", "worker processes (JOBS), at random moments", "the bytes of one process")
-def test_workers_killed_at_random_moments_leave_the_same_bytes(one_process, tmp_path):
-    jobs, kills = make_jobs(tmp_path), []
-    killer = threading.Thread(target=kill_some, args=(jobs, kills), kwargs={"seed": int(os.environ.get("ROUND", 1))})
-    killer.start()
-    assert train_ahead(jobs, console=Console(io.StringIO())) == {}
-    killer.join()
-    assert kills, "nobody was killed while training"
+@pytest.mark.parametrize("seed", ROUNDS)
+def test_workers_killed_at_random_moments_leave_the_same_bytes(one_process, tmp_path, seed):
+    jobs = make_jobs(tmp_path)
+    with killing(jobs, list_workers, seed=seed):
+        assert train_ahead(jobs, console=Console(io.StringIO())) == {}
     assert read_results(tmp_path / "runs") == one_process
+    assert set(count_epochs(jobs).values()) == {1}, "an epoch that was kept was trained again"
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import torch
 from tiny_study import make_params
 
 from lesion_utils.core.errors import ParamsError
-from lesion_utils.models.compute import choose_compute, computing
+from lesion_utils.models.compute import choose_compute, computing, has_bfloat16
 from lesion_utils.provenance import machine
 
 
@@ -52,3 +52,10 @@ def test_processors_of_one_name_are_told_apart(tmp_path, monkeypatch):
     assert names[1].startswith("AMD EPYC (family 25, model 1, stepping 2), ")
     monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "none")
     assert machine.name_processor()
+
+
+def test_bfloat16_is_not_chosen_where_onednn_is_told_to_do_without(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    for allowed in (True, False):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda allowed=allowed: allowed)
+        assert has_bfloat16("cpu") is allowed

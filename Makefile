@@ -143,8 +143,8 @@ test-long: | $(DEV)  ## what takes minutes: every regime of both networks with w
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long and not fault"
 
 test-faults: | $(DEV)  ## everything that machines and people do to a study, and the table of it in docs/reliability.md
-	@# With "=": apart, a file that exists is taken for one of tests.
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m fault --fault-table=docs/reliability.md
+	@# With "=": apart, a file that exists is taken for one of tests. Unsorted: the longest has few tests, and would come last.
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m fault --fault-table=docs/reliability.md
 
 lint: | $(DEV)  ## style, order of imports, dependencies and types of the code
 	@$(BIN)/ruff check

@@ -1,7 +1,4 @@
-"""SIGKILL at random moments: the run goes on and ends with the bytes of one that was never stopped.
-
-A few kills in the normal suite; `KILLS=20` for the full proof.
-"""
+"""SIGKILL at random moments: the run goes on and ends with the bytes of one that was never stopped."""
 
 from __future__ import annotations
 
@@ -19,8 +16,6 @@ from tiny_study import make_demanding_study, make_images, read_results
 
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.training.fit import train_network
-
-KILLS = int(os.environ.get("KILLS", "4"))
 
 
 def train_tiny(params: StudyParams, folder: Path, *, die_in_write: int | None = None) -> None:
@@ -91,13 +86,14 @@ def test_a_kill_in_the_middle_of_a_write_costs_the_epoch_that_was_being_written(
 
 @pytest.mark.slow
 @pytest.mark.fault("kills", "training, at random moments", "the bytes of an unbroken run")
-def test_runs_killed_at_random_moments_end_with_the_same_bytes(whole, tmp_path):
+@pytest.mark.parametrize("wanted", [4, pytest.param(20, marks=pytest.mark.long)])
+def test_runs_killed_at_random_moments_end_with_the_same_bytes(whole, tmp_path, wanted):
     expected, took = whole
     rng, kills, begun = np.random.default_rng(2016), 0, 0
     while True:
         folder = tmp_path / f"broken{begun}"
         process = start(folder)
-        process.join(timeout=rng.uniform(0, took) if kills < KILLS else None)
+        process.join(timeout=rng.uniform(0, took) if kills < wanted else None)
         if process.exitcode is None:
             process.kill()
             process.join()
@@ -105,6 +101,6 @@ def test_runs_killed_at_random_moments_end_with_the_same_bytes(whole, tmp_path):
             continue
         assert process.exitcode == 0
         assert read_results(folder) == expected, f"after {kills} kills"
-        if kills == KILLS:
+        if kills == wanted:
             return
         begun += 1

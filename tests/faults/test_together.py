@@ -141,7 +141,8 @@ def test_a_job_in_the_background_runs(project, tmp_path):
 @pytest.mark.fault("together", "a /tmp that may not be written", "named")
 def test_a_temporary_folder_that_may_not_be_written_is_named(project):
     edit_seed(project, 85)
-    script = 'mount --bind "$1" /mnt; mount -t tmpfs -o ro tmpfs /tmp; cd /mnt; make VENV="$2" 05_comparison'
+    disks = 'mount --bind "$1" /mnt; mount --rbind /tmp /tmp; mount -o remount,bind,ro /tmp'
+    script = f'{disks}; cd /mnt; make VENV="$2" {COMPARISON}'
     command = [*with_own_mounts(), "sh", "-ec", script, "sh", str(project), sys.prefix]
     done = subprocess.run(command, cwd="/", env=clean_environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -143,14 +143,13 @@ def lock_device(study: Study, step: Step, *, console: Console) -> Iterator[None]
     Steps that train nothing run beside one that does (`make -j`), but none beside itself.
     """
     held = choose_device() if step.network else f"{study.name}.{step.name}"
-    where = f"on this {held}" if step.network else "of this step"
     path = paths.reports_root() / f".{held}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0.2)
     except Timeout:
-        with console.show_step(step.name, lambda: f"waits for another run {where}"):
+        with console.show_step(step.name, lambda: f"waits for another run of {held}"):
             lock.acquire()
     try:
         yield

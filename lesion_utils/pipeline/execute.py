@@ -138,18 +138,15 @@ def _train_ahead(study: Study, step: Step, params: StudyParams, run_id: str, *, 
 
 @contextmanager
 def lock_device(study: Study, step: Step, *, console: Console) -> Iterator[None]:
-    """Hold the device that a step trains on, or else the step; says so when it has to wait for another run.
-
-    Steps that train nothing run beside one that does (`make -j`), but none beside itself.
-    """
-    held = choose_device() if step.network else f"{study.name}.{step.name}"
-    path = paths.reports_root() / f".{held}.lock"
+    """Hold the device that a step computes on; says so when it has to wait for another run."""
+    device = choose_device() if step.network else "cpu"
+    path = paths.reports_root() / f".{device}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0.2)
     except Timeout:
-        with console.show_step(step.name, lambda: f"waits for another run of {held}"):
+        with console.show_step(step.name, lambda: f"waits for another run on this {device}"):
             lock.acquire()
     try:
         yield

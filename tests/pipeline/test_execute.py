@@ -19,7 +19,6 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
-from filelock import FileLock, Timeout
 from small_project import STEPS, clean_environment, make_project, run, write_notebook
 
 from lesion_utils.config.load import load_study
@@ -242,19 +241,6 @@ def test_each_device_has_its_lock(monkeypatch, asked, device):
     monkeypatch.setenv("DEVICE", asked)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert execute.choose_device() == device
-
-
-@pytest.mark.parametrize(
-    ("name", "held", "free"), [("01_eda", "demo.01_eda", "cpu"), ("04_vgg19_finetune", "cpu", "x")]
-)
-def test_what_trains_nothing_leaves_the_device_to_others(tmp_path, monkeypatch, name, held, free):
-    """`make -j` gains by it; a step never runs beside itself."""
-    monkeypatch.setenv("REPORTS_DIR", str(tmp_path))
-    monkeypatch.setenv("DEVICE", "cpu")
-    with execute.lock_device(Study("demo"), STEPS[name], console=console.Console(io.StringIO())):
-        FileLock(tmp_path / f".{free}.lock").acquire(timeout=0).lock.release()
-        with pytest.raises(Timeout):
-            FileLock(tmp_path / f".{held}.lock").acquire(timeout=0)
 
 
 def test_only_jobs_or_a_cluster_train_ahead_and_the_steps_own_failures_end_it(tmp_path, monkeypatch):

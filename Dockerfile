@@ -1,4 +1,5 @@
 # The study in a container, on a processor: docker build -t lesion-utils . && docker run --rm -it lesion-utils
+# Tried so far: these steps, as this user, by buildah and by hand on a plain Debian with Python 3.13; not yet with Docker.
 #
 #   what it makes stays:   docker run --rm -it -v lesion-reports:/home/study/lesion-utils/reports lesion-utils
 #   JupyterLab:            docker run --rm -it -p 127.0.0.1:8888:8888 lesion-utils make lab
@@ -14,6 +15,8 @@ RUN apt-get update \
     && useradd --create-home study \
     && install --directory --owner=study --group=study /home/study/lesion-utils
 
+# devcontainer.json names the user too.
+# hadolint ignore=DL3066
 USER study
 WORKDIR /home/study/lesion-utils
 # Beside the project, so that mounting a working tree over it leaves the environment in place.

@@ -162,7 +162,7 @@ lab: | $(ENV)  ## JupyterLab on the notebooks; what they write goes to reports/<
 	@$(BIN)/python -m jupyterlab --notebook-dir=. notebooks
 
 api: | $(DEV)  ## the docstrings as pages, in api/
-	@$(BIN)/python -m pdoc --docformat google --output-directory api lesion_utils
+	@$(BIN)/python -W ignore::UserWarning -m pdoc --docformat google --output-directory api lesion_utils
 
 strip: | $(DEV)  ## outputs out of the notebooks, before a commit
 	@$(BIN)/python -m nbstripout --keep-id notebooks/*.ipynb

@@ -33,6 +33,10 @@ library's own, which a plain script has; at 64 px 1.6 times so. Peak memory at 2
 of a notebook, in wall seconds: 2.5 until its first cell runs, 4 (01, without torch) to 10 (03, timm and torch) for
 imports, 2 for its page, and for each figure, in processor seconds: PNG 0.23, SVG 0.19, PDF 0.60 (the comparison's
 alone).
+
+The whole demo, `make all` once the environment stood, in wall time on two cores that did nothing else: 5 min 50 s on an
+AMD EPYC of the third generation (AVX2 alone); of the fifth, 1 min 45 s with bfloat16, 2 min 18 s in float32 with AVX2
+alone.
 """
 
 from __future__ import annotations

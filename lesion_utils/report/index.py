@@ -18,7 +18,8 @@ from lesion_utils.report.pages import describe_value, format_bytes, format_date,
 #: The step whose figures and tables stand with the results.
 COMPARISON = "05_comparison"
 PROMISES = {
-    "exact": "On a processor of the same model and with the same lock, predictions and metrics come out byte for byte.",
+    "exact": "On a processor of the same family, model and stepping, with as many threads and the same lock, "
+    "predictions and metrics come out byte for byte.",
     "device": "On a GPU of the same model and with the same lock, predictions come out the same, but for the "
     "operations listed under Environment.",
     "fast": "On any machine, the numbers come out within the intervals stated; `make compare` gives the verdict.",

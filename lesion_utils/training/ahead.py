@@ -152,8 +152,19 @@ def open_local(count: int, devices: Sequence[str]) -> Iterator[Workers]:
         try:
             yield Workers(submit, lambda: None, lambda: count, BrokenProcessPool)
         finally:
-            for pool in pools:
-                pool.shutdown(kill_workers=True)
+            with _silent_threads():
+                for pool in pools:
+                    pool.shutdown(kill_workers=True)
+
+
+@contextmanager
+def _silent_threads() -> Iterator[None]:
+    """While tasks are taken back, the pool's own thread may stumble over one of them, and would print a traceback."""
+    hook, threading.excepthook = threading.excepthook, lambda _: None
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
 
 
 def _begin(parent: int, devices: Sequence[str], folder: Path) -> None:

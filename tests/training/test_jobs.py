@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -144,3 +145,19 @@ def test_the_terminal_has_a_line_for_all_and_one_for_each_that_is_trained(tmp_pa
     jobs[0].log.unlink()
     with pytest.raises(FileNotFoundError):  # ends the task: nobody waits for it any more
         jobs[0].note(event)
+
+
+def test_a_pool_that_is_taken_down_prints_no_traceback(monkeypatch):
+    heard = []
+    monkeypatch.setattr(threading, "excepthook", heard.append)
+
+    def stumble():
+        thread = threading.Thread(target=lambda: {}[14])
+        thread.start()
+        thread.join()
+
+    with ahead._silent_threads():
+        stumble()
+    assert not heard
+    stumble()
+    assert [args.exc_type for args in heard] == [KeyError], "elsewhere threads are heard"

@@ -44,7 +44,7 @@ def open_noise(study: Study, data: Data) -> TrainingImages:
     images = np.random.default_rng(0).integers(0, 255, (IMAGES, SIZE, SIZE, 3), dtype=np.uint8)
     subset = np.where(np.arange(IMAGES) % 4 == 0, "val", "train")
     ids = [f"image{number}" for number in range(IMAGES)]
-    table = pd.DataFrame({"image_id": ids, "target": np.arange(IMAGES) // 2 % 2, "subset": subset})
+    table = pd.DataFrame({"image_id": ids, "target": np.arange(IMAGES) // 4 % 2, "subset": subset})
     return TrainingImages(images, table, pd.DataFrame(columns=["image_id_a", "image_id_b"]))
 
 

@@ -103,7 +103,7 @@ def break_off(rng: random.Random, project: Path, longest: float) -> tuple[str, s
         if rng.random() < 0.5:
             wait_for_a_write(project, process)
         victim, number = strike(rng, project, process)
-    status = process.wait(timeout=600)
+    status = process.wait(timeout=3600)  # where all that was struck was left over from a make before, all of it is made
     if not (victim == "make" and number == signal.SIGKILL):  # whose step goes on without it
         wait_until_gone(project)
     return victim, number.name, moment, status

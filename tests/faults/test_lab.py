@@ -128,7 +128,7 @@ def test_a_notebook_is_run_by_hand_and_by_make_at_once(lab):
     saved = {"type": "notebook", "format": "json", "content": opened["content"]}
     lab.ask(f"contents/{STEP}.ipynb", saved, method="PUT")
     lab.ask(f"contents/{STEP}.ipynb/checkpoints", method="POST")
-    out, _ = running.communicate(timeout=600)
+    out, _ = running.communicate(timeout=3600)
     assert running.returncode == 0 and re.search(rf"^{STEP} +ok", out, re.MULTILINE), out
     assert "by hand" in (project / "notebooks" / f"{STEP}.ipynb").read_text()
     assert list((project / "reports/demo/interactive/figures").glob(f"{STEP}_*.png"))

@@ -59,7 +59,7 @@ def test_runs_at_once_do_each_step_once(project):
         )
         for study in ("demo", "demo", "other")
     ]
-    outputs = [process.communicate(timeout=600)[0] for process in started]
+    outputs = [process.communicate(timeout=3600)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0, 0], outputs
     both = ran(outputs[0]) + ran(outputs[1])
     assert len(both) == len(set(both)) and COMPARISON in both, outputs
@@ -92,7 +92,7 @@ def make_oddly(project: Path, tools: Path) -> None:
         cwd=project, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, start_new_session=True,
     )  # fmt: skip
-    out, err = process.communicate(timeout=1200)
+    out, err = process.communicate(timeout=3600)
     assert process.returncode == 0, out + err
 
 

@@ -73,7 +73,9 @@ class _Table:
             if name == "fault":
                 self.seen.setdefault(tuple(fault), set()).add(state)
 
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            return  # a run that was stopped would leave out the rows that it did not reach
         short = "not long" in session.config.option.markexpr
         told = HEAD + "\nThis table was made without the long forms.\n" * short
         self.path.write_text(render_table(self.seen).replace(HEAD, told), encoding="utf-8")

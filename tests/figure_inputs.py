@@ -35,7 +35,7 @@ from lesion_utils.figures.images import (
     plot_sample_grid,
 )
 from lesion_utils.figures.roc import plot_precision_recall, plot_roc
-from lesion_utils.figures.training import plot_learning_curves, plot_learning_rates, plot_overfitting
+from lesion_utils.figures.training import plot_learning_curves, plot_learning_rates, plot_margins, plot_overfitting
 
 LONG = "ResNet50 features, gradient boosting with a name that somebody made far too long for any legend"
 NETWORKS = tuple(
@@ -220,6 +220,12 @@ FIGURES = {
     "learning rates": lambda: plot_learning_rates(draw_rates(["stem", *(f"layer {k}" for k in range(16)), "head"])),
     "learning rates, one course": lambda: plot_learning_rates(draw_rates(["conv1 to head.fc"])),
     "overfitting": lambda: plot_overfitting([0.9, 0.5, 0.2, 0.01], images=8),
+    "margins": lambda: plot_margins(
+        {
+            "resnet50.regimes.finetune.lr": {"0.0001": [0.4, 0.5], "0.001": [0.52, 0.6]},
+            "resnet50.mixup": {"0": [0.4, 0.6]},
+        }
+    ),
     "confusion": lambda: plot_confusion({"ResNet50": MATRIX}),
     "confusion, five": lambda: plot_confusion(dict.fromkeys((*NETWORKS, LONG), MATRIX)),
     "confusion, an empty row": lambda: plot_confusion({"nothing malignant": np.array([[5, 0], [0, 0]])}),

@@ -1,8 +1,8 @@
-"""Figures of training: learning rates, losses and validation scores, step by step and epoch by epoch."""
+"""Figures of training: learning rates, losses and validation scores by step and epoch, settings by their values."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ from lesion_utils.figures.style import (
     house_style,
     legend_below,
     new_figure,
+    new_panels,
+    wrap_label,
 )
 
 LOSSES = {"train_loss": ("training", "#8a8a8a"), "val_loss": ("validation", "#1f4e79")}
@@ -103,6 +105,29 @@ def plot_learning_curves(history: pd.DataFrame) -> Plate:
     legend_below(fig, [*lines, chosen], columns=3 if wide else 2)
     note = "one run" if len(history.groupby(_run_columns(history))) == 1 else "thin: single runs; thick: their mean"
     return finish_figure(fig, note=note, alt=_describe_curves(history, regimes))
+
+
+@house_style
+def plot_margins(margins: Mapping[str, Mapping[str, Sequence[float]]]) -> Plate:
+    """What each parameter of a grid does to the average precision: every combination a ring, their mean a line.
+
+    Args:
+        margins: parameter -> its values -> the AP of every combination that has it.
+    """
+    fig, axes = new_panels(len(margins), height=52, sharey=True)
+    told = []
+    for ax, (key, by_value) in zip(axes.flat, margins.items(), strict=False):
+        means = [float(np.mean(aps)) for aps in by_value.values()]
+        for place, aps in enumerate(by_value.values()):
+            ax.plot([place] * len(aps), aps, ls="", marker="o", mfc="none", color=GREY, ms=3.5)
+        ax.plot(means, color=SCORES["val_ap"][1], marker="o", ms=3)
+        ax.set_xticks(range(len(means)), list(by_value))
+        ax.set(xlabel=wrap_label(key, 34), xlim=(-0.5, len(means) - 0.5))
+        shown = ", ".join(f"{value} {mean:.3f}" for value, mean in zip(by_value, means, strict=True))
+        told.append(f"{key}: {shown}")
+    axes[0, 0].set_ylabel("average precision")
+    note = "rings: combinations of the grid; line: their mean"
+    return finish_figure(fig, note=note, alt=f"Mean AP by value. {'; '.join(told)}.")
 
 
 def _run_columns(history: pd.DataFrame) -> list[str]:

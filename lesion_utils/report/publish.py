@@ -29,7 +29,7 @@ from lesion_utils.report.pages import render_page
 KEPT = (
     *("index.html", "data/manifest.json", "data/duplicates.csv", "data/split.csv", "figures/*.json", "metrics/*"),
     *("predictions/*.csv", "*.md"),
-    *("selection/*.csv", "runs/*/run.json", "runs/*/params.json", "runs/*/*/history.jsonl"),
+    *("selection/*.csv", "selection/*.svg", "runs/*/run.json", "runs/*/params.json", "runs/*/*/history.jsonl"),
 )
 
 

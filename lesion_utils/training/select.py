@@ -30,6 +30,8 @@ from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.paired_tests import compare_bootstrap
 from lesion_utils.evaluation.predictions import join_folds
+from lesion_utils.figures.style import save
+from lesion_utils.figures.training import plot_margins
 from lesion_utils.training.classifiers import (
     fit_classifier,
     name_groups,
@@ -39,7 +41,7 @@ from lesion_utils.training.classifiers import (
 )
 from lesion_utils.training.fit import OnEvent, fit
 from lesion_utils.training.jobs import Job
-from lesion_utils.training.select_page import write_text
+from lesion_utils.training.select_page import group_margins, name_margins, write_text
 from lesion_utils.training.task import TrainingTask, choose_regimes, list_folds
 
 FILE = "selection.yaml"
@@ -212,6 +214,11 @@ def select_settings(study: Study, params: StudyParams, *, on_event: OnEvent | No
     folder = study.report_dir / "selection"
     for name, frame in made.items():
         write_if_changed(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+    for number, question in selection.open.items():
+        rows = made["trials"][made["trials"]["question"] == number]
+        if margins := group_margins(rows, question):
+            title = {"Title": question.question}
+            save(plot_margins(margins), folder / name_margins(number), metadata=title, kinds=["svg"])
     write_if_changed(study.report_dir / "selection.md", text)
     return text
 

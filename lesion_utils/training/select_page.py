@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 
 import pandas as pd
 
@@ -29,7 +30,9 @@ def write_text(
         parts += [f"## {question.question}", _describe_judge(question, name_model(params.models[question.network]))]
         rows = table[table["question"] == number]
         parts.append("\n".join(_write_table(rows, trains=question.trains)))
-        parts += ["\n".join(_write_marginal(rows, question, key)) for key in question.grid]
+        parts += ["\n".join(_write_margin(key, aps)) for key, aps in group_margins(rows, question).items()]
+        if question.grid:
+            parts.append(f"![AP by each parameter of the grid](selection/{name_margins(number)}.svg)")
         parts.append(f"**Chosen: {question.choice}.** {question.because}")
     parts.append(
         f"The questions are in `params/{study}/selection.yaml`, every score in `selection/scores.csv`, every number "
@@ -50,15 +53,33 @@ def _describe_judge(question: Question, network: str) -> str:
     return f"Judged by: {how}; {seeds}.{asked}"
 
 
-def _write_marginal(rows: pd.DataFrame, question: Question, key: str) -> Iterator[str]:
-    """A parameter of the grid by itself: for each value, the mean AP of the combinations that have it."""
-    scores = rows.set_index("candidate")["ap"]
-    combinations = combine(question.grid)
+def name_margins(number: int) -> str:
+    """The file, without its ending, of the figure of a grid: of question `number`, from 0."""
+    return f"margins_{number}"
+
+
+def group_margins(rows: pd.DataFrame, question: Question) -> dict[str, dict[str, list[float]]]:
+    """Each parameter of a question's grid by itself: for each of its values, the AP of every combination that has it.
+
+    Args:
+        rows: of the question, from `select.tabulate_trials`.
+        question: without a grid, nothing is returned.
+    """
+    scores, combinations = rows.set_index("candidate")["ap"], combine(question.grid)
+    return {
+        key: {
+            str(value): scores.reindex([name for name, has in combinations.items() if has[key] == value]).tolist()
+            for value in values
+        }
+        for key, values in question.grid.items()
+    }
+
+
+def _write_margin(key: str, aps: Mapping[str, Sequence[float]]) -> Iterator[str]:
     yield f"| `{key}` | mean AP of the combinations | lowest | highest |"
     yield "|---|---|---|---|"
-    for value in question.grid[key]:
-        own = scores.reindex([name for name, values in combinations.items() if values[key] == value])
-        yield f"| {value} | {own.mean():.3f} | {own.min():.3f} | {own.max():.3f} |"
+    for value, own in aps.items():
+        yield f"| {value} | {fmean(own):.3f} | {min(own):.3f} | {max(own):.3f} |"
 
 
 def _write_table(rows: pd.DataFrame, *, trains: bool) -> Iterator[str]:

@@ -114,7 +114,9 @@ def test_a_grid_is_every_combination_named_by_its_values_and_each_parameter_has_
     assert len(named.candidates) == 2
     aps = dict(zip(question.candidates, (0.9, 0.1, 0.3, 0.4, 0.6), strict=True))
     rows = pd.DataFrame({"candidate": list(aps), "ap": list(aps.values())})
-    margin = "\n".join(select_page._write_marginal(rows, question, "resnet50.regimes.finetune.lr"))
+    margins = select_page.group_margins(rows, question)
+    assert margins["resnet50.mixup"] == {"0.0": [0.1, 0.4], "0.4": [0.3, 0.6]}
+    margin = "\n".join(select_page._write_margin("lr", margins["resnet50.regimes.finetune.lr"]))
     assert margin.endswith("| 0.1 | 0.200 | 0.100 | 0.300 |\n| 0.2 | 0.500 | 0.400 | 0.600 |")
     for wrong, what in (
         ({"resnet50.mixup": []}, "give each parameter a list"),
@@ -198,6 +200,7 @@ def test_an_answered_question_is_not_asked_again_and_its_evidence_stays(data, tm
     monkeypatch.setattr(select, "_cross_validate", lambda trial, **_: score_in_order(trial.known.table))
     select.select_settings(study, params)
     folder = study.report_dir / "selection"
+    assert not list(folder.glob("*.svg")), "without a grid there are no margins"
     before = {path.name: path.read_text() for path in folder.iterdir()}
     old = question.model_copy(update={"answered": "on a Monday", "candidates": {"gone": {"no.key": 1}, "one": {}}})
     both = Selection(questions=[old, question.model_copy(update={"question": "And now?"})])

@@ -46,7 +46,7 @@ class CountedJob(Job):
         return super().open()
 
     def note(self, event: Mapping[str, Any]) -> None:
-        if "epoch" in event and not _were_done[self]:
+        if "epoch" in event and not _were_done.get(self):
             with self.journal.open("a") as file:
                 file.write(json.dumps([event["seed"], event["epoch"]]) + "\n")
         super().note(event)

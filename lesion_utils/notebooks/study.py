@@ -233,6 +233,8 @@ def write_html(table: pd.DataFrame) -> str:
     counts = table.index.name is None and pd.api.types.is_integer_dtype(table.index)
     words = [_holds_words(table[name]) for name in table]
     classes = [f"text-{number}" for number, is_text in enumerate(words, start=1 if counts else 2) if is_text]
+    whole = {name: table[name].astype(object).fillna("\u2013") for name in table.select_dtypes("Int64")}
+    table = table.assign(**whole)  # to_html leaves their "<NA>" as it is
     with pd.option_context("display.max_colwidth", None, "display.precision", 4):
         rows = pd.get_option("display.max_rows")
         return table.to_html(index=not counts, max_rows=rows, na_rep="\u2013", classes=classes)

@@ -62,9 +62,10 @@ def test_tables_show_their_sentences_whole_and_no_count_of_their_rows():
 
 def test_a_table_sets_words_flush_left_and_numbers_short():
     table = pd.DataFrame({"name": ["a", "b"], "ap": [0.572699, np.nan], "interval": ["0.5 to 0.6", "1 of 2"]})
-    table = table.assign(verdict=["", "consistent"])
+    table = table.assign(verdict=["", "consistent"], count=pd.array([48, None], dtype="Int64"))
     shown = write_html(table)
     assert 'class="dataframe text-1 text-4"' in shown and "<td>0.5727</td>" in shown and "<td>–</td>" in shown
+    assert "<td>48</td>" in shown and "NA" not in shown
     assert 'class="dataframe text-4"' in write_html(table.set_index("name")), "what stands first is flush left anyway"
 
 

@@ -40,6 +40,24 @@ def write_atomic(path: Path, content: str | bytes, *, modified: float | None = N
         raise cannot_write(path, error) from error
 
 
+def remove_halves(folder: Path) -> None:
+    """Remove, anywhere under a folder, what `write_atomic` had begun to write when its process was killed."""
+    for path in folder.rglob(".*.*"):
+        process = path.name.rpartition(".")[2]
+        if process.isdigit() and not _is_alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
 def write_if_changed(path: Path, content: str | bytes) -> bool:
     """Write `content` to `path` unless it is there already, so that what depends on the file stays up to date.
 

@@ -28,6 +28,7 @@ from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.console import Console, follow_log, format_duration
 from lesion_utils.core.errors import LesionError
+from lesion_utils.core.files import remove_halves
 from lesion_utils.core.paths import Study, name_file
 from lesion_utils.pipeline import graph
 from lesion_utils.pipeline.failure import explain_failure
@@ -78,6 +79,8 @@ def _make_step(
 ) -> None:
     started, clock = datetime.now(UTC), time.monotonic()
     record = provenance.describe_run(study, step, params, key=key, inputs=inputs)
+    if not os.environ.get("CLUSTER"):  # whose other machines have processes of their own
+        remove_halves(study.report_dir)
     graph.forget_done(study, step)
     (study.runs / step.name / "train.jsonl").unlink(missing_ok=True)
     provenance.finish_run(study, step, record, status="running", started=started)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from lesion_utils.core.errors import DataError
-from lesion_utils.core.files import dump_json, write_atomic, write_if_changed
+from lesion_utils.core.files import dump_json, remove_halves, write_atomic, write_if_changed
 
 
 def test_an_unchanged_file_keeps_its_date(tmp_path):
@@ -31,6 +32,19 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     with pytest.raises(DataError, match="No space left on device"):
         write_atomic(path, "new")
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.fault("kills", "any write of a file", "the half file goes when a step runs again")
+def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    half = tmp_path / "metrics" / f".a.csv.{gone.pid}"
+    kept = [half.with_name(name) for name in (f".a.csv.{os.getpid()}", f"a.csv.{gone.pid}", ".cpu.lock", ".hidden")]
+    half.parent.mkdir()
+    for path in (half, *kept):
+        path.touch()
+    remove_halves(tmp_path)
+    assert sorted(half.parent.iterdir()) == sorted(kept)
 
 
 def test_json_has_one_spelling(tmp_path):

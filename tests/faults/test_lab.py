@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -61,6 +62,15 @@ class Lab:
         return client
 
 
+def is_listening(port: int) -> bool:
+    """Whether somebody answers on a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Iterator[Lab]:
     project, folder = copy_finished_real_project(tmp_path_factory), tmp_path_factory.mktemp("jupyter")
@@ -82,6 +92,9 @@ def lab(tmp_path_factory) -> Iterator[Lab]:
             assert time.monotonic() < deadline and process.poll() is None, log.read_text()
             time.sleep(0.1)
         server = json.loads(found[0].read_text())
+        while not is_listening(server["port"]):  # which it does a moment later
+            assert time.monotonic() < deadline and process.poll() is None, log.read_text()
+            time.sleep(0.1)
         yield Lab(project, folder, server["port"], server["token"])
         os.kill(server["pid"], signal.SIGTERM)
         process.wait(timeout=120)

@@ -140,7 +140,8 @@ def _try(function: Callable[[File], T]) -> Callable[[File], T | str]:
         try:
             return function(path)
         except ImageError as error:
-            return f"{path.parent.name}/{path.name}: {error}"
+            file = Path(str(path))
+            return f"{file.parent.name}/{file.name}: {error}"
 
     return attempt
 

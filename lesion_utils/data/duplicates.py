@@ -44,7 +44,9 @@ _PARTS = NEAR_BITS // 3 + 1
 _BLOCK = 4096
 
 
-def find_duplicates(table: pd.DataFrame, images: np.ndarray, *, boxes: list, workers: int) -> pd.DataFrame:
+def find_duplicates(
+    table: pd.DataFrame, images: np.ndarray, *, boxes: list[tuple[slice, slice]], workers: int
+) -> pd.DataFrame:
     """Find all pairs of images that show the same photograph.
 
     Args:
@@ -62,7 +64,7 @@ def find_duplicates(table: pd.DataFrame, images: np.ndarray, *, boxes: list, wor
     def shrink(index: int) -> tuple[str, np.ndarray]:
         picture = np.ascontiguousarray(images[index][boxes[index]])
         grey = Image.fromarray(picture).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
-        return hashlib.sha256(picture).hexdigest(), np.asarray(grey)
+        return hashlib.sha256(picture.data).hexdigest(), np.asarray(grey)
 
     pixel_hashes, thumbnails = zip(*run_parallel(shrink, range(len(table)), workers=workers), strict=True)
     return compare_pictures(table, np.stack(thumbnails), pixels=np.array(pixel_hashes))

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -50,7 +50,7 @@ def inspect_images(table: pd.DataFrame, *, workers: int) -> tuple[pd.DataFrame, 
 FACTS = ["width", "height", "bytes", "sha256", "mode", "format"]
 
 
-def inspect_image(path: File) -> tuple[int, int, int, str, str, str]:
+def inspect_image(path: File) -> tuple[int, int, int, str, str, str | None]:
     """The facts of one file, in the order of `FACTS`.
 
     Raises:
@@ -89,8 +89,8 @@ def decode_square(path: File, *, size: int, aspect: Aspect, sha256: str | None =
     with _open(raw) as image:
         width, height = upright_size(image)
         fitted = fit_square(width, height, size=size, aspect=aspect)
-        as_stored = fitted if image.size == (width, height) else fitted[::-1]
-        image.draft("RGB", [int(side * DRAFT_MARGIN) for side in as_stored])
+        across, down = fitted if image.size == (width, height) else fitted[::-1]
+        image.draft("RGB", (int(across * DRAFT_MARGIN), int(down * DRAFT_MARGIN)))
         try:
             image = ImageOps.exif_transpose(image)
             image = image if image.mode == "RGB" else image.convert("RGB")
@@ -129,7 +129,7 @@ def content_box(width: int, height: int, *, size: int, aspect: Aspect) -> tuple[
     return slice(top, top + inner_height), slice(left, left + inner_width)
 
 
-def run_parallel(function: Callable[..., T], items: Iterable, *, workers: int) -> Iterator[T]:
+def run_parallel(function: Callable[..., T], items: Iterable[Any], *, workers: int) -> Iterator[T]:
     """Apply `function` to each item in threads, results in order: decoding and hashing release Python's lock."""
     with ThreadPoolExecutor(max(1, workers)) as pool:
         yield from pool.map(function, items)
@@ -140,7 +140,8 @@ def _try(function: Callable[[File], T]) -> Callable[[File], T | str]:
         try:
             return function(path)
         except ImageError as error:
-            return f"{path.parent.name}/{path.name}: {error}"
+            file = Path(str(path))
+            return f"{file.parent.name}/{file.name}: {error}"
 
     return attempt
 

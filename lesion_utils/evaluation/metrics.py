@@ -67,33 +67,33 @@ class Confusion:
     tn: NDArray[np.float64]
 
     @property
-    def accuracy(self):
+    def accuracy(self) -> NDArray[np.float64]:
         return (self.tp + self.tn) / (self.tp + self.fp + self.fn + self.tn)
 
     @property
-    def sensitivity(self):
+    def sensitivity(self) -> NDArray[np.float64]:
         return self.tp / (self.tp + self.fn)
 
     @property
-    def specificity(self):
+    def specificity(self) -> NDArray[np.float64]:
         return self.tn / (self.tn + self.fp)
 
     @property
-    def balanced_accuracy(self):
+    def balanced_accuracy(self) -> NDArray[np.float64]:
         return (self.sensitivity + self.specificity) / 2
 
     @property
-    def precision(self):
+    def precision(self) -> NDArray[np.float64]:
         """Share of malignant images among those called malignant; NaN where none is."""
         called = self.tp + self.fp
         return np.divide(self.tp, called, out=np.full(np.shape(called), np.nan), where=called > 0)[()]
 
     @property
-    def f1(self):
+    def f1(self) -> NDArray[np.float64]:
         return 2 * self.tp / (2 * self.tp + self.fp + self.fn)
 
     @property
-    def mcc(self):
+    def mcc(self) -> NDArray[np.float64]:
         """Matthews's correlation; 0 where every image is called alike, as in scikit-learn."""
         called, passed = self.tp + self.fp, self.tn + self.fn
         scale = np.sqrt(called) * np.sqrt(passed) * np.sqrt(self.tp + self.fn) * np.sqrt(self.tn + self.fp)
@@ -131,16 +131,16 @@ class Ranking:
         called = self.tp + self.fp
         return np.divide(self.tp, called, out=np.ones_like(called), where=called > 0)
 
-    def roc_auc(self):
+    def roc_auc(self) -> NDArray[np.float64]:
         """Area under the ROC curve, tied pairs counting one half (Mann and Whitney 1947)."""
         pairs = (np.diff(self.fp, prepend=0) * (self.tp + _shift(self.tp)) / 2).sum(-1)
         return pairs / (self.tp[..., -1] * self.fp[..., -1])
 
-    def average_precision(self):
+    def average_precision(self) -> NDArray[np.float64]:
         """Sum of precision over the steps of recall: the metric that ranks ISIC 2016 entries, without interpolation."""
         return (np.diff(self.tpr, prepend=0) * self.precision).sum(-1)
 
-    def average_precision_trapezoid(self):
+    def average_precision_trapezoid(self) -> NDArray[np.float64]:
         """Area under the precision-recall polygon from (0, 1), as the scorer of April 2016 printed it.
 
         scikit-learn computed average precision this way before release 0.19. It flatters: straight lines between points
@@ -148,11 +148,11 @@ class Ranking:
         """
         return (np.diff(self.tpr, prepend=0) * (self.precision + _shift(self.precision, first=1.0)) / 2).sum(-1)
 
-    def specificity_at(self, sensitivity: float):
+    def specificity_at(self, sensitivity: float) -> NDArray[np.float64]:
         """Specificity at the first ROC point whose sensitivity is at least the given one; no interpolation."""
         return 1 - _take(self.fpr, self._first(sensitivity))
 
-    def partial_auc(self, sensitivity: float):
+    def partial_auc(self, sensitivity: float) -> NDArray[np.float64]:
         """Area under the part of the ROC curve that lies at or above a sensitivity, down to the axis.
 
         The official scorer's definition (`auc_sens_80`), without McClish's rescaling: 1 for a perfect ranking, 0.18 for
@@ -176,12 +176,12 @@ class Ranking:
         return np.asarray((self.tpr < sensitivity).sum(-1))
 
 
-def _shift(steps: NDArray, *, first: float = 0.0) -> NDArray:
+def _shift(steps: NDArray[np.float64], *, first: float = 0.0) -> NDArray[np.float64]:
     """Each entry's predecessor along the last axis."""
     return np.concatenate([np.full_like(steps[..., :1], first), steps[..., :-1]], axis=-1)
 
 
-def _take(steps: NDArray, at: NDArray[np.intp]) -> NDArray:
+def _take(steps: NDArray[np.float64], at: NDArray[np.intp]) -> NDArray[np.float64]:
     return np.take_along_axis(steps, at[..., None], axis=-1)[..., 0]
 
 

@@ -8,8 +8,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
+from torch import memory_format as MemoryFormat
 from torch import nn
 
 from lesion_utils.config.schema import Network
@@ -41,17 +43,17 @@ class Compute:
     torch: str
 
     @property
-    def memory_format(self) -> torch.memory_format:
+    def memory_format(self) -> MemoryFormat:
         """Channels last where convolutions gain from it (all but MPS)."""
         return torch.contiguous_format if self.device == "mps" else torch.channels_last
 
-    def autocast(self) -> AbstractContextManager:
+    def autocast(self) -> AbstractContextManager[object]:
         """The arithmetic of the forward pass."""
         return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, in its memory format."""
-        return model.to(self.device, memory_format=self.memory_format)
+        return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload]  # torch's stubs lack it
 
     def to_dict(self) -> dict[str, str | int]:
         """What a report records."""
@@ -97,25 +99,26 @@ def computing(compute: Compute) -> Iterator[set[str]]:
     Yields:
         A set that collects the operations that are not deterministic on this device.
     """
+    deterministic: Any = torch.utils.deterministic  # whose setting torch's stubs lack
     before = (
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,
+        deterministic.fill_uninitialized_memory,
         torch.backends.cudnn.benchmark,
     )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     try:
         torch.set_num_threads(compute.threads)
         torch.use_deterministic_algorithms(compute.level != "fast", warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # costs a pass over memory, finds only bugs
+        deterministic.fill_uninitialized_memory = False  # costs a pass over memory, finds only bugs
         torch.backends.cudnn.benchmark = compute.level == "fast"
         with torch.random.fork_rng(), _collect_nondeterministic() as operations:
             yield operations
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1], warn_only=before[2])
-        torch.utils.deterministic.fill_uninitialized_memory = before[3]
+        deterministic.fill_uninitialized_memory = before[3]
         torch.backends.cudnn.benchmark = before[4]
 
 
@@ -126,7 +129,7 @@ def _collect_nondeterministic() -> Iterator[set[str]]:
         warnings.filterwarnings("always", message=f".*{_NONDETERMINISTIC}.*")
         show = warnings.showwarning
 
-        def note(message, *args, **kwargs):
+        def note(message: Warning | str, *args: Any, **kwargs: Any) -> None:
             text = str(message)
             if _NONDETERMINISTIC in text:
                 operations.add(text.split(_NONDETERMINISTIC)[0].strip())

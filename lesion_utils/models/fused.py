@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, fx, nn
@@ -42,10 +43,10 @@ def fuse_network(
         for node in list(fused.graph.nodes):
             conv = _module_of(fused, node)
             if type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
-                _fuse_convolution(fused, node)
+                _fuse_convolution(fused, node, conv)
         fused.recompile()
         # Both are held by what they hold, and so would be the weights until Python comes to look for circles.
-        tracer.root = fused.graph.owning_module = None
+        tracer.root = fused.graph.owning_module = None  # type: ignore[assignment]  # that is the point
         fused(example)
     except Exception:  # a network that cannot be traced, or a torch without oneDNN, says so in a dozen ways
         return plain
@@ -67,7 +68,9 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         return not any(module.children()) or super().is_leaf_module(module, name)
 
-    def call_module(self, module: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> fx.Proxy:
+    def call_module(
+        self, module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> fx.Proxy:
         try:
             return super().call_module(module, forward, args, kwargs)
         except fx.proxy.TraceError:
@@ -79,35 +82,39 @@ class _FusedConv2d(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, *, adds: bool, rectifies: bool):
         super().__init__()
-        self._settings = conv.padding, conv.stride, conv.dilation, conv.groups
-        self._weight, self._packed_for = conv.weight.detach().to_mkldnn(), None
+        self._settings: tuple[Any, ...] = conv.padding, conv.stride, conv.dilation, conv.groups
+        self._weight = conv.weight.detach().to_mkldnn()
+        self._packed_for: tuple[int, ...] | None = None
         self._bias = None if conv.bias is None else conv.bias.detach()
-        self._after = (("add", 1.0) if adds else ()) + ("relu" if rectifies else "none", [], "")
+        self._after: tuple[Any, ...] = (("add", 1.0) if adds else ()) + ("relu" if rectifies else "none", [], "")
 
     def forward(self, x: Tensor, *other: Tensor) -> Tensor:
         """(N, C, H, W) to (N, D, H', W'), float32, channels last."""
         if self._packed_for is None:  # the best order depends on the maps' size
             self._packed_for = tuple(x.shape)
             self._weight = torch._C._nn.mkldnn_reorder_conv2d_weight(self._weight, *self._settings, self._packed_for)
-        run = torch.ops.mkldnn._convolution_pointwise
-        run = run.binary if other else run.default
+        pointwise = torch.ops.mkldnn._convolution_pointwise
+        run = pointwise.binary if other else pointwise.default
         return run(x, *other, self._weight, self._bias, *self._settings, *self._after)
 
 
-def _fuse_convolution(fused: fx.GraphModule, node: fx.Node) -> None:
+def _fuse_convolution(fused: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> None:
     """Replace a convolution, and what follows it as far as it can be computed in the same pass."""
-    conv, chain, others = _module_of(fused, node), [node], ()
-    batchnorm = _module_of(fused, _only_user(node))
-    if type(batchnorm) is nn.BatchNorm2d:
-        chain.append(_only_user(node))
+    chain: list[fx.Node] = [node]
+    others: tuple[Any, ...] = ()
+    following, source = _only_user(node), node.args[0]
+    batchnorm = _module_of(fused, following)
+    if following is not None and type(batchnorm) is nn.BatchNorm2d:
+        chain.append(following)
         conv = fuse_conv_bn_eval(conv, batchnorm)
-    addition = _only_user(chain[-1])
-    if _can_add(addition, chain[-1]) and _is_relu(fused, _only_user(addition)) and len(node.args[0].users) == 1:
+    addition, alone = _only_user(chain[-1]), isinstance(source, fx.Node) and len(source.users) == 1
+    if _can_add(addition, chain[-1]) and _is_relu(fused, _only_user(addition)) and alone:
         others = (addition.args[1],)
         chain.append(addition)
-    rectifies = _is_relu(fused, _only_user(chain[-1]))
-    if rectifies:
-        chain.append(_only_user(chain[-1]))
+    following = _only_user(chain[-1])
+    rectifies = _is_relu(fused, following)
+    if following is not None and rectifies:
+        chain.append(following)
     name = f"fused_{node.name}"
     fused.add_submodule(name, _FusedConv2d(conv, adds=bool(others), rectifies=rectifies))
     with fused.graph.inserting_before(chain[-1] if others else node):  # the other map has to be there
@@ -117,14 +124,14 @@ def _fuse_convolution(fused: fx.GraphModule, node: fx.Node) -> None:
 
 
 def _module_of(fused: fx.GraphModule, node: fx.Node | None) -> nn.Module | None:
-    return fused.get_submodule(node.target) if node is not None and node.op == "call_module" else None
+    return fused.get_submodule(str(node.target)) if node is not None and node.op == "call_module" else None
 
 
 def _only_user(node: fx.Node | None) -> fx.Node | None:
     return next(iter(node.users)) if node is not None and len(node.users) == 1 else None
 
 
-def _can_add(addition: fx.Node | None, to: fx.Node) -> bool:
+def _can_add(addition: fx.Node | None, to: fx.Node) -> TypeGuard[fx.Node]:
     """Whether this is a sum of `to` and another tensor; `to += other` leaves the other as it was."""
     if addition is None or addition.target not in (operator.add, operator.iadd, torch.add) or addition.kwargs:
         return False

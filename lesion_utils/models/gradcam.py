@@ -56,7 +56,7 @@ def explain_images(networks: Iterable[TrainedNetwork], images: np.ndarray, *, se
     own = map_images(first, images)
     randomised, agreement = _randomise(first, images, own, seed=seed)
     maps = [own, *(map_images(network, images) for network in networks)]
-    return Explanation(np.mean(maps, axis=0, dtype=np.float32), randomised, agreement)
+    return Explanation(np.asarray(np.mean(maps, axis=0, dtype=np.float32)), randomised, agreement)
 
 
 def map_images(network: TrainedNetwork, images: np.ndarray) -> np.ndarray:

@@ -6,10 +6,10 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import timm
@@ -70,7 +70,7 @@ def frozen_features(
     raw = _read_sealed(path)
     if raw is None:
         function = features_of if stages == 1 else partial(stage_means, stages=stages)
-        settings = {"params": params, "compute": compute, "tta": tta, "on_batch": on_batch}
+        settings: dict[str, Any] = {"params": params, "compute": compute, "tta": tta, "on_batch": on_batch}
         raw = run_batches(model, images, rows, function, **settings).astype("<f4").tobytes()
         write_atomic(path, hashlib.sha256(raw).digest() + raw)
     views = 8 if tta == "flips" else 1
@@ -113,7 +113,7 @@ def predict_logits(
     Returns:
         (M,) float32.
     """
-    settings = {"params": params, "compute": compute, "tta": tta, "on_batch": on_batch}
+    settings: dict[str, Any] = {"params": params, "compute": compute, "tta": tta, "on_batch": on_batch}
     views = torch.from_numpy(run_batches(model, images, rows, features_of, **settings)).to(compute.device)
     with torch.no_grad():
         return head_of(model)(views).squeeze(2).mean(1).cpu().numpy()
@@ -172,7 +172,7 @@ def read_rows(images: np.ndarray, rows: np.ndarray, device: str) -> Tensor:
 def hash_array(array: np.ndarray) -> str:
     """SHA-256 of an array's shape and bytes."""
     digest = hashlib.sha256(repr((array.shape, array.dtype.str)).encode())
-    digest.update(memoryview(array).cast("B"))
+    digest.update(array.data.cast("B"))
     return digest.hexdigest()
 
 
@@ -184,7 +184,7 @@ def prefetch(items: Iterable[T], *, ahead: int = 2) -> Iterator[T]:
     """
     source = iter(items)
     with ThreadPoolExecutor(1, initializer=_compute_on_one_core) as pool:
-        waiting = deque(pool.submit(next, source, _END) for _ in range(ahead))
+        waiting: deque[Future[Any]] = deque(pool.submit(next, source, _END) for _ in range(ahead))
         while (item := waiting.popleft().result()) is not _END:
             waiting.append(pool.submit(next, source, _END))
             yield item

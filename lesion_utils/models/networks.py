@@ -169,7 +169,8 @@ def gradcam_layer(model: nn.Module) -> nn.Module:
     layer = model.get_submodule(name)
     if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
         parent, _, index = name.rpartition(".")
-        layer = model.get_submodule(parent)[int(index) - 1]
+        siblings: Any = model.get_submodule(parent)
+        layer = siblings[int(index) - 1]
     return layer
 
 
@@ -198,7 +199,7 @@ def _load_weights(params: Network, source: WeightsSource, settings: dict[str, An
     classifier is loaded into a network without one.
     """
     try:
-        state = load_state_dict(source.path, weights_only=True)
+        state = load_state_dict(str(source.path), weights_only=True)
     except Exception as error:  # each format has its own errors; the remedy is the same
         raise WeightsError(
             "the file is damaged, or holds more than weights", where=source.path, do="fetch it again"

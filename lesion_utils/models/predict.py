@@ -39,7 +39,7 @@ class TrainedNetwork:
     compute: Compute
     regime: str
     seed: int
-    selected: dict
+    selected: dict[str, Any]
     stored_size: int
     aspect: str
 

@@ -109,8 +109,8 @@ def find_weights(params: Network) -> WeightsSource | None:
     path, origin, revision = found
     name = params.backbone if params.weights == "pretrained" else path.name
     source = WeightsSource(name, path, origin, revision, _hash_file(path, path.stat().st_size, path.stat().st_mtime_ns))
-    if origin == "hub":
-        _check_pin(source)
+    if revision is not None:
+        _check_pin(source, revision)
     return source
 
 
@@ -155,6 +155,7 @@ def _download(tag: str) -> None:
     except Exception as error:  # the hub's client raises a dozen kinds; the remedy is the same
         raise _missing_tag(tag, _explain(error)) from error
     found, announced = digest_file(path), facts.etag if len(facts.etag or "") == 64 else None
+    assert facts.commit_hash is not None  # the client takes nothing from an address without one
     pin = read_pin(tag) or Pin(facts.commit_hash, announced or found)
     if found != pin.sha256 or announced not in (found, None):
         path.resolve().unlink()
@@ -170,12 +171,12 @@ def _explain(error: Exception) -> str:
     return f"{hub_endpoint()} does not give them{slow} ({type(error).__name__}{': ' * bool(told)}{told})"
 
 
-def _check_pin(source: WeightsSource) -> None:
-    """Compare a file with its pin; one that nobody has pinned is pinned now."""
+def _check_pin(source: WeightsSource, revision: str) -> None:
+    """Compare a file of the hub with its pin; one that nobody has pinned is pinned now."""
     pin = read_pin(source.name)
     if pin is None:
         with contextlib.suppress(LesionError):  # a cache for reading only: the run's record holds both all the same
-            write_atomic(pin_path(source.name), dump_json(asdict(Pin(source.revision, source.sha256))))
+            write_atomic(pin_path(source.name), dump_json(asdict(Pin(revision, source.sha256))))
     elif pin.sha256 != source.sha256:
         folder = hub_folder(source.name)
         raise _not_pinned(source.name, source.sha256, pin.sha256, f"delete {folder}, and it is fetched again")

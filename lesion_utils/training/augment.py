@@ -8,6 +8,8 @@ happens to it.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -99,13 +101,13 @@ def apply_changes(
     if flips_only:  # pixels change places and are not interpolated at all
         x = _flip(resize_pixels(images, image_size, interpolation), draws)
     else:
-        matrices = torch.as_tensor(matrices, dtype=torch.float32, device=images.device)
-        settings = {"mode": interpolation, "padding_mode": _PADDING[params.fill], "align_corners": False}
+        placed = torch.as_tensor(matrices, dtype=torch.float32, device=images.device)
+        settings: dict[str, Any] = {"mode": interpolation, "padding_mode": _PADDING[params.fill]}
         parts = []
-        for image, matrix, scale in zip(images.split(1), matrices.split(1), draws["scale"], strict=True):
+        for image, matrix, scale in zip(images.split(1), placed.split(1), draws["scale"], strict=True):
             side = min(images.shape[1], round(image_size * scale))
             reduced = resize_pixels(image, side, interpolation).float()
-            parts.append(F.grid_sample(reduced, _sampling_grid(matrix, image_size), **settings))
+            parts.append(F.grid_sample(reduced, _sampling_grid(matrix, image_size), **settings, align_corners=False))
         x = torch.cat(parts)
     return _recolour(x.float().div_(255), draws)
 
@@ -211,10 +213,9 @@ def _recolour(x: Tensor, draws: Draws) -> Tensor:
     """Apply the colour step to (N, 3, H, W) float32 in [0, 1] and clamp."""
     if all((draws[name] == (name in FACTORS)).all() for name in ("brightness", "contrast", "saturation", "hue")):
         return x.clamp_(0, 1)
-    matrix, share = compose_colour(draws)
     luma = torch.as_tensor(RGB_TO_YIQ[0], dtype=x.dtype, device=x.device)
-    matrix = torch.as_tensor(matrix, dtype=x.dtype, device=x.device)[..., None, None]
-    share = torch.as_tensor(share, dtype=x.dtype, device=x.device)
+    matrix, share = (torch.as_tensor(part, dtype=x.dtype, device=x.device) for part in compose_colour(draws))
+    matrix = matrix[..., None, None]
     offset = share * (x.mean(dim=(2, 3)) * luma).sum(1)
     y = matrix[:, :, 0] * x[:, 0:1]
     y.addcmul_(matrix[:, :, 1], x[:, 1:2]).addcmul_(matrix[:, :, 2], x[:, 2:3])

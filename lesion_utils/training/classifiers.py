@@ -42,7 +42,7 @@ FOLDS = 5
 MARGIN = 1e-6
 
 #: Each classifier with the hyper-parameters that cross-validation chooses from. Features are standardised first.
-CANDIDATES: dict[str, tuple[ClassifierMixin, dict[str, list]]] = {
+CANDIDATES: dict[str, tuple[ClassifierMixin, dict[str, list[Any]]]] = {
     "logistic": (LogisticRegression(max_iter=5000), {"C": [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]}),
     "knn": (KNeighborsClassifier(weights="distance"), {"n_neighbors": [1, 5, 11, 21, 41, 81]}),
     "svm_linear": (SVC(kernel="linear"), {"C": [1e-5, 1e-4, 1e-3, 1e-2]}),
@@ -109,7 +109,8 @@ def score_classifiers(
     known, test = (np.flatnonzero(data.table["subset"].isin(s)) for s in (("train", "val"), ("test",)))
     features, test_views = read(known, tta="none")[:, 0], read(test, tta=params.tta)
     groups = name_groups(data.table.iloc[known], data.duplicates)
-    folds, tables, chosen = list_folds(data.table), [], []
+    folds, tables = list_folds(data.table), []
+    chosen: list[dict[str, Any]] = []
     for fold in folds:
         subset = name_subsets(data.table, fold).to_numpy()
         held_out, learnt = np.flatnonzero(subset == "val"), subset[known] == "train"
@@ -176,9 +177,9 @@ def fit_head(model: nn.Module, task: TrainingTask, *, compute: Compute, on_batch
         on_batch: called while features are computed.
     """
     rows = task.rows("train", "val")  # asked for as the regime `features` asks, so that either finds the other's
-    settings = {"params": task.settings, "compute": compute, "tta": "none", "on_batch": on_batch}
-    source = find_weights(task.settings)
-    folder = cache_dir() / "features"
+    settings: dict[str, Any] = {"params": task.settings, "compute": compute, "tta": "none", "on_batch": on_batch}
+    source, folder = find_weights(task.settings), cache_dir() / "features"
+    assert source is not None  # the network is a pretrained one
     features = frozen_features(model, task.data.images, rows, **settings, weights=source.sha256, folder=folder)[:, 0]
     learning = np.isin(rows, task.rows("train"))
     targets, table = task.targets(rows)[learning], task.data.table.iloc[rows[learning]]
@@ -186,7 +187,8 @@ def fit_head(model: nn.Module, task: TrainingTask, *, compute: Compute, on_batch
     scaler, logistic = fit_classifier("logistic", features[learning], targets, groups=groups, seed=task.seed)[0]
     weight = logistic.coef_ / scaler.scale_
     bias = logistic.intercept_ - weight @ scaler.mean_
-    for parameter, values in ((head_of(model).weight, weight), (head_of(model).bias, bias)):
+    head: Any = head_of(model)
+    for parameter, values in ((head.weight, weight), (head.bias, bias)):
         parameter.copy_(torch.as_tensor(values, dtype=parameter.dtype))
 
 
@@ -236,7 +238,9 @@ def read_features(
         for size in seen.image_sizes:
             sized = params.model_copy(update={"image_size": size})
             model = compute.place(build_network(sized, pretrained=True, seed=params.seeds[0]))
-            settings = {"params": sized, "compute": compute, "tta": tta, "stages": seen.stages, "on_batch": on_batch}
-            source, folder = find_weights(params), cache_dir() / "features"
-            parts.append(frozen_features(model, images, rows, **settings, weights=source.sha256, folder=folder))
+            source = find_weights(params)
+            assert source is not None  # the network is a pretrained one
+            settings: dict[str, Any] = {"params": sized, "compute": compute, "tta": tta, "stages": seen.stages}
+            settings |= {"weights": source.sha256, "folder": cache_dir() / "features", "on_batch": on_batch}
+            parts.append(frozen_features(model, images, rows, **settings))
     return np.concatenate(parts, axis=2)

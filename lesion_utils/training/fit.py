@@ -200,6 +200,7 @@ def _finish(run: Run, nondeterministic: set[str]) -> None:
     tables = [make_table(task, rows, run.predict(rows)) for rows in portions if len(rows)]
     write_predictions(pd.concat(tables, ignore_index=True), run.folder / "predictions.csv")
     best = run.best
+    assert best is not None  # an epoch was trained, or read
     record = {
         "network": task.network,
         "backbone": task.settings.backbone,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,6 +59,7 @@ def make_inputs(
         return PixelInputs(
             model, images, settings, augmentation=task.params.augmentation, seed=task.seed, compute=compute
         )
+    assert source is not None  # this regime starts from pretrained weights
     return FeatureInputs(
         model,
         images,
@@ -144,7 +145,7 @@ class PixelInputs:
 
     def predict(self, learner: nn.Module, rows: np.ndarray, *, tta: str, on_batch: OnBatch | None = None) -> np.ndarray:
         """Logits (N,) float32 of the images in `rows` by a network with these or averaged weights."""
-        settings = {"params": self.params, "compute": self.compute, "tta": tta, "on_batch": on_batch}
+        settings: dict[str, Any] = {"params": self.params, "compute": self.compute, "tta": tta, "on_batch": on_batch}
         return predict_logits(learner, self.images, rows, **settings)
 
     def _run_network(self, x: Tensor) -> Tensor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from itertools import takewhile
+from typing import Any
 
 import pandas as pd
 import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel
 
 from lesion_utils.config.schema import Averaging, Optim
 from lesion_utils.models.networks import head_of
@@ -23,7 +24,7 @@ def make_optimizer(model: nn.Module, task: TrainingTask) -> torch.optim.Optimize
     params, regime = task.settings.optim, task.regime_params
     groups = parameter_groups(model, task.settings, task.regime)
     if params.name == "sgd":
-        optimizer = torch.optim.SGD(groups, lr=regime.lr, momentum=params.momentum, fused=True)
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=regime.lr, momentum=params.momentum, fused=True)
     else:
         optimizer = torch.optim.AdamW(groups, lr=regime.lr, betas=(params.momentum, 0.999), fused=True)
     step_in_memory_order(optimizer)
@@ -41,6 +42,7 @@ def step_in_memory_order(optimizer: torch.optim.Optimizer) -> None:
     def turn(parameters: list[nn.Parameter], order: tuple[int, ...]) -> None:
         for parameter in parameters:
             gradient, parameter.grad = parameter.grad, None  # a gradient has the shape of its weights at all times
+            assert gradient is not None  # `before` chose those that have one
             parameter.data = parameter.data.permute(order)
             parameter.grad = gradient.permute(order)
 
@@ -95,7 +97,7 @@ def make_average(module: nn.Module, params: Averaging) -> AveragedModel | None:
     if params.method == "none":
         return None
 
-    def update(averages: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
+    def update(averages: PARAM_LIST, weights: PARAM_LIST, count: Tensor | int) -> None:
         if averages[0].is_floating_point():
             share = 1 - params.decay if params.method == "ema" else 1 / (1 + int(count))
             torch._foreach_lerp_(averages, weights, share)
@@ -155,7 +157,8 @@ def tabulate_learning_rates(model: nn.Module, task: TrainingTask, *, steps: int)
         `layers` (the modules that learn so), `learning_rate`.
     """
     layers = describe_layers(model, task).dropna(subset="learning_rate")
-    rows, settings = [], {"epochs": task.regime_params.epochs, "optim": task.settings.optim}
+    settings: dict[str, Any] = {"epochs": task.regime_params.epochs, "optim": task.settings.optim}
+    rows = []
     for peak, names in layers.groupby("learning_rate", sort=False)["layer"].agg(list).items():
         label = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
         for step in range(task.regime_params.epochs * steps):

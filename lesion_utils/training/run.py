@@ -196,6 +196,7 @@ class Run:
         return parts | ({"average": self.average} if self.average is not None else {})
 
     def _update_average(self) -> None:
+        assert self.average is not None  # asked for by those settings alone that have one
         self.average.update_parameters(self.learner)
 
     def _evaluated(self) -> nn.Module:

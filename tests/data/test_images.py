@@ -135,10 +135,11 @@ def test_a_file_that_changed_meanwhile_is_refused(tmp_path):
 
 def test_all_bad_images_are_named_at_once(tmp_path):
     paths = [write(tmp_path / f"{i}.jpg", raw) for i, raw in enumerate([GOOD, b"", GOOD, b"text"])]
-    table = pd.DataFrame({"path": [*paths, tmp_path / "none.jpg"]})
+    table = pd.DataFrame({"path": [*paths, tmp_path / "none.jpg", str(tmp_path / "gone.jpg")]})
     facts, problems = inspect_images(table, workers=2)
     assert len(facts) == 2
-    assert [problem.split(":")[0].rpartition("/")[2] for problem in problems] == ["1.jpg", "3.jpg", "none.jpg"]
+    names = [problem.split(":")[0].rpartition("/")[2] for problem in problems]
+    assert names == ["1.jpg", "3.jpg", "none.jpg", "gone.jpg"]
 
 
 @pytest.mark.real_data

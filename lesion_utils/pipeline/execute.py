@@ -141,10 +141,7 @@ def _train_ahead(study: Study, step: Step, params: StudyParams, run_id: str, *, 
 
 @contextmanager
 def lock_device(study: Study, step: Step, *, console: Console) -> Iterator[None]:
-    """Hold the device that a step computes on; says so when it has to wait for another run.
-
-    On two cores, 01 and 02 beside the training of 03 took 232 s, one after the other 170: threads wait for each other.
-    """
+    """Hold the device that a step computes on; says so when it has to wait for another run."""
     device = choose_device() if step.network else "cpu"
     path = paths.reports_root() / f".{device}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)

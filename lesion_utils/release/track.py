@@ -61,7 +61,8 @@ def track_study(study: Study, to: str) -> str:
         raise
     except Exception as error:  # MLflow's own, its database's, its server's; the remedy is the same
         what = f"MLflow does not take it: {' '.join(str(error).split())[:300]}"
-        raise RunError(what, where=f"TO={to}", expected="a folder, or the address of a server that runs") from error
+        expected, do = "a folder, or the address of a server that runs", "mend that, and give the same command again"
+        raise RunError(what, where=f"TO={to}", expected=expected, do=do) from error
     return f"{log.uri}  {sum(done)} of {len(done)} trainings done, {rows} rows of the comparison"
 
 

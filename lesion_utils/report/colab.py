@@ -48,7 +48,8 @@ def read_address(citation: Path) -> str | None:
     """
     address: str | None = YAML(typ="safe").load(citation).get("repository-code")
     if address and not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
-        raise ParamsError(f"repository-code is {address}", where=citation, expected="https://github.com/<owner>/<name>")
+        expected, do = "https://github.com/<owner>/<name>", "correct that line, or take it out"
+        raise ParamsError(f"repository-code is {address}", where=citation, expected=expected, do=do)
     return address
 
 

@@ -131,8 +131,9 @@ class Network(Section):
     early_stopping: int = Field(
         ge=0, le=1000, description="epochs without a better validation AP before a stop; 0: never"
     )
-    tta: Literal["none", "flips"] = Field(
-        description="test-time augmentation: none, or the eight flips and quarter turns"
+    tta: Literal["none", "flips", "flips_and_middle"] = Field(
+        description="test-time augmentation: none, the eight flips and quarter turns, or these of the whole image "
+        "and of its middle, four fifths of the side"
     )
     classifiers: list[Classifier] = Field(description="classical classifiers on the frozen features")
     classifier_features: ClassifierFeatures

@@ -22,13 +22,16 @@ from lesion_utils.core.files import write_atomic
 from lesion_utils.models.compute import Compute
 from lesion_utils.models.fused import fuse_network
 from lesion_utils.models.networks import data_config, features_of, head_of, stage_means
-from lesion_utils.models.preprocess import flip_views, resize_batch
+from lesion_utils.models.preprocess import cut_middle, flip_views, resize_batch
 from lesion_utils.provenance.fingerprint import fingerprint_modules
 
 T = TypeVar("T")
 #: Called with the images that are done and how many there are.
 OnBatch = Callable[[int, int], None]
 _END = object()
+
+#: Test-time augmentation, and in how many views it shows an image.
+VIEWS = {"none": 1, "flips": 8, "flips_and_middle": 16}
 
 
 def frozen_features(
@@ -55,14 +58,14 @@ def frozen_features(
         rows: (M,) which of them.
         params: `backbone`, `image_size` and `batch_size` are used.
         compute: where and how.
-        tta: "none" or "flips".
+        tta: a key of `VIEWS`.
         weights: SHA-256 of the pretrained weights.
         folder: of the features kept.
         stages: 1 for what the last layer sees; more for `networks.stage_means` of so many.
         on_batch: called while they are computed.
 
     Returns:
-        (M, V, D) float32 for V views of each image: 1, or 8 with "flips".
+        (M, V, D) float32 for V views of each image, as `VIEWS` says.
     """
     key = [params.backbone, params.image_size, params.batch_size, tta, weights, stages, compute.to_dict()]
     key = [*key, timm.__version__, _fingerprint_models(), hash_array(np.ascontiguousarray(images[rows]))]
@@ -73,8 +76,7 @@ def frozen_features(
         settings: dict[str, Any] = {"params": params, "compute": compute, "tta": tta, "on_batch": on_batch}
         raw = run_batches(model, images, rows, function, **settings).astype("<f4").tobytes()
         write_atomic(path, hashlib.sha256(raw).digest() + raw)
-    views = 8 if tta == "flips" else 1
-    return np.frombuffer(bytearray(raw), "<f4").reshape(len(rows), views, -1)
+    return np.frombuffer(bytearray(raw), "<f4").reshape(len(rows), VIEWS[tta], -1)
 
 
 def _fingerprint_models() -> dict[str, str]:
@@ -99,7 +101,7 @@ def predict_logits(
     tta: str,
     on_batch: OnBatch | None = None,
 ) -> np.ndarray:
-    """Logits of images; with test-time augmentation, the mean over the eight flips and quarter turns.
+    """Logits of images; with test-time augmentation, the mean over their views.
 
     Args:
         model: a network of `build_network`, placed by `compute`.
@@ -107,7 +109,7 @@ def predict_logits(
         rows: (M,) which of them.
         params: `image_size` and `batch_size` are used.
         compute: where and how.
-        tta: "none" or "flips".
+        tta: a key of `VIEWS`.
         on_batch: called after each batch.
 
     Returns:
@@ -146,16 +148,17 @@ def run_batches(
     model.eval()
     config = data_config(model)
 
-    def prepare() -> Iterator[Tensor]:
+    def prepare() -> Iterator[list[Tensor]]:
         for start in range(0, len(rows), params.batch_size):
             pixels = read_rows(images, rows[start : start + params.batch_size], compute.device)
-            x = config.normalise(resize_batch(pixels, params.image_size, interpolation=config.interpolation))
-            yield x.contiguous(memory_format=compute.memory_format)
+            squares = [pixels, cut_middle(pixels)] if tta == "flips_and_middle" else [pixels]
+            resized = [resize_batch(x, params.image_size, interpolation=config.interpolation) for x in squares]
+            yield [config.normalise(x).contiguous(memory_format=compute.memory_format) for x in resized]
 
     outputs, network = [], None
-    for x in prefetch(prepare()):
-        network = network or fuse_network(model, function, compute=compute, example=x)
-        views = flip_views(x) if tta == "flips" else [x]
+    for squares in prefetch(prepare()):
+        network = network or fuse_network(model, function, compute=compute, example=squares[0])
+        views = squares if tta == "none" else [view for x in squares for view in flip_views(x)]
         with compute.autocast():
             views = [network(view.contiguous(memory_format=compute.memory_format)) for view in views]
         outputs.append(torch.stack(views, dim=1).float().cpu().numpy())

@@ -49,7 +49,7 @@ class TrainedNetwork:
         Args:
             images: (N, S, S, 3) uint8, RGB.
             rows: which of them; all by default.
-            tta: "none" or "flips"; as the run had it by default.
+            tta: a key of `inference.VIEWS`; as the run had it by default.
 
         Returns:
             (N,) float32.

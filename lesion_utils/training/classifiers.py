@@ -227,7 +227,7 @@ def read_features(
         params: of the network, in the regime `features`.
         images: (N, S, S, 3) uint8, RGB.
         rows: (M,) which of them.
-        tta: "none" or "flips".
+        tta: a key of `inference.VIEWS`.
         on_batch: called while they are computed.
 
     Raises:

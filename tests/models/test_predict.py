@@ -31,7 +31,7 @@ def machine(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("regime", ["scratch", "features", "finetune"])
-@pytest.mark.parametrize("tta", ["none", pytest.param("flips", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tta", ["none", "flips_and_middle", pytest.param("flips", marks=pytest.mark.slow)])
 def test_a_loaded_network_gives_the_scores_of_its_run(tmp_path, regime, tta):
     params = make_params(regimes=regimes(regime), weights="small.safetensors", tta=tta)
     result = train_network(params, "resnet50", data=DATA, folder=tmp_path / "runs")

@@ -167,6 +167,9 @@ def test_the_card_states_the_runs_own_numbers():
     prose = card.text.replace(read_code(card.text), "")
     assert not re.search(r"\{\{|\{%|\bNone\b|\bnan\b", prose)
     assert len(card.text.splitlines()) < 90
+    assert "was kept, by the average precision on validation images (" in prose
+    last = ModelCard.load(export_run(choose(keep="last")) / "README.md").text
+    assert "was kept, the last, whatever its average precision on validation images (" in last
     told = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert told["ap"] == round(value, 4) and card.data.library_name == "timm" and card.data.license is None
 

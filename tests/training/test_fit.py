@@ -432,6 +432,12 @@ def test_predictions_follow_the_contract_and_tta_is_the_mean_of_eight_views(tmp_
     with_tta = run.inputs.predict(run.learner, rows, tta="flips")
     np.testing.assert_allclose(with_tta, np.mean(views, axis=0), rtol=1e-4, atol=1e-5)
 
+    settings = {"params": run.task.settings, "compute": run.compute}
+    middle = np.ascontiguousarray(data.images[:, 3:28, 3:28])  # 25 px, four fifths of 32
+    closer = inference.predict_logits(run.model, middle, rows, tta="flips", **settings)
+    both = run.inputs.predict(run.learner, rows, tta="flips_and_middle")
+    np.testing.assert_allclose(both, (with_tta + closer) / 2, rtol=1e-4, atol=1e-5)
+
 
 def test_each_image_is_scored_by_the_network_of_its_fold_and_the_test_images_by_all(tmp_path):
     folds = np.where(DATA.table["subset"] == "test", 0, np.arange(len(DATA.table)) // 3 % 2 + 1)

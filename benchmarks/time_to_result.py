@@ -7,7 +7,8 @@
 2. Training, by network and size: images/s of the project's epoch and, in turns with it, of a fixed batch without
    augmentation, clipping or averages; seconds of a step in network, optimiser (with both) and waiting for data.
 3. Scoring: images/s of the project once its graph is made (seconds of that apart), of a plain `model(x)` loop over
-   ready batches, and of the way of timm's validate.py, which decodes files; in turns too.
+   ready batches, with the memory settings of a run's kernel and as a script of its own, and of the way of timm's
+   validate.py, which decodes files; in turns too.
 4. Peak memory of training, a validation and a checkpoint, GB, in a process of its own.
 
 Measured on an AMD EPYC (Zen 3, AVX2 alone, float32), one thread, batch 16. Two to five other programs used the two
@@ -51,9 +52,11 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from unittest import mock
 
@@ -68,7 +71,7 @@ from lesion_utils.core.paths import Study
 from lesion_utils.models import inference
 from lesion_utils.models.compute import computing
 from lesion_utils.pipeline.notebook import KEEP_MEMORY
-from lesion_utils.training import loop
+from lesion_utils.training import run as running
 from lesion_utils.training.fit import read_history
 from lesion_utils.training.run import Run
 
@@ -129,16 +132,19 @@ def measure(name: str, size: int, options: argparse.Namespace) -> pd.Series:
     parts: list[Counter] = []
     with tempfile.TemporaryDirectory() as folder:
         run, files = make_run(name, params, count, Path(folder)), draw_files(count, Path(folder))
-        plain = timm.create_model(name, num_classes=1).to(run.compute.device).eval()
+        plain = make_plain(name).to(run.compute.device)
+        script = start_script()
+        in_script = partial(score_in_script, name, size, options.steps, torch.get_num_threads())
         ways = {
             "training, project": lambda: train_by_project(run, parts[-1]),
             "training, fixed batch": ceiling_loop(run, options.steps),
             "scoring, project": lambda: score_by_project(run, parts[-1]),
             "scoring, model(x)": lambda: score_plainly(plain, size, options.steps),
+            "scoring, a script's model(x)": lambda: script.submit(in_script).result(),
             "scoring, timm's validate": score_as_timm(plain, size, files),
         }
         speeds: dict[str, list[float]] = {way: [] for way in ways}
-        with computing(run.compute):
+        with script, computing(run.compute):
             for _ in range(options.rounds + 1):  # the first warms up
                 parts.append(Counter())
                 for way, function in ways.items():
@@ -146,7 +152,11 @@ def measure(name: str, size: int, options: argparse.Namespace) -> pd.Series:
                     parts[-1][way] = seconds - (parts[-1]["graph"] if way == "scoring, project" else 0)
                     speeds[way].append(count / parts[-1][way])
     rows = {f"{way}, images/s": statistics.median(values[1:]) for way, values in speeds.items()}
-    for kind, other in (("training", "fixed batch"), ("scoring", "model(x)")):
+    for kind, other in (
+        ("training", "fixed batch"),
+        ("scoring", "model(x)"),
+        ("scoring", "a script's model(x)"),
+    ):
         rows[f"{kind}, project / {other}"] = rows[f"{kind}, project, images/s"] / rows[f"{kind}, {other}, images/s"]
     seconds = pd.DataFrame(parts[1:]).median()
     for part in ("optimiser", "data"):
@@ -170,14 +180,14 @@ def timed(function: Callable, seconds: Counter, part: str) -> Callable:
 
 def train_by_project(run: Run, seconds: Counter) -> None:
     """An epoch; adds the seconds in the optimiser and those of waiting for data."""
-    prefetch = loop.prefetch
+    prefetch = running.prefetch
 
     def wait(batches: Iterable) -> Iterator:
         following = timed(partial(next, prefetch(batches), None), seconds, "data")
         return iter(following, None)
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(loop, "prefetch", wait))
+        stack.enter_context(mock.patch.object(running, "prefetch", wait))
         for owner, name in ((nn.utils, "clip_grad_norm_"), (run.optimizer, "step"), (run, "_update_average")):
             function = timed(getattr(owner, name), seconds, "optimiser")
             stack.enter_context(mock.patch.object(owner, name, function))
@@ -197,6 +207,28 @@ def score_plainly(model: nn.Module, size: int, batches: int) -> None:
     x = torch.rand(16, 3, size, size, device=next(model.parameters()).device)
     for _ in range(batches):
         model(x)
+
+
+def start_script() -> ProcessPoolExecutor:
+    """A process such as a plain script is one, with the C library's own settings of memory."""
+    with mock.patch.dict(os.environ):
+        for name in KEEP_MEMORY:
+            del os.environ[name]
+        script = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        script.submit(int).result()  # starts it
+    return script
+
+
+def score_in_script(name: str, size: int, batches: int, threads: int) -> None:
+    """As `score_plainly`, called in another process; the first call makes the network."""
+    torch.set_num_threads(threads)
+    score_plainly(make_plain(name), size, batches)
+
+
+@cache
+def make_plain(name: str) -> nn.Module:
+    """timm's network as it comes."""
+    return timm.create_model(name, num_classes=1).eval()
 
 
 def score_as_timm(model: nn.Module, size: int, files: list[Path]) -> Callable[[], None]:

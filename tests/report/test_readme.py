@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fake_report import copy_fake_project
 
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.paths import project_root
@@ -19,10 +18,9 @@ BEGIN, END = "<!-- results:demo:begin -->\n", "<!-- results:demo:end -->"
 
 
 @pytest.fixture
-def copy(tmp_path, monkeypatch) -> Path:
+def copy(study, tmp_path) -> Path:
     """A published copy, as far as the README reads it."""
-    folder = copy_fake_project(tmp_path, monkeypatch)
-    return Path(shutil.copytree(folder / "reports" / "demo", folder / "docs" / "demo"))
+    return Path(shutil.copytree(study.report_dir, tmp_path / "docs" / "demo"))
 
 
 def edit_json(path: Path, **changes) -> None:

@@ -20,6 +20,7 @@ from lesion_utils.notebooks.statements import (
     list_limits,
     select_differences,
     select_metrics,
+    select_rows,
     write_scores,
 )
 
@@ -31,7 +32,6 @@ def summarise(found: Findings, *, more: Sequence[str] = ()) -> dict[str, object]
     """What the report, the README and the checklists take from 05_comparison; every number from its tables.
 
     Args:
-        found: the tables.
         more: sentences to be said with the rest.
 
     Returns:
@@ -125,7 +125,7 @@ def _pick_difference(found: Findings, block: str) -> pd.DataFrame:
 
 def _describe_model(found: Findings, run: Run) -> str:
     """AP and AUC of the mean probability, and of a single network with its seeds' spread."""
-    spread = found.seeds[(found.seeds["model"] == run[0]) & (found.seeds["regime"] == run[1])].set_index("metric")
+    spread = select_rows(found.seeds, run).set_index("metric")
     count, of = int(spread.loc["ap", "seeds"]), ""
     single = "one seed, so nothing is known about the spread between trainings"
     if count > 1:

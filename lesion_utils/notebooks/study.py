@@ -131,16 +131,10 @@ class OpenStudy:
         Raises:
             RunError: it has not been run.
         """
-        return pd.read_csv(self._require(self.paths.metrics / f"{step}_{name}.csv", step), dtype={"image_id": str})
-
-    def _require(self, path: Path, step: str) -> Path:
+        path, do = self.paths.metrics / f"{step}_{name}.csv", f"run: make all STUDY={self.paths.name}"
         if not path.is_file():
-            raise RunError(
-                f"{self.step} needs what {step} saves",
-                where=f"metrics/{path.name}",
-                do=f"run: make all STUDY={self.paths.name}",
-            )
-        return path
+            raise RunError(f"{self.step} needs what {step} saves", where=f"metrics/{path.name}", do=do)
+        return pd.read_csv(path, dtype={"image_id": str})
 
     def say_list(self, sentences: Sequence[str]) -> Markdown:
         """Sentences that were written from saved numbers, one below the other."""

@@ -8,7 +8,16 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from drawn_predictions import CLASSICAL, COMBINED, COMPARISON, SKILL, collect_findings, draw_predictions, get_row
+from drawn_predictions import (
+    CLASSICAL,
+    COMBINED,
+    COMPARISON,
+    SKILL,
+    collect_findings,
+    draw_elsewhere,
+    draw_predictions,
+    get_row,
+)
 from sklearn.metrics import roc_auc_score
 
 from lesion_utils.core.files import dump_json
@@ -169,16 +178,10 @@ def test_of_images_of_ones_own_no_entry_is_written_and_the_limits_name_patients_
 
 
 def test_elsewhere_is_said_in_the_numbers_of_its_table(findings, predictions, results, tmp_path):
-    away = draw_predictions(images=90, validation=0, seed=5)
-    away = away.assign(image_id="P/" + away["image_id"])
+    away, own, others = draw_elsewhere()
     for model, rows in away.groupby("model"):
         write_predictions(rows, tmp_path / f"{model}_elsewhere.csv")
-    rng = np.random.default_rng(0)
-    sizes = {f"native_{name}": rng.integers(100, 900, 90) for name in ("width", "height", "bytes")}
-    others = away.drop_duplicates("image_id")[["image_id", "target"]].reset_index(drop=True)
-    others = others.assign(set="P", seen_in=["train"] * 3 + [""] * 87, seen_how=["same bytes"] * 3 + [""] * 87, **sizes)
-    own = pd.DataFrame({"image_id": [f"h{k}" for k in range(90)], "split": ["train", "test"] * 45, **sizes})
-    own["target"] = np.arange(90) % 3 // 2
+    others.loc[:2, ["seen_in", "seen_how"]] = ["train", "same bytes"]
     data = SimpleNamespace(table=own, elsewhere=others)
     abroad = judge_elsewhere(data, predictions, results, COMPARISON, folder=tmp_path)
     first, last = state_elsewhere(abroad, others, findings)

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from lesion_utils.evaluation.calibration import measure_reliability
@@ -26,6 +25,7 @@ from lesion_utils.figures.style import (
     finish_figure,
     house_style,
     legend_below,
+    list_class_patches,
     list_series,
     new_figure,
     new_panels,
@@ -90,8 +90,7 @@ def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray
     for ax in axes[-1]:
         ax.set_xlabel("probability of malignant")
     line = Line2D([], [], color=INK, lw=0.8, ls=(0, (4, 2)), label="0.5: above is called malignant")
-    patches = [Patch(color=CLASS_COLOURS[name], label=name) for name in CLASS_NAMES]
-    legend_below(fig, [*patches, line], columns=3 if len(probs) > 1 else 2)
+    legend_below(fig, [*list_class_patches(), line], columns=3 if len(probs) > 1 else 2)
     medians = "; ".join(
         f"{name} {np.median(p[targets == 0]):.2f} and {np.median(p[targets == 1]):.2f}" for name, p in probs.items()
     )

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from lesion_utils.figures.style import (
@@ -25,6 +24,7 @@ from lesion_utils.figures.style import (
     finish_figure,
     house_style,
     legend_below,
+    list_class_patches,
     new_figure,
     new_panels,
     state_absence,
@@ -35,11 +35,6 @@ SUBSET_NAMES = {"train": "training", "val": "validation", "test": "test", "left_
 SIZES = [round(64 * 2 ** (k / 2) / 32) * 32 for k in range(14)]  # ticks, px: 64, 96, 128, ...
 MEDIAN: dict[str, Any] = {"linewidth": 1, "linestyle": (0, (3, 2))}
 ASPECTS = {"4:3": 4 / 3, "3:2": 3 / 2, "1:1": 1.0}
-
-
-def list_class_patches() -> list[Patch]:
-    """Legend handles of the two classes."""
-    return [Patch(color=CLASS_COLOURS[name], label=name) for name in CLASS_NAMES]
 
 
 @house_style

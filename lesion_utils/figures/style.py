@@ -20,6 +20,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
 
 from lesion_utils.core.names import COMBINATION, SeriesName
@@ -239,6 +240,11 @@ def title_panel(ax: Axes, title: str) -> None:
     place = ax.get_subplotspec()
     columns = 1 if place is None else place.get_gridspec().ncols
     ax.set_title(wrap_label(title, 46 if columns == 1 else 96 // columns))
+
+
+def list_class_patches() -> list[Patch]:
+    """Legend handles of the two classes."""
+    return [Patch(color=CLASS_COLOURS[name], label=name) for name in CLASS_NAMES]
 
 
 def legend_below(fig: Plate, handles: Sequence[Artist], *, columns: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,15 +50,12 @@ def describe_parts(model: nn.Module, image_size: int) -> pd.DataFrame:
     sides = config["input_size"][1:] if config.get("fixed_input_size") else (image_size, image_size)
     rows: dict[str, dict[str, Any]] = {}
 
-    def note(name: str) -> Callable[..., None]:
-        def keep(part: nn.Module, given: object, output: torch.Tensor) -> None:
-            shape = " × ".join(str(size) for size in output.shape[1:])
-            weights = sum(p.numel() for p in part.parameters())
-            rows[name] = {"part": name, "module": type(part).__name__, "output": shape, "weights": f"{weights:,}"}
+    def note(name: str, part: nn.Module, given: object, output: torch.Tensor) -> None:
+        shape = " × ".join(str(size) for size in output.shape[1:])
+        weights = sum(p.numel() for p in part.parameters())
+        rows[name] = {"part": name, "module": type(part).__name__, "output": shape, "weights": f"{weights:,}"}
 
-        return keep
-
-    hooks = [part.register_forward_hook(note(name)) for name, part in model.named_children()]
+    hooks = [part.register_forward_hook(partial(note, name)) for name, part in model.named_children()]
     model.eval()(torch.zeros(1, 3, *sides))
     for hook in hooks:
         hook.remove()

@@ -15,7 +15,7 @@ from sklearn import metrics as sk
 
 from lesion_utils.core.errors import MetricError
 from lesion_utils.evaluation.evaluate import AT_SENSITIVITY, SENSITIVITIES, evaluate, label_metric
-from lesion_utils.evaluation.metrics import check_scores, choose_threshold, rank_scores, roc_auc
+from lesion_utils.evaluation.metrics import choose_threshold, rank_scores, roc_auc
 
 ISIC = Path(__file__).parents[1] / "oracles" / "isic"
 CASES = sorted(json.loads((ISIC / "scores.json").read_text()))
@@ -122,8 +122,6 @@ def test_exactly_one_half_is_benign():
     ],
 )
 def test_undefined_input_is_an_error_that_says_why(targets, probs, says):
-    with pytest.raises(MetricError, match=says):
-        check_scores(targets, probs)
     with pytest.raises(MetricError, match=says):
         evaluate(targets, probs)
 

@@ -7,7 +7,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from fake_report import make_fake_project, write_record
+from fake_report import edit_json, make_fake_project, write_record
 from sections import change_data
 
 from lesion_utils.config.load import load_study
@@ -126,8 +126,7 @@ def test_a_step_that_found_its_networks_trained_has_cost_what_training_took(stud
     folder = study.runs / step / "scratch-seed1-abc"
     folder.mkdir(parents=True)
     (folder / "history.jsonl").write_text('{"seconds": 4000.0, "seconds_validation": 500.0}\n' * 2)
-    path = study.metrics / f"{step}.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"runs": [{"folder": folder.name}]}))
+    edit_json(study.metrics / f"{step}.json", runs=[{"folder": folder.name}])
     again = Report(study.report_dir)
     assert again.count_seconds(step) == 9000 > wall
     assert again.seconds == pytest.approx(report.seconds + 9000 - wall)
@@ -149,10 +148,9 @@ def test_a_long_table_is_cut_and_says_so(study):
 
 def test_numbers_without_an_interval_are_shown_without_one(study):
     path = study.metrics / "05_comparison.json"
-    metrics = json.loads(path.read_text())
-    metrics["headline"][0] |= {"value": None, "low": None, "high": None}
-    metrics["headline"].append({"label": "a published row", "metric": "AP", "value": 0.637})
-    path.write_text(json.dumps(metrics))
+    first, *others = json.loads(path.read_text())["headline"]
+    row = {"label": "a published row", "metric": "AP", "value": 0.637}
+    edit_json(path, headline=[first | dict.fromkeys(("value", "low", "high")), *others, row])
     page = build(study)
     assert "– to –" not in page and "None" not in str(TextOf(page))
     row = page[page.index("a published row</th>") :].split("</tr>")[0]

@@ -94,7 +94,7 @@ def describe_duplicates(duplicates: pd.DataFrame) -> pd.DataFrame:
 
 
 def score_controls(table: pd.DataFrame, *, numbered: bool = True) -> BlindScores:
-    """Train classifiers on metadata alone and score the test images; `numbered` are those of the challenge."""
+    """Train classifiers on metadata alone, and score the test images; `numbered` as in `evaluation`."""
     predicted = shortcuts.predict_from_metadata(table, numbered=numbered)
     groups = dict(list(predicted.groupby("control", sort=False)))
     targets = next(iter(groups.values()))["target"].to_numpy()

@@ -81,6 +81,19 @@ def draw_predictions(
     return pd.concat(parts, ignore_index=True)
 
 
+def draw_elsewhere() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Predictions on ninety images of a set "P", the study's own images, and those of the set, with their sizes."""
+    rng, sizes = np.random.default_rng(0), ["native_width", "native_height", "native_bytes"]
+    away = draw_predictions(images=90, validation=0, seed=5)
+    away["image_id"] = "P/" + away["image_id"]
+    others = away.drop_duplicates("image_id")[["image_id", "target"]].assign(set="P", seen_in="", seen_how="")
+    own = pd.DataFrame({"image_id": [f"h{k}" for k in range(200)], "split": ["train"] * 100 + ["test"] * 100})
+    own["target"] = np.arange(200) % 4 // 3
+    for images in (own, others):
+        images[sizes] = rng.integers(100, 900, (len(images), 3))
+    return away, own, others.reset_index(drop=True)
+
+
 @pytest.fixture(scope="session")
 def predictions() -> pd.DataFrame:
     """All runs with their means over seeds."""

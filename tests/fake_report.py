@@ -105,6 +105,11 @@ def write_fake_report(study: Study, *, seed: int = 0, shift: float = 0.0) -> Pat
     return folder
 
 
+def edit_json(path: Path, **changes) -> None:
+    """Change entries of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
 def write_index(study: Study) -> Path:
     """Make the index page and its record, as the last step of a run does."""
     page = build_site(study, load_study(study.params_dir))

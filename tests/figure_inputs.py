@@ -90,28 +90,18 @@ def draw_history(regimes, seeds, epochs):
 
 
 def draw_pairs(n):
-    pair = {
-        "image_id_a": "ISIC_0000280",
-        "split_a": "train",
-        "target_a": 1,
-        "image_id_b": "ISIC_0000279",
-        "split_b": "test",
-    }
-    match = {"target_b": 1, "kind": "near", "pose": "mirrored, turned 270°", "distance": 12}
-    return pd.DataFrame([pair | match] * n)
+    pair = {"image_id_a": "ISIC_0000280", "split_a": "train", "target_a": 1}
+    pair |= {"image_id_b": "ISIC_0000279", "split_b": "test", "target_b": 1}
+    return pd.DataFrame([pair | {"kind": "near", "pose": "mirrored, turned 270°", "distance": 12}] * n)
 
 
 def draw_forest(own):
-    rows = [(name, "this study", 0.6, 0.5, 0.7, 0.8, 0.75, 0.85) for name in own]
-    rows += [("always benign", "controls", 0.2, np.nan, np.nan, 0.5, np.nan, np.nan)]
-    rows += [
-        (f"Somebody et al. {y}", "published", 0.6, np.nan, np.nan, np.nan, np.nan, np.nan) for y in range(2016, 2020)
-    ]
-    rows += [("neither metric", "published", *[np.nan] * 6)]
-    rows += [("Eight dermatologists", "not comparable", np.nan, np.nan, np.nan, 0.71, np.nan, np.nan)]
-    return add_keys(
-        pd.DataFrame(rows, columns=["name", "group", "ap", "ap_low", "ap_high", "auc", "auc_low", "auc_high"])
-    )
+    columns = ["name", "group", "ap", "auc", "ap_low", "ap_high", "auc_low", "auc_high"]
+    rows = [(name, "this study", 0.6, 0.8, 0.5, 0.7, 0.75, 0.85) for name in own]
+    rows += [("always benign", "controls", 0.2, 0.5)]
+    rows += [(f"Somebody et al. {year}", "published", 0.6) for year in range(2016, 2020)]
+    rows += [("neither metric", "published"), ("Eight dermatologists", "not comparable", None, 0.71)]
+    return add_keys(pd.DataFrame(rows, columns=columns))
 
 
 def draw_differences(names):
@@ -132,18 +122,11 @@ def draw_heat(backbones, classifiers):
 
 def draw_regimes(metrics, regimes):
     sources = (("resnet50", False), ("vgg19", False), ("resnet50", True), ("VGG16, Lopez et al. 2017", True))
-    rows = [
-        (
-            r,
-            "" if "et al" in s else s,
-            name_model(s),
-            b,
-            m,
-            1.03 if m == "log_loss" else 0.7,
-            *((np.nan, np.nan) if "et al" in s else (0.6, 0.8)),
-        )
-        for m, r, (s, b) in itertools.product(metrics, regimes, sources)
-    ]
+    rows = []
+    for metric, regime, (source, balanced) in itertools.product(metrics, regimes, sources):
+        model, *span = ("", np.nan, np.nan) if "et al" in source else (source, 0.6, 0.8)
+        value = 1.03 if metric == "log_loss" else 0.7
+        rows.append((regime, model, name_model(source), balanced, metric, value, *span))
     columns = ["regime", "model", "source", "balanced", "metric", "value", "low", "high"]
     return pd.DataFrame(rows, columns=columns).assign(mark="")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lesion_utils.config.data import Data
-from lesion_utils.config.schema import Network
+from lesion_utils.config.schema import Network, StudyParams
 
 REGIME = {
     "epochs": 1, "lr": 0.1, "image_size": None, "head": "new", "frozen_layers": 0,
@@ -33,3 +33,8 @@ def network_params(backbone: str, **changes) -> Network:
         "averaging": {"method": "none", "decay": 0.9, "swa_start": 0.5},
     }  # fmt: skip
     return Network(**{**values, **changes})
+
+
+def change_data(params: StudyParams, **changes) -> StudyParams:
+    """A study with other parameters of its data."""
+    return params.model_copy(update={"data": params.data.model_copy(update=changes)})

@@ -37,10 +37,8 @@ def average_losses(
     """Brier score, its reference, log loss and expected calibration error, for one or many weightings.
 
     The reference of the Brier score is prevalence x (1 - prevalence), which giving every image the prevalence as its
-    probability would score. The log loss clips probabilities at the resolution of float64, as scikit-learn does.
-
-    Args:
-        weights: 1 by default. The bins stay those of the unweighted images.
+    probability would score. The log loss clips probabilities at the resolution of float64, as scikit-learn does. Bins
+    stay those of the unweighted images.
 
     Returns:
         `brier`, `brier_reference`, `log_loss` and `ece`, each a number or (draws,).
@@ -121,9 +119,6 @@ def fit_recalibration(targets: ArrayLike, logits: ArrayLike) -> Recalibration:
     Platt's labels, (m + 1) / (m + 2) of m malignant and 1 / (n + 2) of n benign images instead of 1 and 0, leave a
     line to be found where the logits separate the classes. Where they rank worse than chance, the slope stops at
     `FLATTEST`: recalibration must not turn a ranking round.
-
-    Args:
-        logits: (N,) finite log odds.
     """
     labels, logits = _check_logits(targets, logits)
     softened = np.where(labels, (labels.sum() + 1) / (labels.sum() + 2), 1 / ((~labels).sum() + 2))
@@ -163,9 +158,6 @@ def measure_calibration(targets: ArrayLike, logits: ArrayLike, *, confidence: fl
     Intervals are Wald's, and for the ratio Debray's on the log scale (BMJ 2017, 356:i6460); the test images are taken
     for a random sample of their pool.
 
-    Args:
-        logits: (N,) finite log odds.
-
     Returns:
         each name, and with `_low` and `_high` its interval. Where the logits separate the classes there is no slope:
         NaN.
@@ -199,12 +191,7 @@ def _spread(probs: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def state_calibration(rows: pd.DataFrame, folds: int = 1) -> list[str]:
-    """What was measured, a sentence for each model: as trained, and recalibrated on images held out from it.
-
-    Args:
-        rows: from `tables.tabulate_calibration`, of one or several models.
-        folds: parts of the training images that were held out in turn.
-    """
+    """What rows of `tables.tabulate_calibration` say of each model, as trained and recalibrated, in a sentence."""
     return [_state_model(part.set_index("stage"), folds) for _, part in rows.groupby("name", sort=False)]
 
 

@@ -105,7 +105,6 @@ def compute_net_benefit(
 
     Args:
         thresholds: (T,) in (0, 1).
-        weights: 1 by default.
 
     Returns:
         (T,) or (draws, T) net benefits, in malignant images per image.

@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from lesion_utils.config.schema import Comparison
 from lesion_utils.core.names import SeriesName
 from lesion_utils.evaluation.calibration import measure_calibration
-from lesion_utils.evaluation.evaluate import AT_TARGET, CALL, label_metric
+from lesion_utils.evaluation.evaluate import AT_TARGET, CALL
 from lesion_utils.evaluation.intervals import (
     ENDS,
-    Interval,
     delong_interval,
     draw_weights,
-    format_value,
     map_draws,
     percentile_interval,
     wilson_interval,
@@ -26,25 +24,19 @@ from lesion_utils.evaluation.intervals import (
 from lesion_utils.evaluation.metrics import Ranking, rank_scores
 from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_means
 from lesion_utils.evaluation.shortcuts import CONTROL, FEWEST, predict_elsewhere
+from lesion_utils.evaluation.tables import widen_metrics
 
 #: Columns by whose values images are judged apart, where a file of labels has them.
 GROUPS = {"site": "site", "skin_type": "skin type"}
 EVERYONE = "all"
-#: The measures of calibration, and how tables name them.
-CALIBRATION = {"in_the_large": "calibration in the large", "slope": "calibration slope"}
+UNKNOWN = (np.nan, np.nan)
 
 
 class Abroad(NamedTuple):
-    """What came out elsewhere.
+    """What came out elsewhere: of each `set`, of networks, combinations and the control that sees no pixel."""
 
-    Attributes:
-        measures: see `judge_scores`, with `set`, `name`, `model`, `regime`; each network and combination, and the
-            control that sees no pixel.
-        drops: see `measure_drops`, with the same columns.
-    """
-
-    measures: pd.DataFrame
-    drops: pd.DataFrame
+    measures: pd.DataFrame  # see `judge_scores`, with `set`, `name`, `model`, `regime`
+    drops: pd.DataFrame  # see `measure_drops`, likewise
 
 
 def judge_scores(table: pd.DataFrame, params: Comparison, *, threshold: float | None) -> pd.DataFrame:
@@ -52,7 +44,6 @@ def judge_scores(table: pd.DataFrame, params: Comparison, *, threshold: float | 
 
     Args:
         table: columns `target`, `probability`, `logit` (NaN where there is none), and those of `GROUPS` that are known.
-        params: bootstrap and confidence.
         threshold: above which an image is called malignant, chosen at home; None for `CALL`.
 
     Returns:
@@ -80,28 +71,24 @@ def _measure(part: pd.DataFrame, params: Comparison, threshold: float | None) ->
     """Metric -> value, low, high."""
     targets, probs = part["target"].to_numpy(), part["probability"].to_numpy()
     ending, called = ("" if threshold is None else AT_TARGET), probs > (CALL if threshold is None else threshold)
-    found = {}
+    found, confidence = {}, params.confidence
     fewest = min(targets.sum(), (1 - targets).sum())
     if fewest:
-        ranking, nothing = rank_scores(targets, probs), Interval(np.nan, np.nan)
-        spans = {"ap": nothing, "auc": nothing}
+        ranking, of_ap, of_auc = rank_scores(targets, probs), UNKNOWN, UNKNOWN
         if fewest >= FEWEST:
             draws = _draw(targets, probs, params, lambda r: {"ap": r.average_precision()})
-            spans = {"ap": percentile_interval(draws["ap"], confidence=params.confidence)}
-            spans["auc"] = delong_interval(targets, probs, confidence=params.confidence)
-        found = {
-            "ap": (float(ranking.average_precision()), *spans["ap"]),
-            "auc": (float(ranking.roc_auc()), *spans["auc"]),
-        }
+            of_ap = percentile_interval(draws["ap"], confidence=confidence)
+            of_auc = delong_interval(targets, probs, confidence=confidence)
+        found = {"ap": (float(ranking.average_precision()), *of_ap), "auc": (float(ranking.roc_auc()), *of_auc)}
     for metric, member, right in (("sensitivity", targets == 1, called), ("specificity", targets == 0, ~called)):
         if member.any():
             hits, count = int((right & member).sum()), int(member.sum())
-            found[metric + ending] = hits / count, *wilson_interval(hits, count, confidence=params.confidence)
+            found[metric + ending] = hits / count, *wilson_interval(hits, count, confidence=confidence)
     if fewest and part["logit"].notna().all():
-        measured = measure_calibration(targets, part["logit"], confidence=params.confidence)
-        for name in CALIBRATION:
+        measured = measure_calibration(targets, part["logit"], confidence=confidence)
+        for name in ("in_the_large", "slope"):
             value, *span = (measured[name + end] for end in ENDS)
-            found[name] = (value, *(span if fewest >= FEWEST else (np.nan, np.nan)))
+            found[name] = (value, *(span if fewest >= FEWEST else UNKNOWN))
     return found
 
 
@@ -124,9 +111,7 @@ def measure_drops(
     """What a model loses from the test images of home to those from elsewhere; other images, so nothing is paired.
 
     Args:
-        home: columns `target`, `probability`.
-        away: likewise.
-        params: bootstrap and confidence; each set is resampled by itself.
+        home: columns `target`, `probability`; so has `away`. Each is resampled by itself.
         threshold: chosen at home; None for `CALL`.
 
     Returns:
@@ -169,10 +154,9 @@ def examine_elsewhere(
     Images that training has seen are left out.
 
     Args:
-        home: predictions on the study's own images, from `add_ensembles`.
-        away: predictions on the others, likewise; their split is "test".
-        results: from `tables.tabulate_results`; has the threshold of each row.
-        params: bootstrap and confidence.
+        home: predictions on the study's own images.
+        away: predictions on the others; their split is "test".
+        results: has the threshold of each row.
         images: the study's own, as `PreparedData.table`.
         others: those from elsewhere, as `PreparedData.elsewhere`.
     """
@@ -204,11 +188,4 @@ def find_seen(others: pd.DataFrame) -> pd.Series:
 def widen_measures(measures: pd.DataFrame) -> pd.DataFrame:
     """Measures as people read them: a row per set, model and group, a column per metric."""
     keys = [key for key in ("set", "name", "group", "images", "malignant") if key in measures]
-    cells = measures.assign(cell=[format_value(row.value, row.low, row.high) for row in measures.itertuples()])
-    wide = cells.pivot_table(index=keys, columns="metric", values="cell", aggfunc="first", sort=False)
-    order = list(dict.fromkeys(measures["metric"]))
-    return wide[order].fillna("–").rename(columns=_label).rename_axis(columns=None).reset_index()
-
-
-def _label(metric: str) -> str:
-    return CALIBRATION.get(metric) or label_metric(metric)
+    return widen_metrics(measures, keys, list(dict.fromkeys(measures["metric"]))).fillna("–")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from lesion_utils.evaluation.intervals import (
     percentile_interval,
     wilson_interval,
 )
-from lesion_utils.evaluation.metrics import Confusion, rank_scores
+from lesion_utils.evaluation.metrics import rank_scores
 
 #: Sensitivities at which specificity is read: 82 and 89 % by the 2017 challenge, 95 % by both, 98 and 99 % by 2016.
 SENSITIVITIES = {0.82: "2017", 0.89: "2017", 0.95: "2016 and 2017", 0.98: "2016", 0.99: "2016"}
@@ -69,6 +70,8 @@ LABELS = {
     "balanced_accuracy": "balanced accuracy",
     "f1": "F1",
     "mcc": "MCC",
+    "in_the_large": "calibration in the large",
+    "slope": "calibration slope",
 }
 
 
@@ -89,7 +92,6 @@ def evaluate(
 
     Args:
         target_threshold: chosen on validation for a sensitivity; without it the metrics `*_at_target` are left out.
-        weights: 1 by default.
 
     Returns:
         metric -> a number, or (draws,).
@@ -106,14 +108,15 @@ def evaluate(
     }
     values |= {f"{AT_SENSITIVITY}{s * 100:.0f}": ranking.specificity_at(s) for s in SENSITIVITIES}
     values |= average_losses(targets, probs, weights=weights)
-    values |= _read_confusion(ranking.confusion(CALL), "")
-    if target_threshold is not None:
-        values |= _read_confusion(ranking.confusion(target_threshold), AT_TARGET)
+    for ending, threshold in _list_thresholds(target_threshold).items():
+        confusion = ranking.confusion(threshold)
+        values |= {metric + ending: getattr(confusion, metric) for metric in CONFUSION_METRICS}
     return values
 
 
-def _read_confusion(confusion: Confusion, ending: str) -> dict[str, NDArray[np.float64]]:
-    return {metric + ending: getattr(confusion, metric) for metric in CONFUSION_METRICS}
+def _list_thresholds(target_threshold: float | None) -> dict[str, float]:
+    """Ending of a metric -> above which score an image is called malignant."""
+    return {"": CALL} | ({} if target_threshold is None else {AT_TARGET: target_threshold})
 
 
 def evaluate_with_intervals(
@@ -134,21 +137,16 @@ def evaluate_with_intervals(
         one row per metric: `metric`, `value`, `low`, `high`, `interval` (how it was had),
         `bootstrap_low`, `bootstrap_high`. An undefined value (precision when nothing is called malignant) is NaN.
     """
-    values = evaluate(targets, probs, target_threshold=target_threshold)
-    draws = map_draws(
-        lambda part: evaluate(targets, probs, target_threshold=target_threshold, weights=part), np.asarray(weights)
-    )
+    compute = partial(evaluate, targets, probs, target_threshold=target_threshold)
+    draws = map_draws(lambda part: compute(weights=part), np.asarray(weights))
     analytic = _find_analytic(targets, probs, target_threshold, confidence)
-    rows = []
-    for metric, value in values.items():
-        if metric in WITHOUT_INTERVAL:
-            rows.append((metric, float(value), np.nan, np.nan, "none", np.nan, np.nan))
-            continue
+    rows, unknown = [], Interval(np.nan, np.nan)
+    for metric, value in compute().items():
         bootstrap = percentile_interval(draws[metric], confidence=confidence)
         name, interval = analytic.get(metric, ("bootstrap", bootstrap))
-        if name == ONE_SIDED:
-            bootstrap = Interval(np.nan, np.nan)
-        rows.append((metric, float(value), *interval, name, *bootstrap))
+        if metric in WITHOUT_INTERVAL:
+            name, interval = "none", unknown
+        rows.append((metric, float(value), *interval, name, *(unknown if name in ("none", ONE_SIDED) else bootstrap)))
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "interval", "bootstrap_low", "bootstrap_high"])
 
 
@@ -167,8 +165,7 @@ def _find_analytic(
             bound = bound_specificity(targets, probs, sensitivity=sensitivity, confidence=confidence)
             top = max(bound, float(ranking.specificity_at(sensitivity)))  # a perfect ranking lies above any bound
             found[f"{AT_SENSITIVITY}{sensitivity * 100:.0f}"] = (ONE_SIDED, Interval(0.0, top))
-    thresholds = {"": CALL} | ({} if target_threshold is None else {AT_TARGET: target_threshold})
-    for ending, threshold in thresholds.items():
+    for ending, threshold in _list_thresholds(target_threshold).items():
         c = ranking.confusion(threshold)
         sizes = c.tp + c.fn, c.tn + c.fp
         pairs: Any = zip((c.tp, c.tn), sizes, strict=True)

@@ -111,12 +111,8 @@ def combine_intervals(values: ArrayLike, intervals: Sequence[Interval], *, weigh
     """An interval of a weighted sum of independent estimates, recovered from theirs (MOVER, Zou and Donner 2008).
 
     Accuracy is the sum of sensitivity and specificity weighted by the classes' shares. With Wilson's intervals this one
-    keeps a width where every image is called alike and a bootstrap has nothing to vary.
-
-    Args:
-        values: (K,) estimates.
-        intervals: one for each.
-        weights: (K,) non-negative weights.
+    keeps a width where every image is called alike and a bootstrap has nothing to vary. Each of the (K,) values has an
+    interval and a non-negative weight.
     """
     values, weights = np.asarray(values), np.asarray(weights)
     low, high = np.transpose(intervals)
@@ -128,15 +124,10 @@ def combine_intervals(values: ArrayLike, intervals: Sequence[Interval], *, weigh
 
 
 class Placements(NamedTuple):
-    """DeLong's components of the AUC (DeLong, DeLong and Clarke-Pearson 1988).
+    """DeLong's components of the AUC (DeLong, DeLong and Clarke-Pearson 1988); ties count one half."""
 
-    Attributes:
-        malignant: (m,) share of the benign images that each malignant image scores above, ties counting one half.
-        benign: (n,) share of the malignant images that score above each benign image.
-    """
-
-    malignant: NDArray[np.float64]
-    benign: NDArray[np.float64]
+    malignant: NDArray[np.float64]  # (m,) share of the benign images that each malignant image scores above
+    benign: NDArray[np.float64]  # (n,) share of the malignant images that score above each benign image
 
 
 def place_scores(targets: ArrayLike, probs: ArrayLike) -> Placements:
@@ -195,10 +186,6 @@ def bound_specificity(targets: ArrayLike, probs: ArrayLike, *, sensitivity: floa
     of the sample, halfway among the benign images between them; those under it are a share with Jeffreys' posterior.
     The bound is the quantile of all counts together. A bootstrap's quantile, which is blind under the lowest malignant
     score, covered the truth 99 times in 100 where this one does 96 times (`benchmarks/stats.py coverage`).
-
-    Args:
-        sensitivity: in (0, 1).
-        confidence: of the one-sided bound.
     """
     labels, scores = check_scores(targets, probs)
     malignant, benign = np.sort(scores[labels]), np.sort(scores[~labels])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -42,21 +41,13 @@ LEADERBOARD_METRICS = ("ap", "auc", "accuracy", "balanced_accuracy", "sensitivit
 MARKS = {"read": "", "computed": "recomputed", "secondary": SECONDARY_MARK}
 
 
-class Counts(NamedTuple):
-    """A confusion matrix that explains a row: malignant and benign images called rightly."""
-
-    tp: int
-    tn: int
-
-
 def read_published(*, challenge: bool = True) -> pd.DataFrame:
     """The published rows.
 
     Args:
-        challenge: whether the test images are those of ISIC 2016, which the published results rest on.
+        challenge: whether the test images are those of ISIC 2016, which the published results rest on; no row if not.
 
     Returns:
-        no row where they are not;
         columns `work`, `year`, `method`, `regime` (of Lopez et al., else empty), the scores (NaN where not given),
         `malignant`, `benign` (test images), `comparable` (bool: on the official 379), `why_not`, `certainty`,
         `citation`, `note`.
@@ -67,16 +58,16 @@ def read_published(*, challenge: bool = True) -> pd.DataFrame:
     return table.assign(comparable=table["comparable"] == "yes", why_not=why_not)[: None if challenge else 0]
 
 
-def find_confusions(scores: pd.Series | dict[str, float], *, malignant: int, benign: int) -> list[Counts]:
+def find_confusions(scores: pd.Series | dict[str, float], *, malignant: int, benign: int) -> list[tuple[int, int]]:
     """Every confusion matrix that gives the rounded scores, by trying them all.
 
     Args:
         scores: any of `CONFUSION_SCORES`, to three decimals; NaN and absent ones are not asked for.
-        malignant: malignant test images.
-        benign: benign test images.
+        malignant, benign: test images of each class.
 
     Returns:
-        all (tp, tn) that fit; none means that the scores contradict each other or the test set.
+        all that fit, as malignant and benign images called rightly; none means that the scores contradict each other or
+        the test set.
     """
     tp, tn = np.meshgrid(np.arange(malignant + 1), np.arange(benign + 1), indexing="ij")
     called = tp + benign - tn
@@ -90,7 +81,7 @@ def find_confusions(scores: pd.Series | dict[str, float], *, malignant: int, ben
     for name in CONFUSION_SCORES:
         if name in scores and not pd.isna(scores[name]):
             fits &= np.abs(implied[name] - scores[name]) <= TOLERANCE
-    return [Counts(int(a), int(b)) for a, b in zip(tp[fits], tn[fits], strict=True)]
+    return list(zip(tp[fits].tolist(), tn[fits].tolist(), strict=True))
 
 
 def check_published(table: pd.DataFrame) -> pd.DataFrame:
@@ -118,8 +109,7 @@ def draw_balanced(targets: ArrayLike, *, per_class: int, repeats: int, seed: int
     """Subsets with as many malignant as benign images, drawn without replacement.
 
     Returns:
-        (repeats, N) weights, 1 for the `per_class` images of each class in a subset, fewer where a class has fewer, and
-        0 for the rest.
+        (repeats, N) weights: 1 for `per_class` images of each class, fewer where a class has fewer; 0 for the rest.
     """
     labels = np.asarray(targets).astype(bool)
     size = min(per_class, int(labels.sum()), int((~labels).sum()))
@@ -144,8 +134,7 @@ def tabulate_regimes(
         `metric`, `value`, `low`, `high` (the interval, or the middle share of subsets; NaN in published rows), `sd`
         (over subsets; NaN elsewhere), `mark`.
     """
-    own = results[(results["seed"] == ENSEMBLE) & results["regime"].isin(REGIMES)]
-    own = own[own["model"] != COMBINATION]
+    own = results[(results["seed"] == ENSEMBLE) & results["regime"].isin(REGIMES) & (results["model"] != COMBINATION)]
     official = own[own["metric"].isin(LOPEZ_METRICS)].assign(balanced=False, sd=np.nan, mark="")
     parts = [official.assign(source=official["model"].map(name_model))]
     for (model, regime), _ in own.groupby(["model", "regime"], sort=False):
@@ -169,8 +158,9 @@ def _evaluate_balanced(run: pd.DataFrame, params: Comparison) -> pd.DataFrame:
         spread = percentile_interval(draws[metric], confidence=params.confidence)
         values = draws[metric][~np.isnan(draws[metric])]
         mean, sd = (values.mean(), values.std(ddof=min(1, values.size - 1))) if values.size else (np.nan, np.nan)
-        rows.append({"metric": metric, "value": mean, "low": spread.low, "high": spread.high, "sd": sd})
-    return pd.DataFrame(rows).assign(balanced=True, mark=f"mean of {params.balanced_repeats} subsets")
+        rows.append((metric, mean, *spread, sd))
+    table = pd.DataFrame(rows, columns=["metric", "value", "low", "high", "sd"])
+    return table.assign(balanced=True, mark=f"mean of {params.balanced_repeats} subsets")
 
 
 def _list_lopez(published: pd.DataFrame) -> pd.DataFrame:
@@ -224,22 +214,14 @@ def tabulate_leaderboard(
     marks = runs.map(lambda run: f" [{shown[run]}]" if run in shown else "")
     own = own.assign(name=own["name"] + marks)[~find_classical(own) | (marks != "")]
     controls = controls.assign(model="", regime="")
-    tables = [_spread_columns(own, "this study"), _spread_columns(controls, "controls")]
-    rows = published.assign(
-        name=_mark_names(published),
-        model="",
-        regime="",
-        group=published["comparable"].map({True: "published", False: "not comparable"}),
-    )
-    tables += [part.sort_values("ap", ascending=False) for _, part in rows.groupby("group", sort=False)]
+    tables = [_list_group(own, "this study"), _list_group(controls, "controls")]
+    rows = published.assign(name=_mark_names(published), model="", regime="").sort_values("ap", ascending=False)
+    for group, comparable in (("published", True), ("not comparable", False)):
+        tables.append(rows[rows["comparable"] == comparable].assign(group=group))
     columns = [f"{metric}{end}" for metric in LEADERBOARD_METRICS for end in ENDS]
-    board = pd.concat(tables, ignore_index=True).reindex(
-        columns=["name", "group", *columns, "citation", "note", "model", "regime"]
-    )
-    order = {"this study": 0, "controls": 1, "published": 2, "not comparable": 3}
-    board = board.sort_values("group", key=lambda g: g.map(order), kind="stable", ignore_index=True)
-    board = board.astype({"citation": object, "note": object})
-    return board.fillna({"citation": "", "note": "", "model": "", "regime": ""})
+    columns = ["name", "group", *columns, "citation", "note", "model", "regime"]
+    board = pd.concat(tables, ignore_index=True).reindex(columns=columns)
+    return board.astype({"citation": object, "note": object}).fillna({"citation": "", "note": ""})
 
 
 def _mark_names(published: pd.DataFrame) -> list[str]:
@@ -249,8 +231,13 @@ def _mark_names(published: pd.DataFrame) -> list[str]:
     return [f"{work} [{mark}]" if mark else work for work, mark in zip(published["work"], marks, strict=True)]
 
 
-def _spread_columns(rows: pd.DataFrame, group: str) -> pd.DataFrame:
-    rows = rows[rows["metric"].isin(LEADERBOARD_METRICS)]
-    wide = rows.pivot(index=["name", "model", "regime"], columns="metric", values=["value", "low", "high"])
-    wide.columns = [metric if part == "value" else f"{metric}_{part}" for part, metric in wide.columns]
+def _list_group(rows: pd.DataFrame, group: str) -> pd.DataFrame:
+    wide = spread_metrics(rows[rows["metric"].isin(LEADERBOARD_METRICS)], ["name", "model", "regime"])
     return wide.sort_values("ap", ascending=False).reset_index().assign(group=group)
+
+
+def spread_metrics(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """A row per combination of `keys`, its index, with columns `<metric>`, `<metric>_low`, `<metric>_high`."""
+    wide = rows.pivot(index=keys, columns="metric", values=["value", "low", "high"])
+    wide.columns = [metric if part == "value" else f"{metric}_{part}" for part, metric in wide.columns]
+    return wide

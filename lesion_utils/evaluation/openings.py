@@ -34,7 +34,6 @@ def record_openings(
     """Append what was scored on the test images to the ledger of this machine, unless it stands there already.
 
     Args:
-        study: its name.
         predictions: of one network, as `predictions.COLUMNS`.
         runs: the records of its trainings, with `regime`, `seed` and `folder` (which names everything they depend on).
         now: of the opening; the present by default.

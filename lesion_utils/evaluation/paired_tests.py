@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,29 +21,18 @@ from lesion_utils.evaluation.intervals import (
 from lesion_utils.evaluation.metrics import Ranking, check_scores, rank_scores
 
 
-@dataclass(frozen=True)
-class PairedTest:
-    """A difference between models a and b on the same images.
+class PairedTest(NamedTuple):
+    """A difference between models a and b on the same images."""
 
-    Attributes:
-        test: how it was tested.
-        metric: what differs.
-        a, b: the metric of each.
-        difference: a minus b.
-        low, high: confidence interval of the difference; NaN where the test gives none.
-        error: standard error of the difference; NaN likewise.
-        p: two-sided p-value.
-    """
-
-    test: str
-    metric: str
+    test: str  # how it was tested
+    metric: str  # what differs
     a: float
     b: float
-    difference: float
-    low: float
+    difference: float  # a minus b
+    low: float  # of its confidence interval, NaN where the test gives none; so are `high` and `error`
     high: float
-    error: float
-    p: float
+    error: float  # standard error
+    p: float  # two-sided
 
 
 def compare_delong(targets: ArrayLike, probs_a: ArrayLike, probs_b: ArrayLike, *, confidence: float) -> PairedTest:
@@ -85,10 +74,7 @@ def compare_bootstrap(
 
 
 #: What the paired bootstrap can compare.
-RANKING_METRICS: dict[str, Callable[[Ranking], np.ndarray]] = {
-    "ap": Ranking.average_precision,
-    "auc": Ranking.roc_auc,
-}
+RANKING_METRICS: dict[str, Callable[[Ranking], np.ndarray]] = {"ap": Ranking.average_precision, "auc": Ranking.roc_auc}
 
 
 def compare_mcnemar(targets: ArrayLike, probs_a: ArrayLike, probs_b: ArrayLike) -> PairedTest:

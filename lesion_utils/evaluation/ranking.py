@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from itertools import combinations, product
 
 import numpy as np
@@ -60,9 +59,7 @@ def state_validation(order: pd.DataFrame, subsets: pd.Series, params: StudyParam
     """On what the rows are ordered, and whether that compares like with like.
 
     Args:
-        order: from `rank_on_validation`.
         subsets: train, val, test or left_out of each image.
-        params: folds, and which epoch each network keeps.
     """
     if order.empty:
         return "Without validation images nothing orders the rows."
@@ -85,10 +82,7 @@ def list_spoken(table: pd.DataFrame, params: NamedComparison) -> list[tuple[str,
     """The rows that the prose speaks of, as (model, regime): of each network the declared regime, and the best taught.
 
     The declared regime is that of the primary comparison; where no network has it, the most pretrained that any has.
-
-    Args:
-        table: with `model` and `regime`: predictions or results.
-        params: `primary.regime` and the models are used.
+    The table may be of predictions or of results.
     """
     trained = set(table[["model", "regime"]].itertuples(index=False, name=None))
     own = {model: [regime for regime in REGIMES if (model, regime) in trained] for model in params.models.values()}
@@ -99,16 +93,13 @@ def list_spoken(table: pd.DataFrame, params: NamedComparison) -> list[tuple[str,
     ]
 
 
-def pick_classifiers(validation: pd.DataFrame) -> dict[tuple[str, str], str]:
+def pick_classifiers(order: pd.DataFrame) -> dict[tuple[str, str], str]:
     """Each network's best classical classifier on the validation images.
-
-    Args:
-        validation: from `rank_on_validation`, the best first.
 
     Returns:
         (model, regime) -> how it was chosen, such as "best of 7 by validation".
     """
-    rows = validation[find_classical(validation)]
+    rows = order[find_classical(order)]
     return {
         (model, part["regime"].iloc[0]): f"best of {len(part)} by validation"
         for model, part in rows.groupby("model", sort=False)
@@ -142,17 +133,13 @@ def compare_networks(predictions: pd.DataFrame, params: NamedComparison) -> pd.D
         if first.empty or second.empty:
             continue
         tests = _run_tests(first["target"], first["probability"], second["probability"], params)
-        about = {
-            "regime": regime,
-            "name": f"{' − '.join(map(name_model, pair))}, {REGIME_NAMES[regime]}",
-            "images": len(first),
-            "declared": (pair, regime) == (params.pair, params.primary.regime),
-            "seeds_a": _count_seeds(predictions, pair[0], regime),
-            "seeds_b": _count_seeds(predictions, pair[1], regime),
-        }
-        rows += [about | asdict(test) for test in tests]
+        name = f"{' − '.join(map(name_model, pair))}, {REGIME_NAMES[regime]}"
+        declared = (pair, regime) == (params.pair, params.primary.regime)
+        seeds = (_count_seeds(predictions, model, regime) for model in pair)
+        about = (regime, name, len(first), declared, *seeds)
+        rows += [(*about, *test) for test in tests]
     columns = ["regime", "name", "images", "declared", "seeds_a", "seeds_b"]
-    table = pd.DataFrame(rows, columns=[*columns, *PairedTest.__dataclass_fields__])
+    table = pd.DataFrame(rows, columns=[*columns, *PairedTest._fields])
     of_record = table["test"] == table["metric"].map(TEST_OF_RECORD)
     primary = of_record & table["declared"].astype(bool) & (table["metric"] == params.primary.metric)
     return table.assign(of_record=of_record, primary=primary)
@@ -170,12 +157,13 @@ def _list_pairs(params: NamedComparison) -> list[tuple[str, str]]:
 
 
 def _run_tests(targets: pd.Series, a: pd.Series, b: pd.Series, params: NamedComparison) -> list[PairedTest]:
-    weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed)
-    bootstrap = [
-        compare_bootstrap(targets, a, b, metric=metric, weights=weights, confidence=params.confidence)
-        for metric in ("auc", "ap")
+    weights, confidence = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed), params.confidence
+    return [
+        compare_delong(targets, a, b, confidence=confidence),
+        compare_bootstrap(targets, a, b, metric="auc", weights=weights, confidence=confidence),
+        compare_bootstrap(targets, a, b, metric="ap", weights=weights, confidence=confidence),
+        compare_mcnemar(targets, a, b),
     ]
-    return [compare_delong(targets, a, b, confidence=params.confidence), *bootstrap, compare_mcnemar(targets, a, b)]
 
 
 def find_power(comparisons: pd.DataFrame, params: NamedComparison) -> float:
@@ -187,11 +175,6 @@ def find_power(comparisons: pd.DataFrame, params: NamedComparison) -> float:
     if rows.empty:
         return np.nan
     return detectable_difference(rows["error"].iloc[0], alpha=params.primary.alpha, power=params.power)
-
-
-def format_p(p: float) -> str:
-    """A p-value as prose prints it: `p = 0.034`, `p < 0.001`."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def state_primary(comparisons: pd.DataFrame, params: NamedComparison) -> str:
@@ -206,7 +189,8 @@ def state_primary(comparisons: pd.DataFrame, params: NamedComparison) -> str:
     row, metric = rows.iloc[0], label_metric(primary.metric)
     gap = format_value(row["difference"], row["low"], row["high"], "+.3f")
     gap = gap.replace("(", f"({params.confidence * 100:g} % interval ")
-    numbers = f"{metric} {row['a']:.3f} against {row['b']:.3f}, difference {gap}, {format_p(row['p'])}, {row['test']}"
+    p = "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.3f}"
+    numbers = f"{metric} {row['a']:.3f} against {row['b']:.3f}, difference {gap}, {p}, {row['test']}"
     if row["p"] >= primary.alpha:
         verdict = f"No significant difference between {first} and {second}"
     else:

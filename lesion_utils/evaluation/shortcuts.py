@@ -1,11 +1,9 @@
 """Is it skin that a network reads, or the clinic? Classifiers that see no pixel, and networks beside them.
 
 Ids follow the clinic that contributed an image, sizes follow its camera, and the share of melanomas follows the clinic.
-A classifier that knows nothing else is the floor that a network must beat before its score says anything about skin.
-
-Blocks of ids follow the contributing clinics, and prevalence follows the clinic, so a model that recognises the clinic
-ranks well without reading a lesion. Within a block it can do so still: ids, sizes and the share of melanomas also run
-in step inside the blocks. So the networks are compared with the controls there too, image by image.
+A classifier that knows nothing else is the floor that a network must beat before its score says anything about skin: a
+model that recognises the clinic ranks well without reading a lesion. Within a block of ids it can do so still, for ids,
+sizes and the share of melanomas also run in step there. So the networks are compared with the controls in blocks too.
 
 That holds for ISIC 2016. The numbers of other images mean nothing that is known: their controls see sizes alone, and
 only sites part them, where the file of labels names them.
@@ -79,22 +77,27 @@ def predict_from_metadata(images: pd.DataFrame, *, numbered: bool = True) -> pd.
 
     Args:
         images: columns `image_id`, `split`, `target`, `native_width`, `native_height` (px), `native_bytes`.
-        numbered: whether ids are the challenge's, whose numbers the first control knows.
 
     Returns:
         one row per control and test image: `control` (a key of `CONTROLS`), `image_id`, `target`, `probability`
         of being malignant, in [0, 1].
     """
     images = images.assign(number=images["image_id"].map(id_number)) if numbered else images
-    train, test = images[images["split"] == "train"], images[images["split"] == "test"]
-    parts = []
-    for control, columns in CONTROLS.items():
-        if not set(columns) <= set(images):
-            continue
-        classifier = GradientBoostingClassifier(random_state=0).fit(train[columns], train["target"])
-        probability = classifier.predict_proba(test[columns])[:, 1]
-        parts.append(test[["image_id", "target"]].assign(control=control, probability=probability))
+    test = images[images["split"] == "test"]
+    parts = [
+        _score_control(columns, images, test)[0].assign(control=control)
+        for control, columns in CONTROLS.items()
+        if set(columns) <= set(images)
+    ]
     return pd.concat(parts, ignore_index=True)[["control", "image_id", "target", "probability"]]
+
+
+def _score_control(columns: list[str], images: pd.DataFrame, *parts: pd.DataFrame) -> list[pd.DataFrame]:
+    """`image_id`, `target` and `probability` in each part, by a classifier that knows some columns."""
+    train = images[images["split"] == "train"]
+    classifier = GradientBoostingClassifier(random_state=0).fit(train[columns], train["target"])
+    scores = (classifier.predict_proba(part[columns])[:, 1] for part in parts)
+    return [part[["image_id", "target"]].assign(probability=p) for part, p in zip(parts, scores, strict=True)]
 
 
 def predict_elsewhere(images: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -107,14 +110,8 @@ def predict_elsewhere(images: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.Da
     Returns:
         of both: `image_id`, `target`, `probability`, and `logit`, which is NaN.
     """
-    columns = CONTROLS["size and bytes"]
-    train, test = images[images["split"] == "train"], images[images["split"] == "test"]
-    classifier = GradientBoostingClassifier(random_state=0).fit(train[columns], train["target"])
-    home, away = (
-        part[["image_id", "target"]].assign(probability=classifier.predict_proba(part[columns])[:, 1], logit=np.nan)
-        for part in (test, others)
-    )
-    return home, away
+    home, away = _score_control(CONTROLS["size and bytes"], images, images[images["split"] == "test"], others)
+    return home.assign(logit=np.nan), away.assign(logit=np.nan)
 
 
 def count_blocks(images: pd.DataFrame, *, confidence: float, numbered: bool = True) -> pd.DataFrame:
@@ -122,12 +119,10 @@ def count_blocks(images: pd.DataFrame, *, confidence: float, numbered: bool = Tr
 
     Args:
         images: columns `image_id`, `split`, `target`, and `site` where it is known.
-        numbered: whether ids are the challenge's; the blocks of other images are their sites.
 
     Returns:
-        empty where there is neither;
         one row per block and split, in order: `block`, `split`, `images`, `malignant` (counts), `prevalence` and its
-        Wilson interval, `low` and `high`, all in [0, 1].
+        Wilson interval, `low` and `high`, all in [0, 1]; empty without blocks and sites.
     """
     if numbered:
         images = images.assign(block=images["image_id"].map(id_block))
@@ -180,7 +175,7 @@ class _Cell(NamedTuple):
 
     value: float
     span: Interval = Interval(np.nan, np.nan)
-    draws: NDArray[np.float64] | None = None
+    draws: NDArray[np.float64] = np.empty(0)
 
 
 def examine(predictions: pd.DataFrame, metadata: pd.DataFrame, params: Comparison) -> Shortcuts:
@@ -191,18 +186,19 @@ def examine(predictions: pd.DataFrame, metadata: pd.DataFrame, params: Compariso
         metadata: columns `control`, `image_id`, `probability`, from `predict_from_metadata`.
     """
     scores = _collect(predictions[~find_classical(predictions)], metadata)
-    cells, rows, differences = _evaluate_blocks(scores, params), [], []
-    for (block, metric, name), cell in cells.items():
-        targets = scores.targets[_list_views(scores)[block][0]]
-        counted = {"block": block, "metric": metric, "images": len(targets), "malignant": int(targets.sum())}
-        rows.append(name.columns | counted | {"value": cell.value} | cell.span._asdict())
-        if name.model != CONTROL and block in (ALL, WITHIN, QUARTERS) and cell.draws is not None:
-            for control in [other for other in scores.probs if other.model == CONTROL]:
-                other = cells[block, metric, control]
-                assert other.draws is not None  # there are draws for all scores of a block, or for none
-                span = percentile_interval(cell.draws - other.draws, confidence=params.confidence)
-                found = {"a": cell.value, "b": other.value, "difference": cell.value - other.value} | span._asdict()
-                differences.append(name.columns | {"control": control.regime} | counted | found)
+    controls, rows, differences = [name for name in scores.probs if name.model == CONTROL], [], []
+    for block, (member, strata) in _list_views(scores).items():
+        cells = _evaluate_block(scores, member, strata, params)
+        counted = {"images": int(member.sum()), "malignant": int(scores.targets[member].sum())}
+        for (name, metric), cell in cells.items():
+            about = name.columns | {"block": block, "metric": metric} | counted
+            rows.append(about | {"value": cell.value} | cell.span._asdict())
+            for control in controls if name.model != CONTROL and block in (ALL, WITHIN, QUARTERS) else ():
+                if cell.draws.size:  # all scores of a block have draws, or none
+                    other = cells[control, metric]
+                    found = {"a": cell.value, "b": other.value, "difference": cell.value - other.value}
+                    span = percentile_interval(cell.draws - other.draws, confidence=params.confidence)
+                    differences.append(about | {"control": control.regime} | found | span._asdict())
     return Shortcuts(pd.DataFrame(rows), pd.DataFrame(differences, columns=DIFFERENCES))
 
 
@@ -236,18 +232,19 @@ def _list_views(scores: _Scores) -> dict[str, tuple[NDArray[np.bool_], NDArray[A
     return views | {label: (everyone, strata) for label, strata in scores.strata.items()}
 
 
-def _evaluate_blocks(scores: _Scores, params: Comparison) -> dict[tuple[str, str, SeriesName], _Cell]:
-    """(block, metric, name) -> its score. Over strata, draws keep each block's images of each class."""
-    cells: dict[tuple[str, str, SeriesName], _Cell] = {}
-    for block, (member, strata) in _list_views(scores).items():
-        targets, weights = scores.targets[member], None
-        if min(targets.sum(), (1 - targets).sum()) >= FEWEST:
-            kept = None if strata is None else scores.strata[WITHIN]
-            weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed, strata=kept)
-        for name, probs in scores.probs.items():
-            found = _evaluate(targets, probs[member], strata, weights, params.confidence)
-            cells |= {(block, metric, name): cell for metric, cell in found.items()}
-    return cells
+def _evaluate_block(
+    scores: _Scores, member: NDArray[np.bool_], strata: NDArray[Any] | None, params: Comparison
+) -> dict[tuple[SeriesName, str], _Cell]:
+    """(name, metric) -> its score. Over strata, draws keep each block's images of each class."""
+    targets, weights = scores.targets[member], None
+    if min(targets.sum(), (1 - targets).sum()) >= FEWEST:
+        kept = None if strata is None else scores.strata[WITHIN]
+        weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed, strata=kept)
+    return {
+        (name, metric): cell
+        for name, probs in scores.probs.items()
+        for metric, cell in _evaluate(targets, probs[member], strata, weights, params.confidence).items()
+    }
 
 
 def _evaluate(

@@ -12,12 +12,7 @@ from scipy.special import expit
 from lesion_utils.config.schema import Comparison
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.names import name_series
-from lesion_utils.evaluation.calibration import (
-    average_losses,
-    expect_ece,
-    fit_recalibration,
-    measure_calibration,
-)
+from lesion_utils.evaluation.calibration import average_losses, expect_ece, fit_recalibration, measure_calibration
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals, label_metric
 from lesion_utils.evaluation.intervals import draw_weights, format_value
 from lesion_utils.evaluation.metrics import average_precision, choose_threshold, roc_auc
@@ -41,20 +36,13 @@ def tabulate_results(predictions: pd.DataFrame, params: Comparison) -> pd.DataFr
             raise DataError(f"run {model}, {regime}, seed {seed} has no test scores", do="run its notebook again")
         if weights is None:  # every run scores the same images in the same order
             weights = draw_weights(test["target"], draws=params.bootstrap_draws, seed=params.seed)
-        threshold = None
+        settings: dict[str, Any] = {"weights": weights, "confidence": params.confidence}
         if not validation.empty:
-            threshold = choose_threshold(
-                validation["target"], validation["probability"], sensitivity=params.sensitivity_target
-            )
-        rows = evaluate_with_intervals(
-            test["target"],
-            test["probability"],
-            weights=weights,
-            confidence=params.confidence,
-            target_threshold=threshold,
-        )
+            seen = validation["target"], validation["probability"]
+            settings["target_threshold"] = choose_threshold(*seen, sensitivity=params.sensitivity_target)
+        rows = evaluate_with_intervals(test["target"], test["probability"], **settings)
         run = name_series(model, regime).columns | {"seed": seed}
-        parts.append(rows.assign(**run, threshold=np.nan if threshold is None else threshold))
+        parts.append(rows.assign(**run, threshold=settings.get("target_threshold", np.nan)))
     table = pd.concat(parts, ignore_index=True)
     return table[[*RUN, "name", *[c for c in table.columns if c not in (*RUN, "name")]]]
 
@@ -78,11 +66,7 @@ def name_single(folds: int) -> str:
 
 
 def widen_seeds(seeds: pd.DataFrame, *, folds: int) -> pd.DataFrame:
-    """One seed's mean and standard deviation, beside the mean probability of all of them.
-
-    Args:
-        seeds: from `summarise_seeds`.
-        folds: of the study.
+    """One seed's mean and standard deviation, from `summarise_seeds`, beside the mean probability of all of them.
 
     Returns:
         a row per network and regime: `name`, `seeds`, and in words a pair of columns each for AP and AUC.
@@ -104,9 +88,14 @@ def format_spread(mean: float, sd: float) -> str:
 
 def widen_results(results: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Results as people read them: a row per model, a column per metric, each cell a value with its interval."""
-    rows = results[results["metric"].isin(metrics) & (results["seed"] == ENSEMBLE)]
+    return widen_metrics(results[results["seed"] == ENSEMBLE], ["name"], metrics)
+
+
+def widen_metrics(rows: pd.DataFrame, keys: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """A row per combination of `keys`, and for each of the `metrics` that it has a column of values with intervals."""
+    rows = rows[rows["metric"].isin(metrics)]
     cells = rows.assign(cell=[format_value(r.value, r.low, r.high) for r in rows.itertuples()])
-    wide = cells.pivot_table(index="name", columns="metric", values="cell", aggfunc="first", sort=False)
+    wide = cells.pivot_table(index=list(keys), columns="metric", values="cell", aggfunc="first", sort=False)
     return wide[[m for m in metrics if m in wide]].rename(columns=label_metric).rename_axis(columns=None).reset_index()
 
 
@@ -124,19 +113,13 @@ def tabulate_calibration(predictions: pd.DataFrame, params: Comparison) -> pd.Da
         if validation.empty:
             continue
         line = fit_recalibration(validation["target"], validation["logit"])
-        fitted: dict[str, Any] = {
-            "validation_images": len(validation),
-            "intercept": line.intercept,
-            "recalibration_slope": line.slope,
-        }
+        fitted = {"validation_images": len(validation), "intercept": line.intercept, "recalibration_slope": line.slope}
         for stage, logits in (("before", test["logit"].to_numpy()), ("after", line.apply(test["logit"]))):
             probs = expit(logits)
-            losses: dict[str, float] = {
-                loss: float(value) for loss, value in average_losses(test["target"], probs).items()
-            }
+            losses = {loss: float(value) for loss, value in average_losses(test["target"], probs).items()}
             expected = expect_ece(probs, draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed)
             measured = measure_calibration(test["target"], logits, confidence=params.confidence)
-            rows.append(name.columns | {"stage": stage} | fitted | losses | expected | measured)
+            rows.append({**name.columns, "stage": stage, **fitted, **losses, **expected, **measured})
     return pd.DataFrame(rows)
 
 
@@ -149,16 +132,17 @@ def tabulate_controls(metadata: pd.DataFrame, params: Comparison) -> pd.DataFram
     Returns:
         as `tabulate_results` without run columns: `name`, `metric`, `value`, `low`, `high`, ...
     """
-    parts = []
-    for control, rows in metadata.groupby("control", sort=False):
-        rows = rows.sort_values("image_id")
-        parts.append((f"Metadata alone: {control}", rows["target"], rows["probability"]))
-    targets = parts[0][1]
-    parts.append(("Always benign", targets, np.zeros(len(targets))))
-    weights = draw_weights(targets, draws=params.bootstrap_draws, seed=params.seed)
+    parts = {
+        f"Metadata alone: {control}": rows.sort_values("image_id")
+        for control, rows in metadata.groupby("control", sort=False)
+    }
+    first = next(iter(parts.values()))
+    parts["Always benign"] = first.assign(probability=0.0)
+    weights = draw_weights(first["target"], draws=params.bootstrap_draws, seed=params.seed)
+    settings: dict[str, Any] = {"weights": weights, "confidence": params.confidence}
     tables = [
-        evaluate_with_intervals(y, p, weights=weights, confidence=params.confidence).assign(name=name)
-        for name, y, p in parts
+        evaluate_with_intervals(rows["target"], rows["probability"], **settings).assign(name=name)
+        for name, rows in parts.items()
     ]
     return pd.concat(tables, ignore_index=True)
 
@@ -178,7 +162,7 @@ def tabulate_exclusions(predictions: pd.DataFrame, exclusions: Mapping[str, Coll
 
     Args:
         predictions: networks enter by their mean probability over seeds.
-        exclusions: from `list_exclusions`.
+        exclusions: what is wrong -> ids, from `list_exclusions`.
 
     Returns:
         one row per model, split, exclusion and metric: `model`, `regime`, `name`, `split`, `exclusion`, `metric`,
@@ -194,9 +178,6 @@ def tabulate_exclusions(predictions: pd.DataFrame, exclusions: Mapping[str, Coll
 
 def widen_exclusions(exclusions: pd.DataFrame) -> pd.DataFrame:
     """How the test scores of networks and combinations change without doubtful images, as people read it.
-
-    Args:
-        exclusions: from `tabulate_exclusions`.
 
     Returns:
         `name`, and for each exclusion that removes a test image a column of changes: "AUC +0.012, AP −0.003".

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from lesion_utils.evaluation.calibration import measure_reliability
@@ -26,6 +25,7 @@ from lesion_utils.figures.style import (
     finish_figure,
     house_style,
     legend_below,
+    list_class_patches,
     list_series,
     new_figure,
     new_panels,
@@ -60,15 +60,12 @@ def plot_confusion(matrices: Mapping[str, np.ndarray]) -> Plate:
         ax.set(xlabel="called", ylabel="truth")
         title_panel(ax, title)
         ax.spines[:].set_visible(False)
-    return finish_figure(
-        fig,
-        note="counts, and shares of their row; above 0.5: malignant",
-        alt="Confusion matrices: "
-        + "; ".join(
-            f"{t}: {m[1][1]} of {m[1][0] + m[1][1]} malignant and {m[0][0]} of {m[0][0] + m[0][1]} benign right"
-            for t, m in matrices.items()
-        ),
+    told = "; ".join(
+        f"{title}: {tp} of {fn + tp} malignant and {tn} of {tn + fp} benign right"
+        for title, ((tn, fp), (fn, tp)) in matrices.items()
     )
+    note = "counts, and shares of their row; above 0.5: malignant"
+    return finish_figure(fig, note=note, alt=f"Confusion matrices: {told}")
 
 
 @house_style
@@ -79,10 +76,8 @@ def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray
     for ax, (name, scores) in zip(axes.flat, probs.items(), strict=False):
         for target, sign in ((0, 1), (1, -1)):
             counts = np.histogram(np.asarray(scores)[targets == target], edges)[0]
-            shares = counts / max(counts.sum(), 1)
-            ax.bar(
-                edges[:-1], sign * shares, width=1 / 25, align="edge", color=CLASS_COLOURS[CLASS_NAMES[target]], lw=0
-            )
+            heights, colour = sign * counts / max(counts.sum(), 1), CLASS_COLOURS[CLASS_NAMES[target]]
+            ax.bar(edges[:-1], heights, width=1 / 25, align="edge", color=colour, lw=0)
         ax.axhline(0, color=INK, lw=0.6)
         ax.axvline(0.5, color=INK, lw=0.8, ls=(0, (4, 2)))
         ax.set_xlim(0, 1)
@@ -95,16 +90,12 @@ def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray
     for ax in axes[-1]:
         ax.set_xlabel("probability of malignant")
     line = Line2D([], [], color=INK, lw=0.8, ls=(0, (4, 2)), label="0.5: above is called malignant")
-    patches = [Patch(color=CLASS_COLOURS[name], label=name) for name in CLASS_NAMES]
-    legend_below(fig, [*patches, line], columns=3 if len(probs) > 1 else 2)
-    return finish_figure(
-        fig,
-        note=count_classes(targets),
-        alt="Distribution of the probability of malignant in each class. Medians of benign and malignant: "
-        + "; ".join(
-            f"{name} {np.median(p[targets == 0]):.2f} and {np.median(p[targets == 1]):.2f}" for name, p in probs.items()
-        ),
+    legend_below(fig, [*list_class_patches(), line], columns=3 if len(probs) > 1 else 2)
+    medians = "; ".join(
+        f"{name} {np.median(p[targets == 0]):.2f} and {np.median(p[targets == 1]):.2f}" for name, p in probs.items()
     )
+    told = f"Distribution of the probability of malignant in each class. Medians of benign and malignant: {medians}"
+    return finish_figure(fig, note=count_classes(targets), alt=told)
 
 
 @house_style
@@ -125,12 +116,10 @@ def plot_reliability(targets: np.ndarray, probs: Mapping[str, np.ndarray], *, co
         bottom.set(xlabel=label, xlim=(0, 1))
     axes[0, 0].set_ylabel("observed share of malignant")
     axes[1, 0].set_ylabel("images")
-    return finish_figure(
-        fig,
-        note=f"{count_classes(targets)}; bins of equal count with {100 * confidence:g} % Wilson intervals",
-        alt="Reliability diagrams, mean predicted probability and observed share: "
-        + "; ".join(f"{name} {np.mean(p):.2f} and {np.mean(targets):.2f}" for name, p in probs.items()),
-    )
+    note = f"{count_classes(targets)}; bins of equal count with {100 * confidence:g} % Wilson intervals"
+    told = "; ".join(f"{name} {np.mean(p):.2f} and {np.mean(targets):.2f}" for name, p in probs.items())
+    alt = f"Reliability diagrams, mean predicted probability and observed share: {told}"
+    return finish_figure(fig, note=note, alt=alt)
 
 
 def _draw_reliability(ax: Axes, curve: pd.DataFrame) -> None:
@@ -147,9 +136,8 @@ def plot_decision_curve(curves: pd.DataFrame) -> Plate:
     """Net benefit of acting on a model's call, over the threshold at which one would act (Vickers and Elkin 2006).
 
     Args:
-        curves: one row per (name, threshold), with `name`, `model`, `regime`, `threshold` (float in (0, 1)),
-            `net_benefit`, and `low` and `high`, the ends of its band. The names "treat all" and "treat none" are drawn
-            as references.
+        curves: one row per series and `threshold` (float in (0, 1)), with `net_benefit`, and `low` and `high`, the ends
+            of its band. The names "treat all" and "treat none" are drawn as references.
     """
     references = {"treat all": (0, (4, 2)), "treat none": (0, (1, 2))}
     models = [name for name in list_series(curves) if name not in references]
@@ -164,8 +152,5 @@ def plot_decision_curve(curves: pd.DataFrame) -> Plate:
     ax.set(xlabel="threshold probability", ylabel="net benefit (per image)")
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     legend_below(fig, ax.get_legend_handles_labels()[0], columns=1)
-    return finish_figure(
-        fig,
-        note="pointwise bands; threshold: probability from which one would act",
-        alt=f"Decision curves of {', '.join(models)} between treating all and treating none.",
-    )
+    told = f"Decision curves of {', '.join(models)} between treating all and treating none."
+    return finish_figure(fig, note="pointwise bands; threshold: probability from which one would act", alt=told)

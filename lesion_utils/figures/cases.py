@@ -34,19 +34,12 @@ OUTCOMES = {
 
 @house_style
 def plot_prediction_grid(
-    images: np.ndarray,
-    image_ids: Sequence[str],
-    targets: np.ndarray,
-    probs: np.ndarray,
-    *,
-    columns: int = 6,
+    images: np.ndarray, image_ids: Sequence[str], targets: np.ndarray, probs: np.ndarray, *, columns: int = 6
 ) -> Plate:
     """Right and wrong predictions: a row each of true positives, false negatives, false positives, true negatives.
 
     Args:
-        images: (N, H, W, 3) uint8, all of them; only those shown are read.
-        image_ids: N ids.
-        probs: (N,) float in [0, 1], probability of malignant; above 0.5 is called malignant.
+        images: all of them; only those shown are read.
         columns: cases in a row, drawn at random from all of that outcome.
     """
     chosen = select_outcomes(targets, probs, count=columns)
@@ -62,12 +55,14 @@ def plot_prediction_grid(
             ax.set_axis_on()
             colour = CLASS_COLOURS[CLASS_NAMES[int(targets[k])]]
             show_tile(ax, images[k], f"{image_ids[k]}\np = {probs[k]:.2f}", colour=colour, edge=1.4)
+    note = f"{count_classes(targets)}; cases drawn at random from each outcome; p: probability of malignant"
     return finish_figure(
-        fig,
-        note=f"{count_classes(targets)}; cases drawn at random from each outcome; p: probability of malignant",
-        alt="Example images of each outcome at threshold 0.5: "
-        + ", ".join(f"{all_of[name]} {name} ({OUTCOMES[name]})" for name in OUTCOMES),
+        fig, note=note, alt=f"Example images of each outcome at threshold 0.5: {_list_outcomes(all_of)}"
     )
+
+
+def _list_outcomes(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name} ({OUTCOMES[name]})" for name, count in counts.items())
 
 
 @house_style
@@ -77,7 +72,6 @@ def plot_gradcam_grid(
     """Where a network looked: each row an image, then the image under each set of maps.
 
     Args:
-        images: (N, H, W, 3) uint8.
         maps: column title -> (N, h, w) float in [0, 1], such as {"ResNet50": ..., "ResNet50, randomised": ...};
             stretched over the image.
         labels: N short texts beside the rows, such as "TP ISIC_0000001, p = 0.91".
@@ -93,11 +87,8 @@ def plot_gradcam_grid(
     for ax, title in zip(axes[0], ("image", *maps), strict=True):
         name_column(ax, title)
     _add_heat_key(fig)
-    return finish_figure(
-        fig,
-        note=f"{count_classes(targets)}; each network's map scaled to its own maximum",
-        alt=f"Grad-CAM heat maps over {len(images)} images for {', '.join(maps)}: " + "; ".join(labels),
-    )
+    told = f"Grad-CAM heat maps over {len(images)} images for {', '.join(maps)}: {'; '.join(labels)}"
+    return finish_figure(fig, note=f"{count_classes(targets)}; each network's map scaled to its own maximum", alt=told)
 
 
 @house_style
@@ -114,11 +105,9 @@ def plot_mean_maps(means: Mapping[str, np.ndarray], *, counts: Mapping[str, int]
         ax.imshow(heat, cmap=HEAT, vmin=0, vmax=1, interpolation="bilinear", extent=(-0.5, 1.5, 1.5, -0.5))
         name_column(ax, f"{outcome} ({counts[outcome]}): {OUTCOMES[outcome]}")
     _add_heat_key(fig)
-    return finish_figure(
-        fig,
-        note=f"{sum(counts[name] for name in means)} test images; means of maps, each scaled to its own maximum before",
-        alt="Mean Grad-CAM maps: " + ", ".join(f"{counts[name]} {name} ({OUTCOMES[name]})" for name in means),
-    )
+    shown = {name: counts[name] for name in means}
+    note = f"{sum(shown.values())} test images; means of maps, each scaled to its own maximum before"
+    return finish_figure(fig, note=note, alt=f"Mean Grad-CAM maps: {_list_outcomes(shown)}")
 
 
 def lay_map_over(ax: Axes, heat: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -144,9 +133,8 @@ def plot_contact_sheet(
     """A sheet of photographs in the order given.
 
     Args:
-        images: (N, S, S, 3) uint8, as the network saw them.
+        images: as the network saw them.
         names: N file names; long ones are cut in the middle.
-        probs: (N,) float in [0, 1], of malignant.
         maps: (N, h, w) float in [0, 1], Grad-CAM; None where the network has none.
         call: above it, an image is called malignant, and its frame is red.
         note: what the sheet shows, and of which network.

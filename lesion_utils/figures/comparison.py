@@ -53,9 +53,8 @@ def plot_forest(rows: pd.DataFrame) -> Plate:
     """All models with their intervals, among the published results; what cannot be compared stands apart.
 
     Args:
-        rows: one row per model, with `name`, `model`, `regime`, `group` (a key of `GROUPS`), and for each of `METRICS`
-            `<metric>`, `<metric>_low`, `<metric>_high`; NaN where there is none. Order within a group is kept; a row
-            without any of the metrics is left out.
+        rows: one per model, with `group` (a key of `GROUPS`), and for each of `METRICS` `<metric>`, `<metric>_low`,
+            `<metric>_high`; NaN where there is none. A group keeps its order; rows without any metric are left out.
     """
     rows = rows.dropna(subset=list(METRICS), how="all")
     groups = [g for g in GROUPS if g in set(rows["group"])]
@@ -74,15 +73,12 @@ def plot_forest(rows: pd.DataFrame) -> Plate:
             group, (0, top), xycoords=axes[0, 0].get_yaxis_transform(), xytext=(-4, 0), textcoords="offset points",
             ha="right", va="center", weight="bold",
         )  # fmt: skip
-    own = rows[rows["group"] == "this study"]
-    return finish_figure(
-        fig,
-        note="bars: intervals of this study and its controls; published rows give none",
-        alt=f"Forest plot of {len(rows)} models. "
-        + "; ".join(
-            f"{r['name']}: " + ", ".join(f"{label_metric(m)} {r[m]:.3f}" for m in METRICS) for _, r in own.iterrows()
-        ),
+    told = "; ".join(
+        f"{row['name']}: " + ", ".join(f"{label_metric(m)} {row[m]:.3f}" for m in METRICS)
+        for _, row in rows[rows["group"] == "this study"].iterrows()
     )
+    note = "bars: intervals of this study and its controls; published rows give none"
+    return finish_figure(fig, note=note, alt=f"Forest plot of {len(rows)} models. {told}")
 
 
 def _draw_forest(ax: Axes, rows: pd.DataFrame, y: np.ndarray, metric: str) -> None:
@@ -101,9 +97,9 @@ def _draw_forest(ax: Axes, rows: pd.DataFrame, y: np.ndarray, metric: str) -> No
     _frame_rows(ax, label_metric(metric))
 
 
-def _write_beside(ax: Axes, height: float, text: str) -> None:
+def _write_beside(ax: Axes, y: float, text: str) -> None:
     """Numbers in the column right of a panel, at the height of their row."""
-    ax.text(1.02, height, text, transform=ax.get_yaxis_transform(), va="center_baseline", fontsize=6)
+    ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center_baseline", fontsize=6)
 
 
 def _frame_rows(ax: Axes, label: str) -> None:
@@ -120,9 +116,8 @@ def plot_paired_differences(rows: pd.DataFrame) -> Plate:
     """Differences between two models on the same images, with intervals; zero is no difference.
 
     Args:
-        rows: one row per comparison, with `name` (such as "ResNet50 − VGG19, fine-tuned"), `metric`, `difference`,
-            `low`, `high` (NaN without an interval), `p` (NaN where untested) and `primary` (bool: the one comparison
-            that is tested).
+        rows: one per comparison, with `name` (such as "ResNet50 − VGG19, fine-tuned"), `metric`, `difference`, `low`,
+            `high` (NaN without an interval), `p` (NaN where untested) and `primary` (bool: the one that is tested).
     """
     metrics, names = list(dict.fromkeys(rows["metric"])), list(dict.fromkeys(rows["name"]))
     fig, axes = new_figure(1, len(metrics), width=DOUBLE, height=14 + 8 * len(names), sharey=True)
@@ -141,16 +136,13 @@ def plot_paired_differences(rows: pd.DataFrame) -> Plate:
         _frame_rows(ax, f"difference in {label_metric(metric)}")
     axes[0, 0].set_yticks(range(len(names)), [wrap_label(n, 30) for n in names])
     axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
-    told = (
+    told = "; ".join(
         f"{r.name}, {label_metric(r.metric)} {r.difference:+.3f}"
         + ("" if np.isnan(r.low) else f" ({r.low:+.3f} to {r.high:+.3f})")
         for r in rows.itertuples()
     )
-    return finish_figure(
-        fig,
-        note="paired on the same images; thick: the one comparison that is tested, the rest are descriptive",
-        alt=f"Paired differences: {'; '.join(told)}.",
-    )
+    note = "paired on the same images; thick: the one comparison that is tested, the rest are descriptive"
+    return finish_figure(fig, note=note, alt=f"Paired differences: {told}.")
 
 
 @house_style
@@ -158,8 +150,8 @@ def plot_scores_by_block(rows: pd.DataFrame) -> Plate:
     """The AUC on all images, within each block of ids, and over the pairs of one stratum.
 
     Args:
-        rows: one row per (block, name), with `block`, `name`, `model`, `regime`, `images`, `malignant` (counts in
-            the block), `value`, `low`, `high`; NaN where a block holds one class only.
+        rows: one per block and series, with `block`, `images`, `malignant` (counts in the block), `value`, `low`,
+            `high`; NaN where a block holds one class only.
     """
     blocks, names = list(dict.fromkeys(rows["block"])), list_series(rows)
     controls = [name for name in names if name.model == CONTROL]
@@ -181,12 +173,9 @@ def plot_scores_by_block(rows: pd.DataFrame) -> Plate:
     ax.set_xlabel("block, malignant of all images")
     handles = [Line2D([], [], **style | {"linestyle": ""}, label=name) for name, style in styles.items()]
     legend_below(fig, [*handles, chance], columns=min(3, len(handles) + 1))
-    return finish_figure(
-        fig,
-        note="bars: intervals" + ("; no bar: too few images of a class" if rows["low"].isna().any() else ""),
-        alt="AUC on all images and within blocks of ids: "
-        + "; ".join(f"{r.name} in {r.block} {r.value:.2f}" for r in rows.itertuples() if not np.isnan(r.value)),
-    )
+    note = "bars: intervals" + ("; no bar: too few images of a class" if rows["low"].isna().any() else "")
+    told = "; ".join(f"{r.name} in {r.block} {r.value:.2f}" for r in rows.itertuples() if not np.isnan(r.value))
+    return finish_figure(fig, note=note, alt=f"AUC on all images and within blocks of ids: {told}")
 
 
 @house_style
@@ -194,20 +183,19 @@ def plot_classifier_heatmap(rows: pd.DataFrame, *, metric: str) -> Plate:
     """Classical classifiers on frozen features, after Benyahia et al.: a cell per backbone and classifier.
 
     Args:
-        rows: one row per cell, with `backbone`, `classifier`, `value`, `low`, `high`. Without any, the figure says so.
-        metric: what `value` is.
+        rows: one per cell, with `backbone`, `classifier`, `value` (of the metric), `low`, `high`; none: it says so.
     """
     if rows.empty:
         return state_absence("no classical classifiers in this study: they need pretrained features")
     table = rows.pivot(index="classifier", columns="backbone", values="value")
     order = [c for c in CLASSIFIER_NAMES if c in table.index] + [c for c in table.index if c not in CLASSIFIER_NAMES]
-    table = table.loc[order, list(dict.fromkeys(rows["backbone"]))]
-    spans = rows.set_index(["classifier", "backbone"])
+    table = table.loc[order, rows["backbone"].unique()]
+    written = rows.assign(cell=[f"{row.value:.3f}\n{row.low:.3f}–{row.high:.3f}" for row in rows.itertuples()])
+    cells = written.pivot(index="classifier", columns="backbone", values="cell").fillna("")
     fig, ((ax,),) = new_figure(width=SINGLE if table.shape[1] < 3 else DOUBLE, height=24 + 8 * len(table))
-    cells = [[_write_cell(spans, c, b) for b in table.columns] for c in table.index]
     sns.heatmap(
-        table, annot=np.array(cells), fmt="", cmap=sns.light_palette(SHADE, as_cmap=True), ax=ax, linewidths=1,
-        annot_kws={"fontsize": 6.5, "color": INK},
+        table, annot=cells.loc[table.index, table.columns], fmt="", cmap=sns.light_palette(SHADE, as_cmap=True), ax=ax,
+        linewidths=1, annot_kws={"fontsize": 6.5, "color": INK},
         cbar_kws={"label": label_metric(metric), "shrink": 0.8, "ticks": MaxNLocator(5)},
     )  # fmt: skip
     ax.set_xticklabels([wrap_label(name_model(b), 16) for b in table.columns], rotation=0)
@@ -215,20 +203,11 @@ def plot_classifier_heatmap(rows: pd.DataFrame, *, metric: str) -> Plate:
     ax.set(xlabel="frozen features of", ylabel="")
     ax.tick_params(length=0)
     best = rows.loc[rows["value"].idxmax()]
-    winner = f"{CLASSIFIER_NAMES.get(best.classifier, best.classifier)} on {name_model(best.backbone)}"
-    return finish_figure(
-        fig,
-        note=f"{label_metric(metric)} with its interval",
-        alt=f"{label_metric(metric)} of {len(table)} classifiers on frozen features of {table.shape[1]} networks; "
-        f"highest: {winner}, {best.value:.3f}.",
+    winner = (
+        f"{CLASSIFIER_NAMES.get(best.classifier, best.classifier)} on {name_model(best.backbone)}, {best.value:.3f}"
     )
-
-
-def _write_cell(spans: pd.DataFrame, classifier: str, backbone: str) -> str:
-    if (classifier, backbone) not in spans.index:
-        return ""
-    cell = spans.loc[(classifier, backbone)]
-    return f"{cell.value:.3f}\n{cell.low:.3f}–{cell.high:.3f}"
+    told = f"{len(table)} classifiers on frozen features of {table.shape[1]} networks; highest: {winner}."
+    return finish_figure(fig, note=f"{label_metric(metric)} with its interval", alt=f"{label_metric(metric)} of {told}")
 
 
 @house_style
@@ -267,11 +246,11 @@ def plot_regimes(rows: pd.DataFrame) -> Plate:
         handles.append(Line2D([], [], **CROSS, label=f"crossed: {SECONDARY_MARK}"))
     legend_below(fig, handles, columns=2)
     note = "hollow: balanced subset of the test set, not comparable with the full one"
-    told = (
+    told = "; ".join(
         f"{r.source}{', balanced' * r.balanced}, {REGIME_NAMES[r.regime]}, {label_metric(r.metric)} {r.value:.2f}"
         for r in rows.itertuples()
     )
-    return finish_figure(fig, note=note, alt=f"Training regimes: {'; '.join(told)}.")
+    return finish_figure(fig, note=note, alt=f"Training regimes: {told}.")
 
 
 def _frame_regimes(ax: Axes, metric: str, regimes: int) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
 
 from lesion_utils.figures.style import (
@@ -25,6 +24,7 @@ from lesion_utils.figures.style import (
     finish_figure,
     house_style,
     legend_below,
+    list_class_patches,
     new_figure,
     new_panels,
     state_absence,
@@ -35,11 +35,6 @@ SUBSET_NAMES = {"train": "training", "val": "validation", "test": "test", "left_
 SIZES = [round(64 * 2 ** (k / 2) / 32) * 32 for k in range(14)]  # ticks, px: 64, 96, 128, ...
 MEDIAN: dict[str, Any] = {"linewidth": 1, "linestyle": (0, (3, 2))}
 ASPECTS = {"4:3": 4 / 3, "3:2": 3 / 2, "1:1": 1.0}
-
-
-def list_class_patches() -> list[Patch]:
-    """Legend handles of the two classes."""
-    return [Patch(color=CLASS_COLOURS[name], label=name) for name in CLASS_NAMES]
 
 
 @house_style
@@ -95,13 +90,10 @@ def plot_image_sizes(table: pd.DataFrame) -> Plate:
     for label, aspect in ASPECTS.items():
         axes[0, 1].text(1.05 * high, high / aspect, label, fontsize=6, color=GREY, va="center")
     axes[0, 0].set_ylabel("height (px)")
-    pairs = len(table[["width", "height"]].drop_duplicates())
-    return finish_figure(
-        fig,
-        note=f"{count_classes(table['target'])}; {pairs} different sizes; area of a disc: share of the class",
-        alt=f"Width against height of {len(table)} images, by class; {pairs} different sizes between "
-        f"{table['width'].min()} and {table['width'].max()} px of width.",
-    )
+    pairs, widths = len(table[["width", "height"]].drop_duplicates()), table["width"]
+    note = f"{count_classes(table['target'])}; {pairs} different sizes; area of a disc: share of the class"
+    told = f"{pairs} different sizes between {widths.min()} and {widths.max()} px of width."
+    return finish_figure(fig, note=note, alt=f"Width against height of {len(table)} images, by class; {told}")
 
 
 @house_style
@@ -128,11 +120,8 @@ def plot_colour_statistics(table: pd.DataFrame, *, columns: Mapping[str, str]) -
     legend_below(fig, [*list_class_patches(), medians], columns=3)
     middle = table.groupby("target")[list(columns)].median()
     shown = "; ".join(f"{label} {' and '.join(f'{v:.3g}' for v in middle[c])}" for c, label in columns.items())
-    return finish_figure(
-        fig,
-        note=f"{count_classes(table['target'])}; each class has area 1",
-        alt=f"Histograms of colour statistics by class. Medians of benign and malignant: {shown}.",
-    )
+    told = f"Histograms of colour statistics by class. Medians of benign and malignant: {shown}."
+    return finish_figure(fig, note=f"{count_classes(table['target'])}; each class has area 1", alt=told)
 
 
 @house_style
@@ -166,11 +155,8 @@ def plot_prevalence_by_block(blocks: pd.DataFrame) -> Plate:
     ax.set_xticks(range(len(names)), shares)
     ax.set_xlabel("block, malignant of all images")
     legend_below(fig, [*ax.collections[1::2], line], columns=3)
-    return finish_figure(
-        fig,
-        note=f"n = {counts.images.sum():,} images; bars: intervals of the share",
-        alt="Share of malignant images by block: "
-        + "; ".join(
-            f"{b.block}, {SUBSET_NAMES.get(b.split, b.split)} {b.malignant} of {b.images}" for b in blocks.itertuples()
-        ),
+    told = "; ".join(
+        f"{b.block}, {SUBSET_NAMES.get(b.split, b.split)} {b.malignant} of {b.images}" for b in blocks.itertuples()
     )
+    note = f"n = {counts.images.sum():,} images; bars: intervals of the share"
+    return finish_figure(fig, note=note, alt=f"Share of malignant images by block: {told}")

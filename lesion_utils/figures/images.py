@@ -26,6 +26,7 @@ from lesion_utils.figures.style import (
 
 GAP = 1.6  # between tiles, mm
 LINE = 3.0  # one line of small type, mm
+NAME: dict[str, Any] = {"weight": "bold", "fontsize": 6.5}  # of a row or column
 
 
 def new_tiles(
@@ -34,8 +35,6 @@ def new_tiles(
     """Square tiles on at most two columns of a page, placed to the millimetre; hidden until something is shown in them.
 
     Args:
-        rows: rows of tiles.
-        columns: columns of tiles.
         lines: lines of small type below each tile.
         left: room for the names of rows, mm.
         top: room for the names of columns, mm.
@@ -77,37 +76,22 @@ def show_case(ax: Axes, image: np.ndarray, image_id: str, target: int, extra: st
 
 def name_row(ax: Axes, text: str) -> None:
     """Write a row's name to the left of its first tile."""
-    ax.text(
-        -0.08, 0.5, wrap_label(text, 16), transform=ax.transAxes, ha="right", va="center", weight="bold", fontsize=6.5
-    )
+    ax.text(-0.08, 0.5, wrap_label(text, 16), transform=ax.transAxes, ha="right", va="center", **NAME)
 
 
 def name_column(ax: Axes, text: str) -> None:
     """Write a column's name above its first tile."""
-    ax.text(
-        0.5, 1.04, wrap_label(text, 20), transform=ax.transAxes, ha="center", va="bottom", weight="bold", fontsize=6.5
-    )
+    ax.text(0.5, 1.04, wrap_label(text, 20), transform=ax.transAxes, ha="center", va="bottom", **NAME)
 
 
 @house_style
 def plot_sample_grid(images: np.ndarray, image_ids: Sequence[str], targets: np.ndarray, *, columns: int = 6) -> Plate:
-    """Images with their ids and classes, in the order given.
-
-    Args:
-        images: (N, H, W, 3) uint8, RGB.
-        image_ids: N ids.
-        targets: (N,) int, 0 benign, 1 malignant.
-        columns: tiles in a row.
-    """
-    rows = -(-len(images) // columns)
-    fig, axes = new_tiles(rows, columns, lines=2)
+    """Images with their ids and classes, in the order given, so many `columns` in a row."""
+    fig, axes = new_tiles(-(-len(images) // columns), columns, lines=2)
     for ax, image, image_id, target in zip(axes.flat, images, image_ids, targets, strict=False):
         show_case(ax, image, image_id, target)
-    return finish_figure(
-        fig,
-        note=f"{count_classes(targets)}; frame: blue benign, red malignant",
-        alt=f"A grid of {len(images)} dermoscopic images with their ids, {int(np.sum(targets))} of them malignant.",
-    )
+    told = f"A grid of {len(images)} dermoscopic images with their ids, {int(np.sum(targets))} of them malignant."
+    return finish_figure(fig, note=f"{count_classes(targets)}; frame: blue benign, red malignant", alt=told)
 
 
 @house_style
@@ -115,8 +99,7 @@ def plot_duplicate_pairs(left: np.ndarray, right: np.ndarray, pairs: pd.DataFram
     """Suspected duplicates side by side, two pairs in a row.
 
     Args:
-        left: (P, H, W, 3) uint8, the first image of each pair.
-        right: (P, H, W, 3) uint8, the second.
+        left, right: (P, H, W, 3) uint8, the first and the second image of each pair.
         pairs: P rows of `duplicates.csv`: `image_id_a, split_a, target_a, image_id_b, split_b, target_b, kind, pose,
             distance`.
     """
@@ -130,15 +113,12 @@ def plot_duplicate_pairs(left: np.ndarray, right: np.ndarray, pairs: pd.DataFram
             1 + GAP / 2 / side, -0.03 - 2.85 * LINE / side, _describe_match(pair), transform=a.transAxes, ha="center",
             va="top", fontsize=6, style="italic",
         )  # fmt: skip
-    across = int((pairs["split_a"] != pairs["split_b"]).sum())
-    told = (
+    told = "; ".join(
         f"{p.split_a} {p.image_id_a} and {p.split_b} {p.image_id_b} ({_describe_match(p)})" for p in pairs.itertuples()
     )
-    return finish_figure(
-        fig,
-        note=f"{len(pairs)} pairs, {across} of them between training and test",
-        alt=f"{len(pairs)} pairs of images that are or look the same, drawn side by side: {'; '.join(told)}.",
-    )
+    note = f"{len(pairs)} pairs, {(pairs['split_a'] != pairs['split_b']).sum()} of them between training and test"
+    alt = f"{len(pairs)} pairs of images that are or look the same, drawn side by side: {told}."
+    return finish_figure(fig, note=note, alt=alt)
 
 
 def _describe_match(pair: Any) -> str:
@@ -159,12 +139,9 @@ def plot_augmentation_strips(strips: Mapping[str, tuple[Sequence[str], np.ndarra
         name_row(row[0], name.replace("_", " "))
         for ax, label, tile in zip(row, labels, tiles, strict=False):
             show_tile(ax, tile, label)
-    return finish_figure(
-        fig,
-        note="one image; each operation alone, over the whole range it is drawn from",
-        alt="Rows of one image under each augmentation alone: "
-        + "; ".join(f"{name} from {labels[0]} to {labels[-1]}" for name, (labels, _) in strips.items()),
-    )
+    told = "; ".join(f"{name} from {labels[0]} to {labels[-1]}" for name, (labels, _) in strips.items())
+    note = "one image; each operation alone, over the whole range it is drawn from"
+    return finish_figure(fig, note=note, alt=f"Rows of one image under each augmentation alone: {told}")
 
 
 @house_style
@@ -176,29 +153,16 @@ def plot_augmented_samples(
     Args:
         originals: (N, H, W, 3) uint8, or float in [0, 1].
         augmented: (N, K, H, W, 3), likewise.
-        image_ids: N ids.
-        targets: (N,) int, 0 benign, 1 malignant.
     """
     draws = augmented.shape[1]
     fig, axes = new_tiles(len(originals), draws + 1, lines=0, left=19, top=4.5)
     for row, original, versions, image_id, target in zip(axes, originals, augmented, image_ids, targets, strict=True):
-        colour = CLASS_COLOURS[CLASS_NAMES[int(target)]]
-        show_tile(row[0], original, colour=colour, edge=1.4)
-        row[0].text(
-            -0.08,
-            0.5,
-            f"{image_id}\n{CLASS_NAMES[int(target)]}",
-            transform=row[0].transAxes,
-            ha="right",
-            va="center",
-            fontsize=6,
-        )
+        first, name = row[0], CLASS_NAMES[int(target)]
+        show_tile(first, original, colour=CLASS_COLOURS[name], edge=1.4)
+        first.text(-0.08, 0.5, f"{image_id}\n{name}", transform=first.transAxes, ha="right", va="center", fontsize=6)
         for ax, version in zip(row[1:], versions, strict=True):
             show_tile(ax, version)
     name_column(axes[0, 0], "as it is")
     name_column(axes[0, 1], "augmented")
-    return finish_figure(
-        fig,
-        note=f"{count_classes(targets)}; {draws} independent draws of each",
-        alt=f"{len(originals)} images, each followed by {draws} randomly augmented versions of itself.",
-    )
+    told = f"{len(originals)} images, each followed by {draws} randomly augmented versions of itself."
+    return finish_figure(fig, note=f"{count_classes(targets)}; {draws} independent draws of each", alt=told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from lesion_utils.figures.style import (
     Plate,
     count_classes,
     finish_figure,
-    frame_unit_square,
     house_style,
     legend_below,
     new_figure,
@@ -44,16 +43,14 @@ def plot_roc(
         bands: name -> (false positive rate, lower, upper sensitivity).
         summaries: name -> what its legend line adds, such as "AUC 0.82 (0.77 to 0.87)".
     """
-    malignant = np.asarray(targets) == 1
-
-    def trace(scores: np.ndarray, called: np.ndarray) -> Trace:
+    malignant, traces = np.asarray(targets) == 1, {}
+    for name, scores in probs.items():
         fpr, tpr, _ = roc_curve(targets, scores, drop_intermediate=False)
-        return fpr, tpr, (called[~malignant].mean(), called[malignant].mean())
-
+        called = np.asarray(scores) > 0.5
+        traces[name] = fpr, tpr, (called[~malignant].mean(), called[malignant].mean())
     chance = Line2D([0, 1], [0, 1], **CHANCE, label="chance")
-    fig = _plot_curves(trace, targets, probs, bands, summaries, chance, what="ROC curves")
-    frame_unit_square(fig.axes[0], "1 − specificity", "sensitivity")
-    return finish_figure(fig, note=count_classes(targets), alt=fig.alt)
+    fig = _plot_curves(traces, bands, summaries, chance, axes=("1 − specificity", "sensitivity"))
+    return finish_figure(fig, note=count_classes(targets), alt=f"ROC curves: {fig.alt}.")
 
 
 @house_style
@@ -70,19 +67,16 @@ def plot_precision_recall(
         bands: name -> (recall, lower, upper precision).
         summaries: name -> what its legend line adds, such as "AP 0.62 (0.52 to 0.71)".
     """
-    malignant = np.asarray(targets) == 1
-
-    def trace(scores: np.ndarray, called: np.ndarray) -> Trace:
+    malignant, traces = np.asarray(targets) == 1, {}
+    for name, scores in probs.items():
         precision, recall = _list_steps(targets, scores)
-        return recall, precision, (called[malignant].mean(), malignant[called].mean()) if called.any() else None
-
-    share = malignant.mean()
+        called = np.asarray(scores) > 0.5
+        point = (called[malignant].mean(), malignant[called].mean()) if called.any() else None
+        traces[name] = recall, precision, point
+    share, axes = malignant.mean(), ("recall (sensitivity)", "precision")
     chance = Line2D([0, 1], [share, share], **CHANCE, label=f"chance: prevalence {share:.1%}")
-    fig = _plot_curves(
-        trace, targets, probs, bands, summaries, chance, what="Precision-recall curves", drawstyle="steps-pre"
-    )
-    frame_unit_square(fig.axes[0], "recall (sensitivity)", "precision")
-    return finish_figure(fig, note=count_classes(targets), alt=fig.alt)
+    fig = _plot_curves(traces, bands, summaries, chance, axes=axes, drawstyle="steps-pre")
+    return finish_figure(fig, note=count_classes(targets), alt=f"Precision-recall curves: {fig.alt}.")
 
 
 def _list_steps(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,21 +88,18 @@ def _list_steps(targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _plot_curves(
-    trace: Callable[[np.ndarray, np.ndarray], Trace],
-    targets: np.ndarray,
-    probs: Mapping[str, np.ndarray],
+    traces: Mapping[str, Trace],
     bands: Bands | None,
     summaries: Mapping[str, str] | None,
     chance: Line2D,
     *,
-    what: str,
+    axes: tuple[str, str],
     drawstyle: str = "default",
 ) -> Plate:
-    """Each series' curve, band and operating point; in the legend a line each with its summary."""
-    fig, ((ax,),) = new_figure(width=SINGLE, height=76 + 4 * len(probs))
-    styles = style_series(list(probs))
-    for name, scores in probs.items():
-        x, y, point = trace(scores, np.asarray(scores) > 0.5)
+    """Each series' curve, band and operating point; in the legend, and as `alt`, a line each with its summary."""
+    fig, ((ax,),) = new_figure(width=SINGLE, height=76 + 4 * len(traces))
+    styles = style_series(list(traces))
+    for name, (x, y, point) in traces.items():
         ax.plot(x, y, **styles[name] | {"marker": ""}, drawstyle=drawstyle, zorder=3)
         if bands and name in bands:
             ax.fill_between(*bands[name], color=styles[name]["color"], alpha=0.15, lw=0, zorder=2)
@@ -119,5 +110,9 @@ def _plot_curves(
     handles = [Line2D([], [], **style, ms=5, label=wrap_label(labels[name], 60)) for name, style in styles.items()]
     marker = Line2D([], [], color=GREY, marker="o", ls="", ms=5, label="mark: above 0.5 is called malignant")
     legend_below(fig, [*handles, chance, marker], columns=1)
-    fig.alt = f"{what}: {'; '.join(labels.values())}."
+    ticks = np.linspace(0, 1, 6)
+    ax.set(xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks, xlabel=axes[0], ylabel=axes[1], aspect="equal")
+    for edge in ax.spines.values():
+        edge.set_zorder(0.5)  # curves that run along it stay visible
+    fig.alt = "; ".join(labels.values())
     return fig

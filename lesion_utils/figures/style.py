@@ -20,6 +20,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
 
 from lesion_utils.core.names import COMBINATION, SeriesName
@@ -65,13 +66,9 @@ house_style = matplotlib.rc_context(HOUSE)
 
 
 class Plate(Figure):
-    """A matplotlib Figure that shows itself in a notebook without pyplot, and says in words what it shows.
+    """A matplotlib Figure that shows itself in a notebook without pyplot, and says in words what it shows."""
 
-    Attributes:
-        alt: text for readers who cannot see the figure; set by every plot function.
-    """
-
-    alt: str = ""
+    alt: str = ""  # for readers who cannot see the figure; set by every plot function
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         width, height = self.get_size_inches() / MM * SCREEN_SCALE
@@ -81,11 +78,9 @@ class Plate(Figure):
 def new_figure(
     rows: int = 1, columns: int = 1, *, width: float, height: float, **subplots: Any
 ) -> tuple[Plate, np.ndarray]:
-    """An empty figure on the size grid.
+    """An empty figure on the size grid, with rows and columns of panels.
 
     Args:
-        rows: rows of panels.
-        columns: columns of panels.
         width: `SINGLE` or `DOUBLE`, mm.
         height: mm, without the footer.
         **subplots: passed on to matplotlib's `subplots`.
@@ -99,14 +94,9 @@ def new_figure(
 
 
 def new_panels(count: int, *, height: float, **subplots: Any) -> tuple[Plate, np.ndarray]:
-    """A figure with `count` panels of one kind, at most three in a row; what is left of the last row stays empty.
-
-    Returns:
-        The figure and its axes (rows, columns), of which the first `count` are in use.
-    """
+    """As `new_figure`, with `count` panels of one kind, at most three in a row; the rest of the last row is empty."""
     columns = min(count, 3)
-    rows = -(-count // columns)
-    width = SINGLE if columns == 1 else DOUBLE
+    rows, width = -(-count // columns), SINGLE if columns == 1 else DOUBLE
     fig, axes = new_figure(rows, columns, width=width, height=height * rows, **subplots)
     for ax in axes.flat[count:]:
         ax.set_axis_off()
@@ -129,11 +119,10 @@ def finish_figure(fig: Plate, *, note: str, alt: str) -> Plate:
         alt: what the figure shows, in words and numbers.
     """
     fig.alt = " ".join(alt.split()).rstrip(".") + "."
-    room = int((fig.get_figwidth() / MM - 2) / 1.15)  # mm per letter at 6 pt
-    fig.text(
-        MM / fig.get_figwidth(), _footer_y(fig), wrap_label(note, room), fontsize=6, color=GREY, va="center",
-        linespacing=1.1, gid="note",
-    )  # fmt: skip
+    width, height = fig.get_size_inches()
+    text = wrap_label(note, int((width / MM - 2) / 1.15))  # mm per letter at 6 pt
+    place = MM / width, FOOTER / 2 * MM / height
+    fig.text(*place, text, fontsize=6, color=GREY, va="center", linespacing=1.1, gid="note")
     if (engine := fig.get_layout_engine()) is not None:
         engine.execute(fig)
         fig.set_layout_engine("none")
@@ -149,10 +138,6 @@ def _round_layout(fig: Figure) -> None:
         ax.set_position(Bbox(ax.get_position(original=True).get_points().round(9)))
 
 
-def _footer_y(fig: Figure) -> float:
-    return FOOTER / 2 * MM / fig.get_figheight()
-
-
 @house_style
 def render_figure(fig: Figure, kind: str, metadata: Mapping[str, str | None] | None = None) -> bytes:
     """The bytes of a figure as "png", "svg" or "pdf": the same figure and metadata give the same bytes."""
@@ -165,7 +150,7 @@ def render_figure(fig: Figure, kind: str, metadata: Mapping[str, str | None] | N
     if kind == "pdf":
         own = {PDF_NAMES[name]: text for name, text in own.items() if name in PDF_NAMES}
     buffer = io.BytesIO()
-    fig.savefig(buffer, format=kind, dpi=DPI, metadata={**fixed[kind], **own})
+    fig.savefig(buffer, format=kind, dpi=DPI, metadata=fixed[kind] | own)
     return buffer.getvalue()
 
 
@@ -177,32 +162,25 @@ def save(
     Args:
         path_stem: path without a suffix; its folder is created.
         metadata: Dublin Core names, such as Title, Description, Identifier (the run), Source.
-        kinds: which files; a PDF takes as long as the others together, since its letters are cut out of the font.
-
-    Returns:
-        The paths, in the order of `kinds`.
+        kinds: which files, in the order of the paths returned; a PDF takes as long as the others together, since its
+            letters are cut out of the font.
 
     Raises:
         ValueError: a name that SVG's metadata does not know.
     """
     stem = Path(path_stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for kind in kinds:
-        path = stem.with_name(f"{stem.name}.{kind}")
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in kinds]
+    for path, kind in zip(paths, kinds, strict=True):
         path.write_bytes(render_figure(fig, kind, metadata))
-        paths.append(path)
     return paths
 
 
 def style_series(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour, dash and marker of each series: the network gives colour and marker, the regime the dash and the fill.
 
-    Combinations of networks, and plain strings, take the remaining colours in the order of the alphabet, so that
-    figures which sort them differently agree.
-
-    Args:
-        names: those of `names.name_series`, which know their network and regime, and any others.
+    Combinations of networks, and names that know no network, take the remaining colours in the order of the alphabet,
+    so that figures which sort them differently agree.
 
     Returns:
         name -> keyword arguments of `Axes.plot`: color, linestyle, marker, markerfacecolor.
@@ -218,7 +196,7 @@ def style_series(names: Sequence[str]) -> dict[str, dict[str, Any]]:
         else:
             place, colours, markers, regime = others.index(name), OTHER_COLOURS, OTHER_MARKERS, "finetune"
         colour, marker = colours[place % len(colours)], markers[place % len(markers)]
-        fill = {"finetune": colour, "features": "white", "scratch": blend_white(colour)}[regime]
+        fill = {"finetune": colour, "features": "white", "scratch": _blend_white(colour)}[regime]
         styles[name] = {"color": colour, "linestyle": REGIME_DASHES[regime], "marker": marker, "markerfacecolor": fill}
     return styles
 
@@ -234,22 +212,20 @@ def _place_models(models: Collection[str]) -> dict[str, int]:
     return places
 
 
-def list_series(rows: pd.DataFrame, label: str = "name") -> list[SeriesName]:
-    """The series of a table with `model` ("" for others' rows) and `regime`, each once, in its order."""
-    keys = zip(rows[label], rows["model"], rows["regime"], strict=True)
-    return list(dict.fromkeys(SeriesName(*key) for key in keys))
+def list_series(rows: pd.DataFrame) -> list[SeriesName]:
+    """The series of a table with `name`, `model` ("" for others' rows) and `regime`, each once, in its order."""
+    return list(dict.fromkeys(SeriesName(*key) for key in rows[["name", "model", "regime"]].to_numpy()))
 
 
-def blend_white(colour: str, share: float = 0.55) -> str:
-    """A tint: the colour with a share of white."""
-    red, green, blue = (1 - share) * np.array(to_rgb(colour)) + share
+def _blend_white(colour: str) -> str:
+    red, green, blue = 0.55 + (1 - 0.55) * np.array(to_rgb(colour))
     return to_hex((red, green, blue))
 
 
-def count_classes(targets: np.ndarray, what: str = "images") -> str:
+def count_classes(targets: np.ndarray) -> str:
     """The n of a footer: `n = 379 images: 304 benign, 75 malignant`."""
     malignant = int(np.sum(targets))
-    return f"n = {len(targets):,} {what}: {len(targets) - malignant:,} benign, {malignant:,} malignant"
+    return f"n = {len(targets):,} images: {len(targets) - malignant:,} benign, {malignant:,} malignant"
 
 
 def wrap_label(text: str, width: int) -> str:
@@ -266,15 +242,11 @@ def title_panel(ax: Axes, title: str) -> None:
     ax.set_title(wrap_label(title, 46 if columns == 1 else 96 // columns))
 
 
+def list_class_patches() -> list[Patch]:
+    """Legend handles of the two classes."""
+    return [Patch(color=CLASS_COLOURS[name], label=name) for name in CLASS_NAMES]
+
+
 def legend_below(fig: Plate, handles: Sequence[Artist], *, columns: int) -> None:
     """A legend between the panels and the footer, where it can cover no data."""
     fig.subfigs[0].legend(handles=handles, loc="outside lower center", ncols=columns)
-
-
-def frame_unit_square(ax: Axes, xlabel: str, ylabel: str) -> None:
-    """Axes of two shares, both from 0 to 1, drawn square."""
-    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel=xlabel, ylabel=ylabel, aspect="equal")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_ticks(np.linspace(0, 1, 6))
-    for artist in ax.spines.values():
-        artist.set_zorder(0.5)  # curves that run along an edge stay visible

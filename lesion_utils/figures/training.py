@@ -40,8 +40,7 @@ def plot_learning_rates(rates: pd.DataFrame) -> Plate:
             `layers` and `learning_rate`, as `optim.tabulate_learning_rates` returns them.
     """
     courses = list(dict.fromkeys(rates["layers"]))
-    fig, axes = new_figure(width=SINGLE, height=58)
-    ax = axes[0, 0]
+    fig, ((ax,),) = new_figure(width=SINGLE, height=58)
     shades = dict(zip(courses, colormaps["cividis"](np.linspace(0, 0.85, len(courses))), strict=True))
     for name in courses:
         part = rates[(rates["layers"] == name) & (rates["learning_rate"] > 0)]
@@ -58,14 +57,8 @@ def plot_learning_rates(rates: pd.DataFrame) -> Plate:
 
 @house_style
 def plot_overfitting(losses: Sequence[float], *, images: int) -> Plate:
-    """The loss of a few images that a network learns by heart, step by step.
-
-    Args:
-        losses: cross-entropy before each step.
-        images: how many there are.
-    """
-    fig, axes = new_figure(width=SINGLE, height=46)
-    ax = axes[0, 0]
+    """The loss (cross-entropy before each step) of so many `images` that a network learns by heart."""
+    fig, ((ax,),) = new_figure(width=SINGLE, height=46)
     ax.axhline(np.log(2), color=GREY, lw=0.8, ls=(0, (3, 2)))
     ax.text(1, np.log(2), "guessing", transform=ax.get_yaxis_transform(), ha="right", va="bottom", color=GREY)
     ax.plot(range(1, len(losses) + 1), losses, color=LOSSES["val_loss"][1], marker=".")
@@ -155,13 +148,11 @@ def _draw_curves(ax: Axes, part: pd.DataFrame, series: dict[str, tuple[str, str]
 
 
 def _describe_curves(history: pd.DataFrame, regimes: list[str]) -> str:
-    chosen = history[history["selected"]]
     told = []
     for regime in regimes:
-        best = chosen[chosen["regime"] == regime]
-        epochs = ", ".join(str(epoch) for epoch in best["epoch"])
+        best = history[history["selected"] & (history["regime"] == regime)]
         told.append(
-            f"{REGIME_NAMES.get(regime, regime)}: selected epoch {epochs}, "
+            f"{REGIME_NAMES.get(regime, regime)}: selected epoch {', '.join(map(str, best['epoch']))}, "
             f"validation AP {np.mean(best['val_ap']):.2f}, AUC {np.mean(best['val_auc']):.2f}"
         )
-    return "Learning curves of loss and of validation AP and AUC over epochs. " + "; ".join(told) + "."
+    return f"Learning curves of loss and of validation AP and AUC over epochs. {'; '.join(told)}."

@@ -27,15 +27,6 @@ class Shown(NamedTuple):
     augmented: np.ndarray  # (N, epochs, S, S, 3) float32 in [0, 1]
 
 
-def _make_augmenter(params: StudyParams, network: str, regime: Regime) -> Augmenter:
-    """The augmenter of a network's first run in a regime."""
-    settings = params.network(network).in_regime(regime)
-    with torch.device("meta"):  # the input's description is wanted, and no weights
-        interpolation = data_config(build_network(settings, pretrained=False, seed=0)).interpolation
-    size, seed = settings.image_size, settings.seeds[0]
-    return Augmenter(params.augmentation, image_size=size, seed=seed, interpolation=interpolation)
-
-
 def list_inputs(params: StudyParams) -> pd.DataFrame:
     """What each network is fed with in each regime: `network`, `regime`, `side` (px), `interpolation`, `augmented`.
 
@@ -57,8 +48,16 @@ def choose_augmenter(params: StudyParams) -> Augmenter:
 
 
 def _list_augmenters(params: StudyParams) -> list[tuple[str, Regime, Augmenter]]:
-    named = [(n, r) for n, own in params.networks.items() for r in REGIME_NAMES if r in own.regimes]
-    return [(network, regime, _make_augmenter(params, network, regime)) for network, regime in named]
+    """(network, regime, augmenter of its first run there) for each regime of each network."""
+    made = []
+    for network, own in params.networks.items():
+        for regime in [regime for regime in REGIME_NAMES if regime in own.regimes]:
+            settings = own.in_regime(regime)
+            with torch.device("meta"):  # the input's description is wanted, and no weights
+                interpolation = data_config(build_network(settings, pretrained=False, seed=0)).interpolation
+            seen: dict[str, Any] = {"image_size": settings.image_size, "interpolation": interpolation}
+            made.append((network, regime, Augmenter(params.augmentation, seed=settings.seeds[0], **seen)))
+    return made
 
 
 def describe_changes(params: Augmentation) -> pd.DataFrame:
@@ -110,14 +109,7 @@ def _change(image: np.ndarray, augmenter: Augmenter, name: str, values: np.ndarr
 
 
 def draw_epochs(data: PreparedData, image_ids: Sequence[str], augmenter: Augmenter, *, epochs: int) -> Shown:
-    """Images as the network is shown them in validation, and in its first epochs of training.
-
-    Args:
-        data: the prepared images.
-        image_ids: N of them.
-        augmenter: of the network.
-        epochs: how many.
-    """
+    """Images as the network is shown them in validation, and in its first epochs of training."""
     rows = data.rows_of(image_ids)
     images = torch.from_numpy(data.images[rows])
     plain = resize_batch(images, augmenter.image_size, interpolation=augmenter.interpolation)
@@ -133,7 +125,7 @@ def describe_views(data: PreparedData, params: StudyParams, augmenter: Augmenter
     """What the tiles show that is true of these settings and images alone, in sentences."""
     said = [
         f"Each tile has the {augmenter.image_size} px and the interpolation ({augmenter.interpolation}) of the input.",
-        _FILLS[params.augmentation.fill],
+        f"What lies beyond an image's edge is {_FILLS[params.augmentation.fill]}; look at the corners for it.",
     ]
     sides = data.table[["native_width", "native_height"]]
     longer = (sides.max(axis=1) / sides.min(axis=1)).median()
@@ -146,11 +138,7 @@ def describe_views(data: PreparedData, params: StudyParams, augmenter: Augmenter
     return " ".join(said)
 
 
-_FILLS = {
-    "reflect": "What lies beyond an image's edge is its mirror image; look at the corners for it.",
-    "border": "What lies beyond an image's edge is its last pixel, drawn out; look at the corners for it.",
-    "zeros": "What lies beyond an image's edge is black; look at the corners for it.",
-}
+_FILLS = {"reflect": "its mirror image", "border": "its last pixel, drawn out", "zeros": "black"}
 
 
 def measure_changes(data: PreparedData, augmenter: Augmenter) -> dict[str, Any]:

@@ -34,19 +34,13 @@ def answer_items(params: StudyParams, data: PreparedData, outcome: Mapping[str, 
     """The items with their answers.
 
     Args:
-        params: of the study.
-        data: what the step "data" left.
         outcome: from `headline.summarise`.
 
     Returns:
         `guideline`, `item` (such as "12" or "12a"), `asks` and `answer`, one row per item.
     """
     items = pd.read_csv(Path(__file__).with_name("checklist.csv"), dtype={"item": str}, keep_default_na=False)
-    facts = {
-        **_describe_data(params, data),
-        **_describe_networks(params, outcome),
-        **_describe_outcome(params, outcome),
-    }
+    facts = _describe_data(params, data) | _describe_networks(params, outcome) | _describe_outcome(params, outcome)
     own = items.pop("own_images")
     answers = items["answer"].where(params.data.is_challenge | (own == ""), own)
     return items.assign(answer=answers.map(lambda text: text.format_map(facts)))

@@ -20,6 +20,7 @@ from lesion_utils.evaluation.decisions import trace_decision_curves
 from lesion_utils.evaluation.elsewhere import EVERYONE, Abroad, examine_elsewhere, widen_measures
 from lesion_utils.evaluation.evaluate import Curve, band_curves
 from lesion_utils.evaluation.intervals import draw_weights, format_value
+from lesion_utils.evaluation.literature import spread_metrics
 from lesion_utils.evaluation.predictions import (
     ENSEMBLE,
     add_ensembles,
@@ -45,12 +46,7 @@ class Models(NamedTuple):
 
 
 def collect_models(predictions: pd.DataFrame, *, runs: Collection[tuple[str, str]] | None = None) -> Models:
-    """Gather the networks; classical classifiers and combinations have tables of their own.
-
-    Args:
-        predictions: from `add_ensembles`.
-        runs: only these, as (model, regime); all by default.
-    """
+    """Gather the networks, all or those of some (model, regime); what is no network has tables of its own."""
     probs, calibrated, targets = {}, {}, np.empty(0, int)
     for name, validation, test in iterate_means(predictions):
         network = name.model != COMBINATION and not name.regime.startswith(CLASSICAL)
@@ -77,16 +73,15 @@ def judge_elsewhere(
     """How the networks fare on the test sets from elsewhere; None where the study names none.
 
     Args:
-        data: the prepared images.
         scores: of the study's own images, from `add_ensembles`.
-        results: from `tables.tabulate_results`; has the threshold of each row.
-        params: bootstrap, confidence and the networks.
         folder: of the predictions; those from elsewhere end in `_elsewhere.csv`.
     """
     if data.elsewhere.empty:
         return None
-    files = {network: folder / f"{network}_elsewhere.csv" for network in params.models}
-    parts = [read_predictions(file).assign(model=params.models[network]) for network, file in files.items()]
+    parts = [
+        read_predictions(folder / f"{network}_elsewhere.csv").assign(model=model)
+        for network, model in params.models.items()
+    ]
     away = add_ensembles(pd.concat(parts, ignore_index=True), params.averages)
     return examine_elsewhere(scores, away, results, params, images=data.table, others=data.elsewhere)
 
@@ -108,16 +103,13 @@ def collect_elsewhere(results: pd.DataFrame, abroad: Abroad) -> pd.DataFrame:
     known = everyone[["model", "regime"]].drop_duplicates()
     rows = pd.concat([own.merge(known), everyone], ignore_index=True)
     rows = rows[rows["metric"].isin(("ap", "auc"))]
-    rows = rows.iloc[
-        np.argsort(pd.factorize(rows["model"] + rows["regime"])[0], kind="stable")
-    ]  # home beside elsewhere
-    rows = rows.assign(
-        group=np.where(rows["model"] == CONTROL, "controls", "this study"),
-        name=rows["name"].astype(str) + ": " + rows["set"],
-    )
-    wide = rows.pivot(index=["name", "model", "regime", "group"], columns="metric", values=["value", "low", "high"])
-    wide.columns = [metric if part == "value" else f"{metric}_{part}" for part, metric in wide.columns]
-    return wide.reindex(pd.MultiIndex.from_frame(rows[wide.index.names].drop_duplicates())).reset_index()
+    place = pd.factorize(rows["model"] + rows["regime"])[0]
+    rows = rows.iloc[np.argsort(place, kind="stable")]  # home beside elsewhere
+    group = np.where(rows["model"] == CONTROL, "controls", "this study")
+    rows = rows.assign(group=group, name=rows["name"].astype(str) + ": " + rows["set"])
+    keys = ["name", "model", "regime", "group"]
+    order = pd.MultiIndex.from_frame(rows[keys].drop_duplicates())
+    return spread_metrics(rows, keys).reindex(order).reset_index()
 
 
 def write_summaries(results: pd.DataFrame, metric: str) -> dict[str, str]:
@@ -141,22 +133,15 @@ def trace_benefit(models: Models, params: Comparison) -> pd.DataFrame:
     weights = draw_weights(models.targets, draws=params.bootstrap_draws, seed=params.seed)
     settings: dict[str, Any] = {"thresholds": THRESHOLDS, "weights": weights, "confidence": params.confidence}
     curves = trace_decision_curves(models.targets, models.calibrated, **settings)
-    keys = {str(name): (name.model, name.regime) for name in models.calibrated}
-    of = [keys.get(name, ("", "")) for name in curves["name"]]
-    return curves.assign(model=[model for model, _ in of], regime=[regime for _, regime in of])
+    keys = pd.DataFrame([name.columns for name in models.calibrated])
+    return curves.merge(keys, on="name", how="left").fillna({"model": "", "regime": ""})
 
 
 def write_submissions(predictions: pd.DataFrame, *, folder: Path, prefix: str, challenge: bool = True) -> pd.DataFrame:
     """Write each network's mean and each combination as an entry to the challenge, `<folder>/<prefix>_*.csv`.
 
-    Args:
-        predictions: from `add_ensembles`.
-        folder: where the entries go.
-        prefix: of their names.
-        challenge: whether the test images are the challenge's; there is nothing to enter otherwise.
-
     Returns:
-        one row per entry: `name` and `file`.
+        one row per entry: `name` and `file`; none where the test images are not the challenge's.
     """
     rows: list[dict[str, str]] = []
     for name, _, test in iterate_means(predictions) if challenge else ():

@@ -14,6 +14,7 @@ from lesion_utils.data.images import ImageError, content_box, decode_square
 from lesion_utils.data.prepared import PreparedData
 from lesion_utils.evaluation import shortcuts
 from lesion_utils.evaluation.evaluate import look_at
+from lesion_utils.evaluation.intervals import ENDS, format_value
 
 #: Side of a photograph on a page, px; the embedded ones have no more.
 SHOWN = 256
@@ -93,12 +94,7 @@ def describe_duplicates(duplicates: pd.DataFrame) -> pd.DataFrame:
 
 
 def score_controls(table: pd.DataFrame, *, numbered: bool = True) -> BlindScores:
-    """Train classifiers on metadata alone and score the test images.
-
-    Args:
-        table: of the prepared images.
-        numbered: whether their ids are the challenge's.
-    """
+    """Train classifiers on metadata alone, and score the test images; `numbered` as in `evaluation`."""
     predicted = shortcuts.predict_from_metadata(table, numbered=numbered)
     groups = dict(list(predicted.groupby("control", sort=False)))
     targets = next(iter(groups.values()))["target"].to_numpy()
@@ -133,6 +129,7 @@ def summarise_data(data: PreparedData, blind: BlindScores) -> dict[str, Any]:
 def _write_text(numbers: dict[str, Any]) -> str:
     """What the numbers mean, a paragraph each; a finding is stated only where there is one."""
     test, best = numbers["counts"]["test"], numbers["best_control"]
+    auc, ap = (format_value(*(best[metric + end] for end in ENDS)) for metric in ("auc", "ap"))
     twice = (
         "**Some images stand twice.** {duplicate_pairs} pairs show the same photograph, {duplicate_pairs_across} of "
         "them across training and test, and in {contradicting_pairs} the labels disagree. Training images left out for "
@@ -152,14 +149,10 @@ def _write_text(numbers: dict[str, Any]) -> str:
         f"**Labels move.** {numbers['label_changes']} images are known to carry another label today."
         if numbers["numbered"]
         else "**Labels move.** Whether any of these has been revised since, nothing here can tell.",
-        f"{clinic}: knowing only {best['knows']}, a classifier reaches an AUC of {_write_interval(best, 'auc')} and an "
-        f"average precision of {_write_interval(best, 'ap')} on the test images. Notebook 05 sets the networks "
-        f"against it{', also within each block of image numbers' if numbers['numbered'] else ''}.",
+        f"{clinic}: knowing only {best['knows']}, a classifier reaches an AUC of {auc} and an average precision of "
+        f"{ap} on the test images. Notebook 05 sets the networks against it"
+        f"{', also within each block of image numbers' if numbers['numbered'] else ''}.",
         f"**What the test cannot say.** Its {test['malignant']} malignant images set how wide every interval is, and "
         "it says nothing about other clinics, cameras or skins than those that the images came from.",
     )
     return "\n\n".join(f"- {sentence}" for sentence in said)
-
-
-def _write_interval(row: dict[str, Any], metric: str) -> str:
-    return f"{row[metric]:.3f} ({row[f'{metric}_low']:.3f} to {row[f'{metric}_high']:.3f})"

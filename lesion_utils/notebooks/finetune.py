@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,20 +21,11 @@ from lesion_utils.core.names import REGIMES, name_series
 from lesion_utils.data.prepared import PreparedData
 from lesion_utils.evaluation.evaluate import FirstLook
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
-from lesion_utils.evaluation.predictions import (
-    COLUMNS,
-    add_ensembles,
-    join_folds,
-    select_run,
-    write_predictions,
-)
+from lesion_utils.evaluation.predictions import COLUMNS, add_ensembles, join_folds, select_run, write_predictions
 from lesion_utils.models.predict import load_network
 from lesion_utils.training.classifiers import ClassifierResult
 from lesion_utils.training.fit import NetworkResult, read_history
 from lesion_utils.training.task import Images, TrainingTask, choose_regimes, list_folds
-
-#: What tells a network's runs apart.
-RUN_KEYS = ("regime", "seed", "fold")
 
 
 class Detail(NamedTuple):
@@ -58,15 +50,12 @@ def describe_parts(model: nn.Module, image_size: int) -> pd.DataFrame:
     sides = config["input_size"][1:] if config.get("fixed_input_size") else (image_size, image_size)
     rows: dict[str, dict[str, Any]] = {}
 
-    def note(name: str) -> Callable[..., None]:
-        def keep(part: nn.Module, given: object, output: torch.Tensor) -> None:
-            shape = " × ".join(str(size) for size in output.shape[1:])
-            weights = sum(p.numel() for p in part.parameters())
-            rows[name] = {"part": name, "module": type(part).__name__, "output": shape, "weights": f"{weights:,}"}
+    def note(name: str, part: nn.Module, given: object, output: torch.Tensor) -> None:
+        shape = " × ".join(str(size) for size in output.shape[1:])
+        weights = sum(p.numel() for p in part.parameters())
+        rows[name] = {"part": name, "module": type(part).__name__, "output": shape, "weights": f"{weights:,}"}
 
-        return keep
-
-    hooks = [part.register_forward_hook(note(name)) for name, part in model.named_children()]
+    hooks = [part.register_forward_hook(partial(note, name)) for name, part in model.named_children()]
     model.eval()(torch.zeros(1, 3, *sides))
     for hook in hooks:
         hook.remove()
@@ -144,11 +133,7 @@ def join_predictions(trained: NetworkResult, classical: ClassifierResult) -> pd.
 def score_elsewhere(result: NetworkResult, data: PreparedData, *, folder: Path, path: Path) -> str:
     """Score the test sets from elsewhere with every network, where `data.yaml` names any, and write the predictions.
 
-    Args:
-        result: of training.
-        data: the prepared images.
-        folder: of all the network's runs; each keeps its scores, so that they are computed once.
-        path: of the predictions; their `split` is "test".
+    Each run's folder keeps its scores, so that they are computed once. The predictions' `split` is "test".
 
     Returns:
         what was done, in a sentence.
@@ -176,7 +161,7 @@ def describe_outcome(result: NetworkResult) -> pd.DataFrame:
     """One row per run, with the epoch that was kept and its validation scores; then what was left out, and why."""
     rows = [
         {
-            **{name: run[name] for name in RUN_KEYS if name in run},
+            **{name: run[name] for name in ("regime", "seed", "fold") if name in run},
             "kept epoch": f"{run['selected_epoch']} of {run['epochs']}",
             "validation AP": round(run["val_ap"], 3),
             "validation AUC": round(run["val_auc"], 3),
@@ -185,11 +170,9 @@ def describe_outcome(result: NetworkResult) -> pd.DataFrame:
         }
         for run in result.runs
     ]
-    left_out = [
-        {"regime": skipped["regime"], "remark": f"left out: {skipped['reason'].splitlines()[0]}"}
-        for skipped in result.skipped
-    ]
-    return pd.DataFrame(rows + left_out).fillna("")
+    for skipped in result.skipped:
+        rows.append({"regime": skipped["regime"], "remark": f"left out: {skipped['reason'].splitlines()[0]}"})
+    return pd.DataFrame(rows).fillna("")
 
 
 def describe_spread(result: NetworkResult) -> pd.DataFrame:
@@ -215,12 +198,7 @@ def describe_spread(result: NetworkResult) -> pd.DataFrame:
 
 
 def read_curves(result: NetworkResult, *, folder: Path) -> pd.DataFrame:
-    """The runs' histories as `figures.training.plot_learning_curves` takes them.
-
-    Args:
-        result: of training.
-        folder: of all the network's runs.
-    """
+    """The runs' histories as `figures.training.plot_learning_curves` takes them."""
     histories = ((run, read_history(folder / run["folder"])) for run in result.runs)
     parts = [h.assign(train_loss=h["loss"], selected=h["epoch"] == run["selected_epoch"]) for run, h in histories]
     return pd.concat(parts, ignore_index=True)
@@ -238,6 +216,7 @@ def select_detail(predictions: pd.DataFrame) -> Detail:
 def summarise_network(result: NetworkResult, detail: Detail, look: FirstLook) -> dict[str, Any]:
     """The numbers of a training notebook, and the sentences that they make (`text`)."""
     chosen = [run for run in result.runs if run["regime"] == detail.regime]
+    unlike = ("identity", "seconds")  # a long list of what a run depends on, and what differs between machines
     (_, fp), (fn, tp) = look.confusion
     numbers: dict[str, Any] = {
         "name": detail.name,
@@ -250,7 +229,7 @@ def summarise_network(result: NetworkResult, detail: Detail, look: FirstLook) ->
         "malignant": int(fn + tp),
         "false_alarms": int(fp),
         "benign": int((detail.targets == 0).sum()),
-        "runs": [_without_identity(run) for run in result.runs],
+        "runs": [{key: value for key, value in run.items() if key not in unlike} for run in result.runs],
         "left_out": result.skipped,
         "parameters_millions": chosen[0]["parameters"] / 1e6,
     }
@@ -262,8 +241,3 @@ _TEXT = (
     "and {benign} benign test images. At the threshold of 0.5 it misses {missed} of the {malignant} malignant lesions "
     "and raises {false_alarms} false alarms among the {benign} benign ones. The brackets hold 95 % intervals."
 )
-
-
-def _without_identity(run: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's record without the long list of what it depends on, and without times, which differ between machines."""
-    return {key: value for key, value in run.items() if key not in ("identity", "seconds")}

@@ -49,10 +49,7 @@ def explain_cases(
     """Grad-CAM of every test image: the mean map of the networks whose mean probability is shown.
 
     Args:
-        result: of training.
         detail: the test scores that were looked at.
-        data: the prepared images.
-        folder: of all runs of the network.
         per_outcome: images of each of TP, FN, FP and TN to show, drawn at random, fewer where there are fewer.
     """
     runs = [run for run in result.runs if run["regime"] == detail.regime]

@@ -20,6 +20,7 @@ from lesion_utils.notebooks.statements import (
     list_limits,
     select_differences,
     select_metrics,
+    select_rows,
     write_scores,
 )
 
@@ -31,14 +32,13 @@ def summarise(found: Findings, *, more: Sequence[str] = ()) -> dict[str, object]
     """What the report, the README and the checklists take from 05_comparison; every number from its tables.
 
     Args:
-        found: the tables.
         more: sentences to be said with the rest.
 
     Returns:
         `images`, `malignant`, `prevalence`, `always_benign_accuracy`, `regimes` (trained), `power` (a sentence),
         `primary` (the tested row or None), `detectable_auc_difference` (None where it cannot be had), `best` (the row
         that validation puts first, with its AP there, or None), `headline` (rows, see `list_headline`), `limits`
-        (sentences on what the study does not show) and `sentences`. Ready for JSON.
+        (sentences on what the study does not show) and `sentences`. `OpenStudy.save_metrics` makes JSON of it.
     """
     (images, malignant), power = found.counts, state_power(found.comparisons, found.params)
     smallest, first = find_power(found.comparisons, found.params), found.order.iloc[:1].to_dict("records")
@@ -49,7 +49,7 @@ def summarise(found: Findings, *, more: Sequence[str] = ()) -> dict[str, object]
         "always_benign_accuracy": (images - malignant) / images,
         "regimes": sorted(set(found.results["regime"]) & set(REGIMES)),
         "power": power,
-        "primary": _read_row(found.primary.iloc[0]) if len(found.primary) else None,
+        "primary": found.primary.iloc[0].to_dict() if len(found.primary) else None,
         "detectable_auc_difference": None if np.isnan(smallest) else smallest,
         "best": {"name": first[0]["name"], "validation_ap": first[0]["ap"]} if first else None,
         "headline": list_headline(found),
@@ -64,12 +64,6 @@ def summarise(found: Findings, *, more: Sequence[str] = ()) -> dict[str, object]
             f"in {100 * (images - malignant) / images:.1f} %, so accuracy is no headline.",
         ],
     }
-
-
-def _read_row(row: pd.Series) -> dict[str, object]:
-    """A row for JSON, which knows no NaN."""
-    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
-    return {name: None if isinstance(value, float) and np.isnan(value) else value for name, value in values.items()}
 
 
 def list_headline(found: Findings) -> list[dict[str, object]]:
@@ -125,7 +119,7 @@ def _pick_difference(found: Findings, block: str) -> pd.DataFrame:
 
 def _describe_model(found: Findings, run: Run) -> str:
     """AP and AUC of the mean probability, and of a single network with its seeds' spread."""
-    spread = found.seeds[(found.seeds["model"] == run[0]) & (found.seeds["regime"] == run[1])].set_index("metric")
+    spread = select_rows(found.seeds, run).set_index("metric")
     count, of = int(spread.loc["ap", "seeds"]), ""
     single = "one seed, so nothing is known about the spread between trainings"
     if count > 1:

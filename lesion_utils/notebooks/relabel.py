@@ -35,7 +35,6 @@ def compare_labels(params: Network, classical: ClassifierResult, data: PreparedD
     Args:
         params: of the network whose frozen features it sees.
         classical: the classifiers of the study.
-        data: the prepared images.
         stats: seed, draws and confidence of the paired bootstrap.
     """
     relabelled, count = relabel(data)

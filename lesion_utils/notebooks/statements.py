@@ -11,7 +11,7 @@ import pandas as pd
 from lesion_utils.config.schema import NamedComparison
 from lesion_utils.core.names import COMBINATION, name_held_out, name_series
 from lesion_utils.evaluation.decisions import state_predictive_values
-from lesion_utils.evaluation.elsewhere import CALIBRATION, EVERYONE, Abroad, find_seen
+from lesion_utils.evaluation.elsewhere import EVERYONE, Abroad, find_seen
 from lesion_utils.evaluation.evaluate import AT_TARGET, label_metric
 from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.evaluation.predictions import ENSEMBLE
@@ -26,32 +26,18 @@ CALLS = ["sensitivity" + AT_TARGET, "specificity" + AT_TARGET]
 
 @dataclass(frozen=True)
 class Findings:
-    """The tables of 05_comparison that its sentences are written from.
-
-    Attributes:
-        results: from `tables.tabulate_results`.
-        seeds: from `tables.summarise_seeds`.
-        order: from `ranking.rank_on_validation`.
-        comparisons: from `ranking.compare_networks`.
-        seen: from `shortcuts.examine`.
-        params: the declared comparison, confidence, power and the target sensitivity.
-        folds: parts of the training images that were held out in turn; a seed's test score is then the mean of as many
-            networks.
-        challenge: whether the images are those of ISIC 2016.
-        patients: whether it is known of which patient the images are.
-        sets: names of the test sets from elsewhere.
-    """
+    """The tables of 05_comparison that its sentences are written from."""
 
     results: pd.DataFrame
-    seeds: pd.DataFrame
+    seeds: pd.DataFrame  # from `tables.summarise_seeds`
     order: pd.DataFrame
-    comparisons: pd.DataFrame
+    comparisons: pd.DataFrame  # from `ranking.compare_networks`
     seen: Shortcuts
     params: NamedComparison
-    folds: int = 1
-    challenge: bool = True
-    patients: bool = False
-    sets: tuple[str, ...] = ()
+    folds: int = 1  # a seed's test score is the mean of as many networks
+    challenge: bool = True  # whether the images are those of ISIC 2016
+    patients: bool = False  # whether it is known of which patient the images are
+    sets: tuple[str, ...] = ()  # names of the test sets from elsewhere
 
     @property
     def primary(self) -> pd.DataFrame:
@@ -100,18 +86,13 @@ def state_operating_points(
 ) -> list[str]:
     """Of each model that is spoken of, what it calls at the threshold from validation, and what a call means there.
 
-    Args:
-        results: from `tables.tabulate_results`.
-        values: from `decisions.tabulate_predictive_values`.
-        params: the sensitivity asked for.
-        targets: (N,) labels of the test images, 0 or 1.
-        folds: parts of the training images that were held out in turn.
+    Sentences from `results` and from the `values` of `decisions.tabulate_predictive_values`.
     """
     said = []
-    for model, regime in list_spoken(results, params):
-        rows = values[(values["model"] == model) & (values["regime"] == regime)]
+    for run in list_spoken(results, params):
+        rows = select_rows(values, run)
         worth = "" if rows.empty else f" {state_predictive_values(rows)}"
-        said.append(state_calls(results, (model, regime), params, malignant=int(np.sum(targets)), folds=folds) + worth)
+        said.append(state_calls(results, run, params, malignant=int(np.sum(targets)), folds=folds) + worth)
     return said
 
 
@@ -182,11 +163,8 @@ _APART = (
 _PATIENTS = {
     (True, False): f"the challenge publishes no patient numbers, {_APART}",
     (False, False): f"the file of labels names none, {_APART}",
-    (
-        False,
-        True,
-    ): "no patient lies on both sides of the split; but the intervals take every image for a patient of its own, "
-    "and are too narrow where patients have several.",
+    (False, True): "no patient lies on both sides of the split; but the intervals take every image for a patient of "
+    "its own, and are too narrow where patients have several.",
 }
 
 
@@ -196,7 +174,6 @@ def state_elsewhere(abroad: Abroad | None, others: pd.DataFrame, found: Findings
     Args:
         abroad: from `comparison.judge_elsewhere`.
         others: the images from elsewhere, see `PreparedData`.
-        found: the tables; says which row leads.
     """
     if abroad is None:
         return ["This study names no test sets from elsewhere, so how its networks fare there is not known."]
@@ -224,19 +201,16 @@ def _count_images(images: pd.DataFrame) -> str:
 
 
 def _list_values(rows: pd.DataFrame, run: Run) -> str:
-    own = rows[(rows["model"] == run[0]) & (rows["regime"] == run[1])]
-    names = own["metric"].map(lambda metric: CALIBRATION.get(metric) or label_metric(metric))
-    values = (format_value(row.value, row.low, row.high) for row in own.itertuples())
-    return "; ".join(f"{name} {value}" for name, value in zip(names, values, strict=True)) or "no scores"
+    own = select_rows(rows, run).itertuples()
+    return "; ".join(f"{label_metric(r.metric)} {format_value(r.value, r.low, r.high)}" for r in own) or "no scores"
 
 
 def _state_drop(drops: pd.DataFrame, run: Run) -> str:
     """What is lost from home to elsewhere, by the network and by the control."""
-    parts = []
-    control = "The control that knows sizes and bytes loses"
-    for (model, regime), who in ((run, "From home it loses"), ((CONTROL, "size and bytes"), control)):
-        rows = drops[(drops["model"] == model) & (drops["regime"] == regime) & drops["metric"].isin(("ap", "auc"))]
-        spans = rows[["metric", "drop", "low", "high"]].itertuples(index=False, name=None)
+    parts, drops = [], drops[drops["metric"].isin(("ap", "auc"))]
+    control = (CONTROL, "size and bytes"), "The control that knows sizes and bytes loses"
+    for of, who in ((run, "From home it loses"), control):
+        spans = select_rows(drops, of)[["metric", "drop", "low", "high"]].itertuples(index=False, name=None)
         lost = [f"{label_metric(metric)} {format_value(drop, low, high, '+.3f')}" for metric, drop, low, high in spans]
         parts += [f"{who} {', '.join(lost)}."] if lost else []
     return " ".join(parts) or "There are too few images of a class to say what was lost from home."
@@ -244,14 +218,16 @@ def _state_drop(drops: pd.DataFrame, run: Run) -> str:
 
 def select_differences(found: Findings, block: str) -> pd.DataFrame:
     """The leading row's differences to the harder control, on all images or within strata, AP before AUC."""
-    table, (model, regime) = found.seen.differences, found.lead
-    own = (table["model"] == model) & (table["regime"] == regime) & (table["control"] == found.seen.harder)
-    return table[own & (table["block"] == block)].sort_values("metric")
+    rows = select_rows(found.seen.differences, found.lead)
+    return rows[(rows["control"] == found.seen.harder) & (rows["block"] == block)].sort_values("metric")
+
+
+def select_rows(table: pd.DataFrame, run: Run) -> pd.DataFrame:
+    return table[(table["model"] == run[0]) & (table["regime"] == run[1])]
 
 
 def select_metrics(results: pd.DataFrame, run: Run) -> pd.DataFrame:
-    own = (results["model"] == run[0]) & (results["regime"] == run[1]) & (results["seed"] == ENSEMBLE)
-    return results[own].set_index("metric")
+    return select_rows(results[results["seed"] == ENSEMBLE], run).set_index("metric")
 
 
 def write_scores(rows: pd.DataFrame) -> str:

@@ -72,17 +72,18 @@ class OpenStudy:
 
     def card(self) -> Markdown:
         """Six lines that say what this page was made from, and what a reader must know before its numbers."""
+        described = run_git("describe", "--always", "--dirty", "--abbrev=10")
         rows = {
             "study": f"{self.paths.name}: {self.params.data.title}",
-            "commit": _describe_commit(),
+            "commit": (described or "").strip() or "not under version control",
             "data": f"{name_data_set(self.params.data.source)}, {self.open_data().summary}",
             "run": self.run_id,
             "threads": os.environ.get("THREADS") or f"one per core ({os.cpu_count()})",
             "writes": f"reports/{self.paths.report_dir.relative_to(paths.reports_root()).as_posix()}/",
         }
         rows |= {"note": " ".join(self.params.data.remarks)} if self.params.data.remarks else {}
-        table = "\n".join(f"| **{key}** | {_escape(value)} |" for key, value in rows.items())
-        return Markdown("| | |\n|---|---|\n" + table)
+        cells = ((key, value.replace("|", "\\|")) for key, value in rows.items())
+        return Markdown("\n".join(["| | |", "|---|---|", *(f"| **{key}** | {value} |" for key, value in cells)]))
 
     def save_figure(self, fig: Figure, name: str, caption: str, *, shows_images: bool = False) -> Image:
         """Write a figure as PNG and SVG, for `make paper` as PDF, with its caption, and return it for display.
@@ -131,16 +132,10 @@ class OpenStudy:
         Raises:
             RunError: it has not been run.
         """
-        return pd.read_csv(self._require(self.paths.metrics / f"{step}_{name}.csv", step), dtype={"image_id": str})
-
-    def _require(self, path: Path, step: str) -> Path:
+        path, do = self.paths.metrics / f"{step}_{name}.csv", f"run: make all STUDY={self.paths.name}"
         if not path.is_file():
-            raise RunError(
-                f"{self.step} needs what {step} saves",
-                where=f"metrics/{path.name}",
-                do=f"run: make all STUDY={self.paths.name}",
-            )
-        return path
+            raise RunError(f"{self.step} needs what {step} saves", where=f"metrics/{path.name}", do=do)
+        return pd.read_csv(path, dtype={"image_id": str})
 
     def say_list(self, sentences: Sequence[str]) -> Markdown:
         """Sentences that were written from saved numbers, one below the other."""
@@ -254,15 +249,6 @@ def _bring_earlier(study: paths.Study, interactive: paths.Study, step: str) -> N
             if newer and not path.name.startswith(step):
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(path, copy)
-
-
-def _describe_commit() -> str:
-    described = run_git("describe", "--always", "--dirty", "--abbrev=10")
-    return (described or "").strip() or "not under version control"
-
-
-def _escape(value: str) -> str:
-    return value.replace("|", "\\|")
 
 
 def _to_plain(value: Any) -> Any:

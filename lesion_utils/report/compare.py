@@ -23,6 +23,7 @@ from lesion_utils.report.content import Figure, Report
 from lesion_utils.report.pages import format_number, render_page
 
 _PREDICTION_KEY = ("image_id", "split", "model", "regime", "seed")
+_CIRCUMSTANCES = ("params", "data", "weights", "commit", "device", "determinism", "packages")
 
 #: How far apart two values without intervals, such as calibration errors, may lie: the share of the larger, or so much.
 RELATIVE, ABSOLUTE = 0.05, 0.005
@@ -75,28 +76,6 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """How the scores in one file of predictions agree."""
-
-    name: str
-    common: int
-    only_a: int
-    only_b: int
-    largest: float
-    flipped: int
-    identical: bool
-
-    def __str__(self) -> str:
-        if self.identical:
-            return f"{self.common:,} scores, identical byte for byte"
-        alone = [f", {n:,} only in {side}" for side, n in (("A", self.only_a), ("B", self.only_b)) if n]
-        return (
-            f"{self.common:,} scores in common, largest difference {self.largest:.3g}, {self.flipped:,} on the other "
-            f"side of 0.5{''.join(alone)}"
-        )
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Two reports, A and B; everything is worked out when it is first asked for."""
 
@@ -110,20 +89,18 @@ class Comparison:
         return [Number(name, left.get(name), right.get(name)) for name in dict.fromkeys([*left, *right])]
 
     @cached_property
-    def predictions(self) -> list[Predictions]:
-        """One entry per predictions file that both have."""
-        names = sorted({p.name for p in self.a.folder.glob("predictions/*.csv")})
-        pairs = [(name, self.a.folder / "predictions" / name, self.b.folder / "predictions" / name) for name in names]
-        return [_compare_predictions(name, a, b) for name, a, b in pairs if b.is_file()]
+    def predictions(self) -> list[tuple[str, str]]:
+        """(name, how the scores agree) of every predictions file that both have."""
+        return [(name, _compare_scores(a, b)) for name, a, b in self._pair_files("predictions/*.csv")]
 
     @cached_property
     def circumstances(self) -> list[tuple[str, str, str]]:
         """What may explain a difference, as (what, in A, in B): parameters, data, commit, device and packages."""
         rows: dict[str, tuple[str, str, str]] = {}
         for step in [name for name in self.a.runs if name in self.b.runs]:
-            left, right = (_pick_circumstances(report.runs[step]) for report in (self.a, self.b))
-            for name, before, after in list_differences(left, right):
-                rows.setdefault(name, (name, before, after))
+            left, right = ({key: report.runs[step].get(key) for key in _CIRCUMSTANCES} for report in (self.a, self.b))
+            for row in list_differences(left, right):
+                rows.setdefault(row[0], row)
         return list(rows.values())
 
     @cached_property
@@ -140,14 +117,14 @@ class Comparison:
         return max(found, key=list(VERDICTS).index, default="nothing to compare")
 
     def diff_notebooks(self, *, outputs: bool = False) -> list[tuple[str, str]]:
-        """(name, changes as text) of every executed notebook that both have; empty text where nothing differs.
+        """(name, changes of sources, and of outputs too, as text) of every executed notebook that both have."""
+        pairs = [pair for pair in self._pair_files("notebooks/*.ipynb") if ".partial." not in pair[0]]
+        return [(name, _diff_notebook(a, b, outputs=outputs)) for name, a, b in pairs]
 
-        Args:
-            outputs: compare what the cells printed and drew as well as their sources.
-        """
-        names = sorted({p.name for p in self.a.folder.glob("notebooks/*.ipynb") if ".partial." not in p.name})
-        pairs = [(n, self.a.folder / "notebooks" / n, self.b.folder / "notebooks" / n) for n in names]
-        return [(name, _diff_notebook(a, b, outputs=outputs)) for name, a, b in pairs if b.is_file()]
+    def _pair_files(self, pattern: str) -> list[tuple[str, Path, Path]]:
+        """(name, A's, B's) of every such file that both have."""
+        pairs = [(a, self.b.folder / a.relative_to(self.a.folder)) for a in sorted(self.a.folder.glob(pattern))]
+        return [(a.name, a, b) for a, b in pairs if b.is_file()]
 
 
 def compare_reports(a: Path, b: Path) -> Comparison:
@@ -168,17 +145,12 @@ def compare_reports(a: Path, b: Path) -> Comparison:
 
 
 def describe_comparison(comparison: Comparison, *, outputs: bool = False) -> str:
-    """The comparison as text: verdict, numbers, predictions, circumstances, figures and notebooks.
-
-    Args:
-        comparison: of two reports.
-        outputs: show the notebooks' changed outputs as well as their changed sources.
-    """
+    """The comparison as text: verdict, numbers, predictions, circumstances, figures, notebooks and their outputs."""
     width = max((len(number.name) for number in comparison.numbers), default=0)
     rows = [(n.name, *map(format_interval, (n.a, n.b)), n.verdict) for n in comparison.numbers]
     sections = {
         "numbers": [f"{name:<{width}}  {a:<26} {b:<26} {verdict}" for name, a, b, verdict in rows],
-        "predictions": [f"{p.name}: {p}" for p in comparison.predictions],
+        "predictions": [f"{name}: {agreement}" for name, agreement in comparison.predictions],
         "what differs": [f"{name}: {a} | {b}" for name, a, b in comparison.circumstances],
         "figures": [_describe_figure(*figure) for figure in comparison.figures],
     }
@@ -191,13 +163,7 @@ def describe_comparison(comparison: Comparison, *, outputs: bool = False) -> str
 
 
 def write_comparison(comparison: Comparison, page: Path, *, outputs: bool = False) -> Path:
-    """Write the comparison as one page, with the figures side by side.
-
-    Args:
-        comparison: of two reports.
-        page: where it goes.
-        outputs: as for `describe_comparison`.
-    """
+    """Write the comparison as one page, with the figures side by side; `outputs` as for `describe_comparison`."""
     tone, sentence = VERDICTS[comparison.verdict]
     html = render_page(
         "compare.html.j2",
@@ -207,7 +173,7 @@ def write_comparison(comparison: Comparison, page: Path, *, outputs: bool = Fals
         sentence=sentence,
         tolerance=TOLERANCE,
         numbers=[(n, format_interval(n.a), format_interval(n.b), VERDICTS[n.verdict][0]) for n in comparison.numbers],
-        predictions=[(p.name, str(p)) for p in comparison.predictions],
+        predictions=comparison.predictions,
         circumstances=comparison.circumstances,
         figures=comparison.figures,
         notebooks=comparison.diff_notebooks(outputs=outputs),
@@ -249,28 +215,23 @@ def _name_item(item: Any, position: int) -> str:
     return ", ".join(str(item[key]) for key in keys if item.get(key)) or str(position)
 
 
-def _compare_predictions(name: str, a: Path, b: Path) -> Predictions:
+def _compare_scores(a: Path, b: Path) -> str:
     left, right = _read_scores(a), _read_scores(b)
     common = left.keys() & right.keys()
-    return Predictions(
-        name=name,
-        common=len(common),
-        only_a=len(left) - len(common),
-        only_b=len(right) - len(common),
-        largest=max((abs(left[key] - right[key]) for key in common), default=0.0),
-        flipped=sum((left[key] > 0.5) != (right[key] > 0.5) for key in common),
-        identical=_same_file(a, b),
+    if _same_file(a, b):
+        return f"{len(common):,} scores, identical byte for byte"
+    largest = max((abs(left[key] - right[key]) for key in common), default=0.0)
+    flipped = sum((left[key] > 0.5) != (right[key] > 0.5) for key in common)
+    alone = [(side, len(scores) - len(common)) for side, scores in (("A", left), ("B", right))]
+    return (
+        f"{len(common):,} scores in common, largest difference {largest:.3g}, {flipped:,} on the other side of 0.5"
+        + "".join(f", {count:,} only in {side}" for side, count in alone if count)
     )
 
 
 def _read_scores(path: Path) -> dict[tuple[str, ...], float]:
     with path.open(encoding="utf-8", newline="") as stream:
         return {tuple(row[key] for key in _PREDICTION_KEY): float(row["probability"]) for row in csv.DictReader(stream)}
-
-
-def _pick_circumstances(run: dict[str, Any]) -> dict[str, Any]:
-    kept = ("params", "data", "weights", "commit", "device", "determinism", "packages")
-    return {key: run.get(key) for key in kept}
 
 
 def _same_figure(a: Figure, b: Figure) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,8 +84,17 @@ class Report:
 
     @cached_property
     def tables(self) -> list[Table]:
-        """Each step's `metrics/<step>_<table>.csv`."""
-        return [_read_table(path, self._owner(path)) for path in self._sort(self.folder.glob("metrics/*.csv"))]
+        """Each step's `metrics/<step>_<table>.csv`, in the order in which they were written."""
+        paths = {path.relative_to(self.folder).as_posix(): path for path in sorted(self.folder.glob("metrics/*.csv"))}
+        written = [output["path"] for run in self.runs.values() for output in run.get("outputs", [])]
+        names = dict.fromkeys([*(name for name in written if name in paths), *paths])
+        return [self._read_table(paths[name]) for name in names]
+
+    def _read_table(self, path: Path) -> Table:
+        with path.open(encoding="utf-8", newline="") as stream:
+            header, *rows = list(csv.reader(stream)) or [[]]
+        step = next((step for step in self.runs if path.stem.startswith(f"{step}_")), "")
+        return Table(step, path.stem.removeprefix(f"{step}_"), path, header, rows[:SHOWN_ROWS], len(rows))
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -126,20 +134,6 @@ class Report:
         """What the study does not show, in sentences of 05_comparison."""
         return self.metrics.get("05_comparison", {}).get("limits", [])
 
-    def _sort(self, paths: Iterable[Path]) -> list[Path]:
-        """Files in the order in which their steps ran and wrote them."""
-        written = [Path(o["path"]).with_suffix("") for run in self.runs.values() for o in run.get("outputs", [])]
-        position = {path: i for i, path in reversed(list(enumerate(written)))}
-
-        def rank(path: Path) -> tuple[int, Path]:
-            relative = path.relative_to(self.folder).with_suffix("")
-            return position.get(relative, len(written)), relative
-
-        return sorted(paths, key=rank)
-
-    def _owner(self, path: Path) -> str:
-        return next((step for step in self.runs if path.stem.startswith(f"{step}_")), "")
-
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file.
@@ -157,21 +151,8 @@ def read_json(path: Path) -> Any:
 
 def _read_figure(path: Path) -> Figure:
     record = read_json(path)
-    png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
-    return Figure(
-        step=record["step"],
-        name=record["name"],
-        place=record["place"],
-        caption=record["caption"],
-        alt=record.get("alt") or record["caption"],
-        shows_images=record.get("shows_images", False),
-        png=png if png.is_file() else None,
-        svg=svg if svg.is_file() else None,
-    )
-
-
-def _read_table(path: Path, step: str) -> Table:
-    with path.open(encoding="utf-8", newline="") as stream:
-        header, *rows = list(csv.reader(stream)) or [[]]
-    name = path.stem.removeprefix(f"{step}_")
-    return Table(step, name, path, header, rows[:SHOWN_ROWS], len(rows))
+    files = (path.with_suffix(ending) for ending in (".png", ".svg"))
+    png, svg = (file if file.is_file() else None for file in files)
+    about = {key: record[key] for key in ("step", "name", "place", "caption")}
+    alt = record.get("alt") or record["caption"]
+    return Figure(**about, alt=alt, shows_images=record.get("shows_images", False), png=png, svg=svg)

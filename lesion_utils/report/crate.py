@@ -30,12 +30,7 @@ DATA_SET = "https://arxiv.org/abs/1605.01397"
 
 
 def write_crate(report: Report, folder: Path) -> None:
-    """Write `ro-crate-metadata.json`.
-
-    Args:
-        report: whose records say which step made what.
-        folder: the copy that is described; what a step made and the copy lacks is left out.
-    """
+    """Write `ro-crate-metadata.json` of a copy: its report's records say which step made what of it."""
     crate = ROCrate(version="1.1")
     crate.metadata.extra_contexts.append(TERMS)
     crate.name, crate.license = report.title, LICENSES + "MIT"
@@ -56,10 +51,8 @@ def _add_action(crate: ROCrate, step: str, run: Mapping[str, Any], files: Mappin
     software = {"name": f"lesion-utils, {step}", "version": run.get("commit") or "unknown"}
     read = [files[name] for name in run.get("inputs", {}) if name in files]
     weights = run.get("weights") or {}
-    if weights.get("sha256"):
-        read.append(
-            _add(crate, f"#{weights['sha256'][:12]}", "CreativeWork", name=weights["name"], sha256=weights["sha256"])
-        )
+    if digest := weights.get("sha256"):
+        read.append(_add(crate, f"#{digest[:12]}", "CreativeWork", name=weights["name"], sha256=digest))
     made = [output["path"] for output in run.get("outputs", [])] + [f"runs/{step}/run.json"]
     return _add(
         crate,

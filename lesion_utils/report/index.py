@@ -12,7 +12,7 @@ from lesion_utils.core.files import dump_json, write_if_changed
 from lesion_utils.core.names import find_architecture, name_data_set
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance.verify import Finding, describe_verdict, verify_study
-from lesion_utils.report.content import Figure, Report
+from lesion_utils.report.content import Report
 from lesion_utils.report.pages import describe_value, format_bytes, format_date, name_credit, render_page
 
 #: The step whose figures and tables stand with the results.
@@ -44,8 +44,6 @@ def build_site(
     """Write a report's `index.html`.
 
     Args:
-        study: whose report folder is read.
-        params: the study's parameters.
         on_progress: told what is done, and how much of how much.
         folder: where the page goes; the report's own folder by default.
         photographs: whether the page may show images of the data set.
@@ -56,33 +54,29 @@ def build_site(
     report = Report(study.report_dir)
     on_progress("checking every file", 0, 0)
     findings = verify_study(study, skip=("index",))
-    page = render_page("report.html.j2", **_collect(report, params, findings, photographs))
+    page = render_page("report.html.j2", report=report, photographs=photographs, **_collect(report, params, findings))
     path = (folder or study.report_dir) / "index.html"
     write_if_changed(path, page)
     return path
 
 
-def _collect(report: Report, params: StudyParams, findings: list[Finding], photographs: bool) -> dict[str, Any]:
-    """Everything that the template shows."""
+def _collect(report: Report, params: StudyParams, findings: list[Finding]) -> dict[str, Any]:
+    """What the template shows of a report, beside the report itself."""
     runs = {step: run for step, run in report.runs.items() if step != "index"}
     verdict = describe_verdict(findings)
     commit, dirty = _name_commit(runs)
-    parts = [_collect_step(report, step, photographs) for step in report.runs if step != COMPARISON]
+    parts = [_collect_step(report, step) for step in report.runs if step != COMPARISON]
     title = params.data.title
     cited = {find_architecture(network.backbone) for network in params.networks.values()}
     cited |= {"timm", *(["isic2016"] if params.data.is_challenge else [])}
     date = max((run.get("ended") or "" for run in runs.values()), default="")
     citation = f"{title}. Report of the study “{report.study}”, commit {commit[:10]}{dirty}, {format_date(date)}."
     return {
-        "study": report.study,
         "credit": name_credit(params.data.source),
         "title": title,
         "remarks": params.data.remarks,
-        "headline": report.headline,
-        "sentences": report.sentences,
-        "limits": report.limits,
         "facts": _list_facts(report, runs, verdict, date),
-        "comparison": _collect_step(report, COMPARISON, photographs),
+        "comparison": _collect_step(report, COMPARISON),
         "parts": [part for part in parts if part["figures"] or part["tables"]],
         "steps": [_describe_step(report, step, run) for step, run in runs.items()],
         "documents": sorted(path.name for path in report.folder.glob("*.md")),
@@ -114,14 +108,14 @@ def _name_commit(runs: dict[str, dict[str, Any]]) -> tuple[str, str]:
 
 def _list_facts(
     report: Report, runs: dict[str, dict[str, Any]], verdict: dict[str, str], date: str
-) -> list[dict[str, str]]:
-    """The header's card."""
+) -> list[tuple[str, str, str, str]]:
+    """The header's card: name, value, what more there is, and tone of each fact."""
     commit, dirty = _name_commit(runs)
     older = len({run.get("commit") for run in runs.values()}) - 1
     others = f", {older} other commit{'s' * (older > 1)} in earlier steps" if older > 0 else ""
     determinism = _last(runs, "determinism") or {}
     content = report.manifest.get("content") or "unknown"
-    facts = [
+    return [
         ("Verified", verdict["headline"], verdict["files"], verdict["tone"]),
         ("Data", _name_data(report), f"content {content[:12]}", ""),
         ("Weights", _name_weights(runs), "", ""),
@@ -131,7 +125,6 @@ def _list_facts(
         ("Determinism", determinism.get("level") or "unknown", _name_warned(determinism), ""),
         ("Seeds", _name_seeds(runs), "", ""),
     ]
-    return [dict(zip(("name", "value", "more", "tone"), fact, strict=True)) for fact in facts]
 
 
 def _name_data(report: Report) -> str:
@@ -171,37 +164,11 @@ def name_command(report: Report) -> str:
     return f"{data}make all STUDY={report.study}"
 
 
-def _collect_step(report: Report, step: str, photographs: bool) -> dict[str, Any]:
+def _collect_step(report: Report, step: str) -> dict[str, Any]:
     """A step's figures and tables."""
-    tables = [
-        {
-            "label": table.name.replace("_", " "),
-            "header": table.header,
-            "rows": table.rows,
-            "total": table.total,
-            "link": table.path.relative_to(report.folder).as_posix(),
-        }
-        for table in report.tables
-        if table.step == step
-    ]
     title = report.runs.get(step, {}).get("title") or step
-    figures = [_show_figure(report, figure, photographs) for figure in report.figures if figure.step == step]
-    return {"step": step, "title": title, "figures": figures, "tables": tables}
-
-
-def _show_figure(report: Report, figure: Figure, photographs: bool) -> dict[str, Any]:
-    """A figure's file, words and link: a chart as SVG, to be drawn large; a photograph is in the page already."""
-    allowed = photographs or not figure.shows_images
-    link = figure.svg if figure.svg and not figure.shows_images else None
-    return {
-        "step": figure.step,
-        "caption": figure.caption,
-        "alt": figure.alt,
-        "shows_images": figure.shows_images,
-        "absent": "missing" if figure.file is None and not figure.shows_images else "shows photographs",
-        "file": figure.file if allowed else None,
-        "link": link and link.relative_to(report.folder).as_posix(),
-    }
+    figures = [figure for figure in report.figures if figure.step == step]
+    return {"step": step, "title": title, "figures": figures, "tables": [t for t in report.tables if t.step == step]}
 
 
 def _describe_step(report: Report, step: str, run: dict[str, Any]) -> dict[str, Any]:

@@ -41,9 +41,6 @@ def write_notebook_page(notebook: Path, page: Path, *, study: str, photographs: 
     in `#code`.
 
     Args:
-        notebook: the executed `.ipynb`.
-        page: where the page goes.
-        study: the study's name, for the page's title.
         photographs: whether the page may show any; every picture is one that is not a chart of `figures/`, beside the
             notebook's folder.
 

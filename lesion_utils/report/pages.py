@@ -50,9 +50,8 @@ def render_page(template: str, *, script: str | None = None, **content: Any) -> 
     """Fill a template. Whatever `content` holds is escaped, and the page's policy forbids every request.
 
     Args:
-        template: file name under `lesion_utils/templates`.
+        template: file name under `templates/`.
         script: the page's one script, if it has one; the policy allows this text and no other.
-        content: what the template asks for.
     """
     digest = base64.b64encode(hashlib.sha256((script or "").encode()).digest()).decode()
     source = f"'sha256-{digest}'" if script else "'none'"
@@ -71,9 +70,7 @@ def _environment() -> jinja2.Environment:
     )
     formats = (format_duration, format_bytes, format_date, format_number, embed_image, describe_value)
     environment.filters |= {f.__name__.split("_")[-1]: f for f in formats}
-    environment.globals |= {
-        "draw_interval": draw_interval,
-    }
+    environment.globals["draw_interval"] = draw_interval
     return environment
 
 
@@ -114,11 +111,7 @@ def describe_value(value: Any) -> str:
 def embed_image(path: Path, photographs: bool) -> dict[str, str | int]:
     """A figure's file as a data address, so that the page needs no second file, with its size on the page in CSS px.
 
-    SVG, which is all that a published copy has of a chart, stays as it is.
-
-    Args:
-        path: PNG or SVG.
-        photographs: whether it shows images rather than a chart.
+    SVG, which is all that a published copy has of a chart, stays as it is; a PNG may show `photographs`.
     """
     if path.suffix == ".svg":
         return _embed_svg(path)

@@ -25,8 +25,8 @@ from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.names import REGIME_NAMES, find_architecture, join_words, name_model
 from lesion_utils.core.paths import Study
 from lesion_utils.evaluation.evaluate import label_metric
-from lesion_utils.evaluation.intervals import format_value
-from lesion_utils.evaluation.predictions import ENSEMBLE
+from lesion_utils.evaluation.intervals import ENDS, format_value
+from lesion_utils.evaluation.tables import widen_results
 from lesion_utils.report.content import Report
 from lesion_utils.report.index import COMPARISON
 from lesion_utils.report.publish import write_sums
@@ -75,22 +75,21 @@ def write_paper(study: Study, params: StudyParams) -> Path:
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for name, path in pdfs.items():
         shutil.copyfile(path, folder / "figures" / f"{name}.pdf")
-    results, board, checklist = (pd.read_csv(path, keep_default_na=False) for path in tables)
-    names = [name_model(model) for model in params.models.values()]
-    pair = join_words(name_model(model) for model in params.named_comparison.pair)
-    notes = [*report.limits, *params.data.remarks]
+    results, board = (pd.read_csv(path) for path in tables[:2])
+    checklist = pd.read_csv(tables[2], keep_default_na=False)
     placed = [{"name": f.name, "caption": f.caption, "wide": _is_wide(pdfs[f.name])} for f in charts]
     placed.sort(key=lambda figure: bool(figure["wide"]))  # the order in which they are numbered
-    open_template = _open_templates().get_template
     values = {
         "report": report,
         "params": params,
+        "names": join_words(name_model(model) for model in params.models.values()),
         "networks": _describe(params),
-        "pair": pair,
-        "notes": notes,
+        "pair": join_words(name_model(model) for model in params.named_comparison.pair),
+        "notes": [*report.limits, *params.data.remarks],
         "figures": placed,
         "rows": list(_name_rows(report)),
     }
+    open_template = _open_templates().get_template
     texts = {
         "numbers.tex": write_numbers(report),
         **{name: open_template(f"{name}.j2").render(values) for name in WRITTEN},
@@ -100,8 +99,7 @@ def write_paper(study: Study, params: StudyParams) -> Path:
         "references.bib": (TEMPLATES / "references.bib").read_text(encoding="utf-8"),
     }
     if not (draft := folder / "main.tex").exists():
-        own = {"report": report, "names": join_words(names), "challenge": params.data.is_challenge, "notes": notes}
-        write_if_changed(draft, open_template("main.tex.j2").render(own))
+        write_if_changed(draft, open_template("main.tex.j2").render(values))
     for name, text in texts.items():
         write_if_changed(folder / name, text)
     read = [f"../{path.relative_to(study.report_dir).as_posix()}" for path in sources]
@@ -138,12 +136,8 @@ def escape_tex(value: object) -> str:
 
 def tabulate_results(results: pd.DataFrame) -> str:
     """Every model, its seeds averaged, with the metrics that a reader asks for first."""
-    own = results[results["seed"].eq(ENSEMBLE) & results["metric"].isin(METRICS)]
-    cells = own.assign(cell=[_write_interval(row, "value", "low", "high") for row in own.to_dict("records")])
-    wide = cells.pivot(index="name", columns="metric", values="cell").reindex(own["name"].unique())[list(METRICS)]
-    wide = wide.rename(columns=label_metric).rename_axis(index="Model", columns=None).reset_index()
     return _write_latex(
-        wide,
+        widen_results(results, METRICS).rename(columns={"name": "Model"}),
         f"@{{}}{_ragged(42)}llll@{{}}",
         position="tbp",
         environment="table*",
@@ -155,12 +149,11 @@ def tabulate_results(results: pd.DataFrame) -> str:
 
 def tabulate_leaderboard(board: pd.DataFrame) -> str:
     """This study's rows, the controls and the published ones, with AP and AUC."""
-    rows = [
-        (row["name"], row["group"], *(_write_interval(row, key, f"{key}_low", f"{key}_high") for key in ("ap", "auc")))
-        for row in board.to_dict("records")
-        if (row["ap"], row["auc"]) != ("", "")
-    ]
-    frame = pd.DataFrame(rows, columns=["Work", "Kind", *map(label_metric, ("ap", "auc"))])
+    rows = board.dropna(subset=["ap", "auc"], how="all")
+    frame = rows[["name", "group"]].rename(columns={"name": "Work", "group": "Kind"})
+    for metric in ("ap", "auc"):
+        spans = rows[[metric + end for end in ENDS]].itertuples(index=False)
+        frame[label_metric(metric)] = [format_value(*span) for span in spans]
     return _write_latex(
         frame,
         f"@{{}}{_ragged(80)}{_ragged(30)}ll@{{}}",
@@ -181,11 +174,6 @@ def tabulate_checklist(items: pd.DataFrame) -> str:
         label="tab:checklist",
         caption="Reporting checklists, answered from the study's files.",
     )
-
-
-def _write_interval(row: dict[str, Any], *keys: str) -> str:
-    value, low, high = (float("nan") if row[key] == "" else float(row[key]) for key in keys)
-    return format_value(value, low, high)
 
 
 def _ragged(width: int) -> str:

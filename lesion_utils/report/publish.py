@@ -38,10 +38,6 @@ def publish_study(study: Study, params: StudyParams) -> Path:
 
     An earlier copy of the study is replaced as a whole.
 
-    Args:
-        study: whose report is finished.
-        params: of the study.
-
     Returns:
         the copy's folder. Scores of images from elsewhere are not in it, unless `data.yaml` says so of every set.
 
@@ -53,9 +49,8 @@ def publish_study(study: Study, params: StudyParams) -> Path:
     folder = docs_root() / study.name
     partial = folder.with_name(f".{study.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    kept = [
-        path.relative_to(study.report_dir).as_posix() for pattern in KEPT for path in study.report_dir.glob(pattern)
-    ]
+    found = (path for pattern in KEPT for path in study.report_dir.glob(pattern))
+    kept = [path.relative_to(study.report_dir).as_posix() for path in found]
     if not all(place.publish for place in params.data.external.values()):
         kept = [name for name in kept if not name.endswith("_elsewhere.csv") or not name.startswith("predictions/")]
     for name in {*kept, *_list_links(study)}:
@@ -84,13 +79,11 @@ def write_sums(folder: Path, names: Iterable[str] | None = None) -> None:
     write_atomic(folder / SUMS, "".join(f"{digest_file(folder / name)}  {name}\n" for name in sorted(names)))
 
 
-def write_front_page() -> Path:
+def write_front_page() -> None:
     """Write `docs/index.html`, the list of what is published."""
     reports = [Report(path.parent) for path in sorted(docs_root().glob("*/index.html"))]
-    page = docs_root() / "index.html"
-    write_if_changed(page, render_page("docs.html.j2", reports=reports))
+    write_if_changed(docs_root() / "index.html", render_page("docs.html.j2", reports=reports))
     write_if_changed(docs_root() / ".nojekyll", "")  # a forge serves the files as they are
-    return page
 
 
 def _list_links(study: Study) -> list[str]:
@@ -114,15 +107,14 @@ def _hide_photographs(study: Study, params: StudyParams, folder: Path) -> None:
 
 
 def _refuse_unaccounted(study: Study) -> None:
-    bad = [finding for finding in verify_study(study) if finding.state in ("not recorded", "failed", "changed by hand")]
-    found = [f"{finding.path} ({finding.state})" for finding in bad]
-    found += [
-        f"{name} (missing)" for name in ("index.html", *_list_links(study)) if not (study.report_dir / name).is_file()
-    ]
+    unaccounted = ("not recorded", "failed", "changed by hand")
+    needed = ("index.html", *_list_links(study))
+    found = [f"{finding.path} ({finding.state})" for finding in verify_study(study) if finding.state in unaccounted]
+    found += [f"{name} (missing)" for name in needed if not (study.report_dir / name).is_file()]
     if found:
+        more = f"; and {len(found) - 3} more" * (len(found) > 3)
         raise RunError(
-            f"the report cannot be published: {'; '.join(found[:3])}"
-            + f"; and {len(found) - 3} more" * (len(found) > 3),
+            f"the report cannot be published: {'; '.join(found[:3])}{more}",
             where=f"reports/{study.name}",
             expected="a page, what it links to, and every file as the record of its step has it",
             do=f"run: make all STUDY={study.name}, then make publish STUDY={study.name}",

@@ -18,14 +18,7 @@ BLOCK = re.compile(r"(<!-- results:([\w-]+):begin -->\n)(.*?)(<!-- results:\2:en
 
 
 def update_readme(readme: Path) -> bool:
-    """Write each block whose study has a published comparison; everything else stays as it is.
-
-    Args:
-        readme: the file with the marks.
-
-    Returns:
-        whether the file changed.
-    """
+    """Write each block whose study has a published comparison, and nothing else; returns whether the file changed."""
     return write_if_changed(readme, BLOCK.sub(_fill, readme.read_text(encoding="utf-8")))
 
 
@@ -44,7 +37,8 @@ def render_block(report: Report) -> str:
     folder = f"docs/{report.study}"
     what = ", ".join(filter(None, [name_data_set(report.manifest.get("source")), report.manifest.get("summary")]))
     lines = [f"**[{_escape(report.title)}]({folder}/index.html)**: {what}; {_name_computing(report)}.", ""]
-    lines += [f"| | metric | value | {_name_interval(report)} | images |", "|---|---|---|---|---|"]
+    confidence = report.runs["05_comparison"]["params"]["comparison"]["confidence"]
+    lines += [f"| | metric | value | {100 * confidence:g} % interval | images |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join(_spell_row(item))} |" for item in report.headline]
     remarks = report.runs.get("data", {}).get("params", {}).get("data", {}).get("remarks", [])
     if report.limits or remarks:
@@ -69,22 +63,12 @@ def _name_computing(report: Report) -> str:
     return f"{format_duration(report.seconds)} of computing" + (f" on {_escape(devices[-1])}" if devices else "")
 
 
-def _name_interval(report: Report) -> str:
-    confidence = report.runs["05_comparison"]["params"]["comparison"]["confidence"]
-    return f"{100 * confidence:g} % interval"
-
-
 def _spell_row(item: dict[str, Any]) -> list[str]:
     """A headline's cells; a published result may have no interval and no number of images."""
     low, high, count = item["low"], item["high"], item["n"]
     interval = "–" if None in (low, high) else f"{format_number(low)} to {format_number(high)}"
-    return [
-        _escape(item["label"]),
-        _escape(item["metric"]),
-        format_number(item["value"]),
-        interval,
-        "–" if count is None else str(count),
-    ]
+    cells = _escape(item["label"]), _escape(item["metric"]), format_number(item["value"]), interval
+    return [*cells, "–" if count is None else str(count)]
 
 
 def _escape(text: str) -> str:

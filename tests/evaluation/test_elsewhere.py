@@ -5,19 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from drawn_predictions import COMPARISON, draw_predictions
+from drawn_predictions import COMPARISON, draw_elsewhere, draw_predictions, get_row
 from scipy.special import expit
 from sklearn import metrics as sk
 
-from lesion_utils.evaluation.elsewhere import (
-    EVERYONE,
-    examine_elsewhere,
-    judge_scores,
-    measure_drops,
-    widen_measures,
-)
+from lesion_utils.evaluation.elsewhere import EVERYONE, examine_elsewhere, judge_scores, measure_drops, widen_measures
 from lesion_utils.evaluation.intervals import wilson_interval
-from lesion_utils.evaluation.predictions import add_ensembles
+from lesion_utils.evaluation.predictions import add_ensembles, select_run
 from lesion_utils.evaluation.shortcuts import CONTROL, FEWEST
 from lesion_utils.evaluation.tables import tabulate_results
 
@@ -89,24 +83,16 @@ def test_a_drop_is_home_minus_elsewhere_and_its_interval_holds_what_was_planted(
 def test_every_network_and_the_control_are_judged_without_what_training_has_seen():
     home = add_ensembles(draw_predictions())
     results = tabulate_results(home, COMPARISON)
-    drawn = draw_predictions(images=90, validation=0, seed=5)
-    away = add_ensembles(drawn.assign(image_id="P/" + drawn["image_id"]))
-    rng = np.random.default_rng(0)
-    ids = away["image_id"].unique()
-    sizes = {f"native_{name}": rng.integers(100, 900, 90) for name in ("width", "height", "bytes")}
-    targets = away.drop_duplicates("image_id").set_index("image_id")["target"][ids].to_numpy()
-    others = pd.DataFrame({"image_id": ids, "set": "P", "target": targets, "seen_in": "", **sizes})
+    drawn, own, others = draw_elsewhere()
+    away = add_ensembles(drawn)
     others.loc[:4, "seen_in"] = ["train", "val", "test", "left_out", ""]
-    own = pd.DataFrame({"image_id": [f"h{k}" for k in range(200)], "split": ["train"] * 100 + ["test"] * 100})
-    own = own.assign(target=np.arange(200) % 4 == 0, **{name: rng.integers(100, 900, 200) for name in sizes})
-    abroad = examine_elsewhere(home, away, results, COMPARISON, images=own.astype({"target": int}), others=others)
+    abroad = examine_elsewhere(home, away, results, COMPARISON, images=own, others=others)
     assert set(abroad.measures["images"]) == {88}, "of train and val, two are left out; of test and left_out, none"
     models = abroad.measures[["model", "regime"]].drop_duplicates()
     assert len(models) == 7 and (models["model"] == CONTROL).sum() == 1
-    kept = away[away["image_id"].isin(others["image_id"][2:])]
-    row = kept[(kept["model"] == "vgg19") & (kept["regime"] == "finetune") & (kept["seed"] == "ensemble")]
-    told = abroad.measures.query("model == 'vgg19' and regime == 'finetune' and metric == 'auc'")["value"].item()
+    row = select_run(away[away["image_id"].isin(others["image_id"][2:])], model="vgg19", regime="finetune")
+    own = "model == 'vgg19' and regime == 'finetune' and metric == "
+    told = abroad.measures.query(f"{own} 'auc'")["value"].item()
     assert told == pytest.approx(sk.roc_auc_score(row["target"], row["probability"]))
-    at_home = abroad.drops.query("model == 'vgg19' and regime == 'finetune' and metric == 'sensitivity_at_target'")
-    known = results.query("model == 'vgg19' and regime == 'finetune' and metric == 'sensitivity_at_target'")
-    assert at_home["home"].item() == pytest.approx(known[known["seed"] == "ensemble"]["value"].item())
+    at_home = abroad.drops.query(f"{own} 'sensitivity_at_target'")["home"].item()
+    assert at_home == pytest.approx(get_row(results, "vgg19", "finetune", "sensitivity_at_target")["value"])

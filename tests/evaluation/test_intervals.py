@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,31 +80,27 @@ def test_combined_interval_of_symmetric_ones_is_their_normal_sum():
     assert (low, high) == pytest.approx((0.55 - 0.1 / np.sqrt(2), 0.55 + 0.1 / np.sqrt(2)))
 
 
+def state(targets, probs, *, draws: int = 300, **settings) -> pd.DataFrame:
+    weights = draw_weights(targets, draws=draws, seed=1)
+    return evaluate_with_intervals(targets, probs, weights=weights, confidence=0.95, **settings).set_index("metric")
+
+
 def test_calling_everything_benign_leaves_accuracy_an_interval():
-    y = np.repeat([1, 0], [30, 70])
-    rows = evaluate_with_intervals(y, np.zeros(100), weights=draw_weights(y, draws=50, seed=1), confidence=0.95)
-    row = rows.set_index("metric").loc["accuracy"]
+    row = state(np.repeat([1, 0], [30, 70]), np.zeros(100), draws=50).loc["accuracy"]
     assert row["value"] == row["bootstrap_low"] == row["bootstrap_high"] == 0.7
     assert 0.6 < row["low"] < 0.7 < row["high"] < 0.8
 
 
-def test_draws_keep_the_size_of_each_class():
-    targets = np.array([0, 1, 0, 0, 1, 0, 0])
-    weights = draw_weights(targets, draws=500, seed=1)
-    assert (weights[:, targets == 1].sum(1) == 2).all()
-    assert (weights[:, targets == 0].sum(1) == 5).all()
-    np.testing.assert_allclose(weights.mean(0), 1, atol=0.15)
-    np.testing.assert_array_equal(weights, draw_weights(targets, draws=500, seed=1))
-    assert (weights != draw_weights(targets, draws=500, seed=2)).any()
-
-
-def test_strata_are_drawn_each_by_itself():
-    targets, strata = np.array([0, 0, 0, 1, 0, 0, 1, 1]), np.repeat(["a", "b"], 4)
-    weights = draw_weights(targets, draws=50, seed=1, strata=strata)
-    for stratum, target in (("a", 0), ("a", 1), ("b", 0), ("b", 1)):
+@pytest.mark.parametrize("strata", [np.repeat("a", 8), np.repeat(["a", "b"], 4)])
+def test_draws_keep_the_size_of_each_class_in_each_stratum(strata):
+    targets, settings = np.array([0, 0, 0, 1, 0, 0, 1, 1]), {"draws": 500, "strata": strata}
+    weights = draw_weights(targets, seed=1, **settings)
+    for stratum, target in itertools.product(set(strata), (0, 1)):
         member = (strata == stratum) & (targets == target)
         assert (weights[:, member].sum(1) == member.sum()).all()
-    assert len(np.unique(weights[:, :3], axis=0)) > 5
+    np.testing.assert_allclose(weights.mean(0), 1, atol=0.15)
+    np.testing.assert_array_equal(weights, draw_weights(targets, seed=1, **settings))
+    assert (weights != draw_weights(targets, seed=2, **settings)).any()
 
 
 @pytest.mark.parametrize("targets", [[], [0, 0], [1]])
@@ -135,14 +134,11 @@ def test_percentiles_leave_undefined_draws_out():
 
 
 def test_every_metric_has_its_interval(test_set):
-    weights = draw_weights(test_set[0], draws=300, seed=1)
-    rows = evaluate_with_intervals(*test_set, weights=weights, confidence=0.95, target_threshold=0.1)
-    rows = rows.set_index("metric")
+    rows = state(*test_set, target_threshold=0.1)
     assert rows.loc["auc", "interval"] == "DeLong"
     assert rows.loc[["accuracy", "balanced_accuracy"], "interval"].eq("combined Wilson").all()
-    assert set(rows.index[rows["interval"] == "Wilson"]) == {
-        "sensitivity", "specificity", "sensitivity_at_target", "specificity_at_target",
-    }  # fmt: skip
+    shares = {f"{name}{ending}" for name in ("sensitivity", "specificity") for ending in ("", "_at_target")}
+    assert set(rows.index[rows["interval"] == "Wilson"]) == shares
     assert set(rows.index[rows["interval"] == "none"]) == {"ece", "brier_reference"}
     having = rows[rows["interval"] != "none"]
     assert (having["low"] < having["value"]).all() and (having["value"] < having["high"]).all()
@@ -151,11 +147,9 @@ def test_every_metric_has_its_interval(test_set):
 def test_few_malignant_images_bound_a_specificity_from_above_only(test_set):
     assert bounds_from_below(0.95, 75, confidence=0.95)
     assert not bounds_from_below(0.98, 75, confidence=0.95)
-    weights = draw_weights(test_set[0], draws=300, seed=1)
-    rows = evaluate_with_intervals(*test_set, weights=weights, confidence=0.95).set_index("metric")
-    assert rows.loc["specificity_at_sensitivity_95", "low"] > 0
-    assert rows.loc["specificity_at_sensitivity_98", "low"] == 0
-    assert rows.loc["specificity_at_sensitivity_99", "low"] == 0
+    low = state(*test_set)["low"]
+    assert low["specificity_at_sensitivity_95"] > 0
+    assert low["specificity_at_sensitivity_98"] == low["specificity_at_sensitivity_99"] == 0
 
 
 def test_bands_hold_the_curve_and_end_where_it_ends(test_set):
@@ -186,8 +180,7 @@ def test_a_bound_falls_as_the_sensitivity_rises(test_set):
 
 def test_a_perfect_ranking_lies_within_its_one_sided_interval():
     y = np.repeat([1, 0], [30, 70])
-    rows = evaluate_with_intervals(y, y * 0.9, weights=draw_weights(y, draws=50, seed=1), confidence=0.95)
-    row = rows.set_index("metric").loc["specificity_at_sensitivity_99"]
+    row = state(y, y * 0.9, draws=50).loc["specificity_at_sensitivity_99"]
     assert (row["interval"], row["low"], row["value"], row["high"]) == ("one-sided", 0, 1, 1)
     assert np.isnan(row["bootstrap_low"]), "the bootstrap is blind under the lowest malignant score"
 

@@ -38,8 +38,7 @@ def test_written_predictions_are_read_again(table, tmp_path):
     path = write_predictions(table.sample(frac=1, random_state=1), tmp_path / "new" / "resnet50.csv")
     again = read_predictions(path)
     assert list(again.columns) == COLUMNS
-    expected = check_predictions(table)
-    pd.testing.assert_frame_equal(again, expected, rtol=1e-8, check_exact=False)
+    pd.testing.assert_frame_equal(again, check_predictions(table), rtol=1e-8, check_exact=False)
     before = path.read_bytes()
     write_predictions(again, path)
     assert path.read_bytes() == before, "reading and writing changes nothing"

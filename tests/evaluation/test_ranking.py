@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawn_predictions import CLASSICAL, COMPARISON, SKILL, draw_predictions
+from sections import change_data
 from sklearn import metrics as sk
 from tiny_study import make_params
 
@@ -84,14 +85,8 @@ def test_the_leaderboard_shows_each_networks_best_classifier_and_how_it_was_chos
 
 @pytest.mark.parametrize(("folds", "keep"), [(1, "best"), (5, "last")])
 def test_the_order_says_what_it_compares(predictions, folds, keep):
-    params = make_params()
-    params = params.model_copy(
-        update={
-            "data": params.data.model_copy(update={"folds": folds}),
-            "resnet50": params.resnet50.model_copy(update={"keep": keep}),
-            "vgg19": params.vgg19.model_copy(update={"keep": "last"}),
-        }
-    )
+    params = change_data(make_params(keep="last"), folds=folds)
+    params = params.model_copy(update={"resnet50": params.resnet50.model_copy(update={"keep": keep})})
     subsets = pd.Series(["train"] * 200 + ["val"] * 60)
     said = state_validation(rank_on_validation(predictions), subsets, params)
     assert ("same 200 images and are ordered on 60 others" in said) == (folds == 1)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sections import change_data
 from tiny_study import AUGMENTATION, make_images, make_params, regimes
 
 from lesion_utils.models.compute import choose_compute
@@ -73,8 +74,7 @@ def test_a_strip_shows_a_change_alone_over_its_range_and_none_that_is_off():
     ("aspect", "width", "shears"), [("squash", 400, True), ("squash", 300, False), ("crop", 400, False)]
 )
 def test_a_turn_of_squashed_photographs_is_said_to_shear(aspect, width, shears):
-    params = make_params()
-    params = params.model_copy(update={"data": params.data.model_copy(update={"aspect": aspect})})
+    params = change_data(make_params(), aspect=aspect)
     data = SimpleNamespace(table=pd.DataFrame({"native_width": [width] * 3, "native_height": [300] * 3}))
     told = augmentation.describe_views(data, params, augmentation.choose_augmenter(params))
     assert ("1.33 times as long as they are wide" in told) == shears

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from drawn_predictions import CLASSICAL, COMBINED, COMPARISON, SKILL, collect_findings, draw_predictions, get_row
+from drawn_predictions import (
+    CLASSICAL,
+    COMBINED,
+    COMPARISON,
+    SKILL,
+    collect_findings,
+    draw_elsewhere,
+    draw_predictions,
+    get_row,
+)
 from sklearn.metrics import roc_auc_score
 
 from lesion_utils.core.files import dump_json
@@ -20,9 +30,15 @@ from lesion_utils.evaluation.predictions import add_ensembles, select_run, write
 from lesion_utils.evaluation.ranking import compare_networks, describe_left_out, rank_on_validation, state_primary
 from lesion_utils.evaluation.tables import tabulate_results
 from lesion_utils.figures.comparison import plot_forest
+from lesion_utils.notebooks import headline
 from lesion_utils.notebooks.comparison import collect_elsewhere, collect_models, judge_elsewhere, write_submissions
-from lesion_utils.notebooks.headline import summarise
 from lesion_utils.notebooks.statements import list_limits, state_elsewhere, state_operating_points, state_standing
+from lesion_utils.notebooks.study import _to_plain
+
+
+def summarise(found, **more) -> dict:
+    """The summary as 05 saves it."""
+    return json.loads(dump_json(_to_plain(headline.summarise(found, **more))))
 
 
 def test_models_are_networks_and_recalibration_changes_no_ranking(scored):
@@ -53,12 +69,10 @@ def test_without_a_tested_comparison_the_summary_has_none(predictions, findings)
     assert set(summarise(untested, more=["Below the best."])["sentences"]) - set(summary["sentences"]) == {
         "Below the best."
     }
-    dump_json(summary)
 
 
 def test_the_summary_is_json_and_its_numbers_are_the_tables(results, findings):
     summary = summarise(findings)
-    dump_json(summary)
     assert (summary["images"], summary["malignant"]) == (120, 24)
     assert summary["always_benign_accuracy"] == pytest.approx(0.8)
     assert summary["sentences"][0] == state_primary(findings.comparisons, COMPARISON)
@@ -130,7 +144,6 @@ def test_the_best_row_is_chosen_by_validation_and_not_by_the_test(scored, combin
     assert [row["label"] for row in summary["headline"]].count(poor) == 2
     said = [sentence for sentence in summary["sentences"] if f"put first \u201c{poor}\u201d" in sentence]
     assert len(said) == 1 and f"study's {len(SKILL | CLASSICAL) + 2} rows" in said[0]
-    dump_json(summary)
 
 
 def test_no_validation_images_no_best_row(predictions, findings):
@@ -155,7 +168,6 @@ def test_one_seed_says_that_spread_is_unknown(seen):
     assert found.seeds["sd"].isna().all()
     summary = summarise(found)
     assert sum("one seed" in sentence for sentence in summary["sentences"]) == 2
-    dump_json(summary)
 
 
 def test_of_images_of_ones_own_no_entry_is_written_and_the_limits_name_patients_as_they_are(findings, scored, tmp_path):
@@ -169,16 +181,10 @@ def test_of_images_of_ones_own_no_entry_is_written_and_the_limits_name_patients_
 
 
 def test_elsewhere_is_said_in_the_numbers_of_its_table(findings, predictions, results, tmp_path):
-    away = draw_predictions(images=90, validation=0, seed=5)
-    away = away.assign(image_id="P/" + away["image_id"])
+    away, own, others = draw_elsewhere()
     for model, rows in away.groupby("model"):
         write_predictions(rows, tmp_path / f"{model}_elsewhere.csv")
-    rng = np.random.default_rng(0)
-    sizes = {f"native_{name}": rng.integers(100, 900, 90) for name in ("width", "height", "bytes")}
-    others = away.drop_duplicates("image_id")[["image_id", "target"]].reset_index(drop=True)
-    others = others.assign(set="P", seen_in=["train"] * 3 + [""] * 87, seen_how=["same bytes"] * 3 + [""] * 87, **sizes)
-    own = pd.DataFrame({"image_id": [f"h{k}" for k in range(90)], "split": ["train", "test"] * 45, **sizes})
-    own["target"] = np.arange(90) % 3 // 2
+    others.loc[:2, ["seen_in", "seen_how"]] = ["train", "same bytes"]
     data = SimpleNamespace(table=own, elsewhere=others)
     abroad = judge_elsewhere(data, predictions, results, COMPARISON, folder=tmp_path)
     first, last = state_elsewhere(abroad, others, findings)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from fake_report import copy_fake_project
 from rocrate.rocrate import ROCrate
 from small_project import STEPS
 
-from lesion_utils.config.load import load_study
-from lesion_utils.core.paths import Study, project_root
+from lesion_utils.core.paths import project_root
 from lesion_utils.provenance.fingerprint import digest_file
 from lesion_utils.provenance.verify import SUMS, verify_copy
 from lesion_utils.report.crate import CRATE, PROFILE, render_codemeta
@@ -20,10 +18,8 @@ CODEMETA = project_root() / "codemeta.json"
 
 
 @pytest.fixture
-def copy(tmp_path, monkeypatch):
-    copy_fake_project(tmp_path, monkeypatch)
-    study = Study("demo")
-    return publish_study(study, load_study(study.params_dir))
+def copy(study, params):
+    return publish_study(study, params)
 
 
 def read_graph(folder) -> dict[str, dict]:
@@ -61,10 +57,9 @@ def test_the_crate_is_whole_and_reads_back(copy):
     assert len(ROCrate(copy).root_dataset["mentions"]) == len(STEPS)
 
 
-def test_the_same_report_gives_the_same_crate(copy):
+def test_the_same_report_gives_the_same_crate(copy, study, params):
     before = (copy / CRATE).read_bytes()
-    study = Study("demo")
-    assert (publish_study(study, load_study(study.params_dir)) / CRATE).read_bytes() == before
+    assert (publish_study(study, params) / CRATE).read_bytes() == before
 
 
 def test_codemeta_is_that_of_the_project():

@@ -7,26 +7,15 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from fake_report import copy_fake_project, make_fake_project, write_record
+from fake_report import edit_json, make_fake_project, write_record
+from sections import change_data
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.paths import Study
 from lesion_utils.report.content import Report
 from lesion_utils.report.index import build_site
-from lesion_utils.report.pages import (
-    describe_value,
-    draw_interval,
-    format_bytes,
-    format_date,
-    format_number,
-)
-
-
-@pytest.fixture
-def study(tmp_path, monkeypatch) -> Study:
-    copy_fake_project(tmp_path, monkeypatch)
-    return Study("demo")
+from lesion_utils.report.pages import describe_value, draw_interval, format_bytes, format_date, format_number
 
 
 class TextOf(HTMLParser):
@@ -44,8 +33,9 @@ class TextOf(HTMLParser):
         return re.sub(r"\s+", " ", " ".join(self.parts))
 
 
-def build(study: Study) -> str:
-    return build_site(study, load_study(study.params_dir)).read_text(encoding="utf-8")
+def build(study: Study, **data) -> str:
+    """The page, with other parameters of the data."""
+    return build_site(study, change_data(load_study(study.params_dir), **data)).read_text(encoding="utf-8")
 
 
 def test_a_newcomer_finds_what_was_run_on_what_with_what_result_how_sure_and_how_again(study):
@@ -72,12 +62,9 @@ def test_a_newcomer_finds_what_was_run_on_what_with_what_result_how_sure_and_how
 
 
 def test_what_a_reader_must_know_first_stands_before_the_results(study):
-    params = load_study(study.params_dir)
-    remarked = params.model_copy(update={"data": params.data.model_copy(update={"remarks": ["Not <the> same."]})})
-    page = build_site(study, remarked).read_text(encoding="utf-8")
+    page = build(study, remarks=["Not <the> same."])
     assert 0 < page.index("Not &lt;the&gt; same.") < page.index('id="results"')
-    silent = params.model_copy(update={"data": params.data.model_copy(update={"remarks": []})})
-    assert "Before you read the numbers" not in build_site(study, silent).read_text(encoding="utf-8")
+    assert "Before you read the numbers" not in build(study, remarks=[])
 
 
 def test_a_figure_of_photographs_that_is_absent_keeps_its_place_and_says_how_to_draw_it(study):
@@ -107,10 +94,10 @@ def test_every_step_links_to_what_exists(study):
     assert f'href="html/{step}.html' not in build(study)
 
 
-def test_building_twice_writes_the_same_bytes_once(study):
-    path = build_site(study, load_study(study.params_dir))
+def test_building_twice_writes_the_same_bytes_once(study, params):
+    path = build_site(study, params)
     before = path.stat().st_mtime_ns, path.read_bytes()
-    build_site(study, load_study(study.params_dir))
+    build_site(study, params)
     assert (path.stat().st_mtime_ns, path.read_bytes()) == before
 
 
@@ -139,8 +126,7 @@ def test_a_step_that_found_its_networks_trained_has_cost_what_training_took(stud
     folder = study.runs / step / "scratch-seed1-abc"
     folder.mkdir(parents=True)
     (folder / "history.jsonl").write_text('{"seconds": 4000.0, "seconds_validation": 500.0}\n' * 2)
-    path = study.metrics / f"{step}.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"runs": [{"folder": folder.name}]}))
+    edit_json(study.metrics / f"{step}.json", runs=[{"folder": folder.name}])
     again = Report(study.report_dir)
     assert again.count_seconds(step) == 9000 > wall
     assert again.seconds == pytest.approx(report.seconds + 9000 - wall)
@@ -162,11 +148,9 @@ def test_a_long_table_is_cut_and_says_so(study):
 
 def test_numbers_without_an_interval_are_shown_without_one(study):
     path = study.metrics / "05_comparison.json"
-    metrics = json.loads(path.read_text())
-    metrics["headline"][0] |= {"value": None, "low": None, "high": None}
-    path.write_text(json.dumps(metrics))
-    metrics["headline"].append({"label": "a published row", "metric": "AP", "value": 0.637})
-    path.write_text(json.dumps(metrics))
+    first, *others = json.loads(path.read_text())["headline"]
+    row = {"label": "a published row", "metric": "AP", "value": 0.637}
+    edit_json(path, headline=[first | dict.fromkeys(("value", "low", "high")), *others, row])
     page = build(study)
     assert "– to –" not in page and "None" not in str(TextOf(page))
     row = page[page.index("a published row</th>") :].split("</tr>")[0]

@@ -12,7 +12,6 @@ import pytest
 from matplotlib.figure import Figure
 
 from lesion_utils.cli import main
-from lesion_utils.config.load import load_study
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.paths import Study, docs_root
 from lesion_utils.provenance.verify import verify_paper
@@ -33,8 +32,8 @@ def study(tmp_path, monkeypatch) -> Study:
 
 
 @pytest.fixture
-def paper(study) -> Path:
-    return write_paper(study, load_study(study.params_dir)).parent
+def paper(study, params) -> Path:
+    return write_paper(study, params).parent
 
 
 def read_all(folder: Path) -> str:
@@ -69,17 +68,13 @@ def test_the_draft_is_whole(paper):
 
 def test_figures_stand_in_the_column_that_they_were_drawn_for(paper):
     """Narrow ones in the text, wide ones on the pages of one column that end it."""
-    shown = {
-        name: re.findall(r"\\includegraphics\{(\S+?)\}", (paper / f"{name}.tex").read_text())
-        for name in ("results", "figures")
-    }
-    wide = {name: [_is_wide(paper / path) for path in paths] for name, paths in shown.items()}
-    assert set(wide["results"]) == {False}
-    assert set(wide["figures"]) == {True}
+    for name, wide in (("results", False), ("figures", True)):
+        shown = re.findall(r"\\includegraphics\{(\S+?)\}", (paper / f"{name}.tex").read_text())
+        assert {_is_wide(paper / path) for path in shown} == {wide}
 
 
-def test_the_draft_itself_repeats_no_number_and_says_what_to_know_before_reading_one(study, paper):
-    report, params = Report(study.report_dir), load_study(study.params_dir)
+def test_the_draft_itself_repeats_no_number_and_says_what_to_know_before_reading_one(study, params, paper):
+    report = Report(study.report_dir)
     assert not re.search(r"\d\.\d{3}", (paper / "main.tex").read_text())
     limitations = (paper / "limitations.tex").read_text()
     assert limitations.count(r"\item") == len(report.limits) + len(params.data.remarks) > len(report.limits)
@@ -94,23 +89,25 @@ def test_published_rows_without_ap_and_auc_are_left_out(study, paper):
     )
 
 
-def test_methods_and_checklists_say_what_the_files_say(study, paper):
-    methods, params = (paper / "methods.tex").read_text(), load_study(study.params_dir)
+def test_methods_and_checklists_say_what_the_files_say(params, paper):
+    methods = (paper / "methods.tex").read_text()
     assert f"to a square of {params.data.stored_size} px" in methods
     assert f"{params.comparison.bootstrap_draws:,} stratified bootstrap resamples" in methods
     assert rf"\nolinkurl{{{params.resnet50.backbone}}}" in methods
     assert "CLEAR Derm 25" in (paper / "tables" / "checklist.tex").read_text()
 
 
-def test_verify_sees_a_changed_number_and_a_newer_report_and_leaves_the_draft_to_its_author(study, paper, capsys):
+def test_verify_sees_a_changed_number_and_a_newer_report_and_leaves_the_draft_to_its_author(
+    study, params, paper, capsys
+):
     assert all(finding.is_clean for finding in verify_paper(paper))
     (paper / "main.tex").write_text("mine")
-    write_paper(study, load_study(study.params_dir))
+    write_paper(study, params)
     assert (paper / "main.tex").read_text() == "mine"
     numbers = paper / "numbers.tex"
     numbers.write_text(numbers.read_text().replace("0.", "1.", 1))
     assert [f"{f.path} {f.state}" for f in verify_paper(paper) if not f.is_clean] == ["numbers.tex changed by hand"]
-    write_paper(study, load_study(study.params_dir))
+    write_paper(study, params)
     table = study.metrics / "05_comparison_results.csv"
     table.write_text(table.read_text() + "\n")
     assert {f.state for f in verify_paper(paper)} == {"stale"}
@@ -120,10 +117,10 @@ def test_verify_sees_a_changed_number_and_a_newer_report_and_leaves_the_draft_to
     assert f"do next          make paper STUDY={study.name}" in said
 
 
-def test_an_unfinished_report_has_no_paper(study):
+def test_an_unfinished_report_has_no_paper(study, params):
     next(study.figures.glob("05_comparison_*.pdf")).unlink()
     with pytest.raises(RunError, match="from a finished report"):
-        write_paper(study, load_study(study.params_dir))
+        write_paper(study, params)
 
 
 def test_text_is_no_command():

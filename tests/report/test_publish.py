@@ -11,8 +11,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from fake_report import copy_fake_project, write_index, write_record
+from fake_report import write_index, write_record
 from nbformat.v4 import new_output
+from sections import change_data
 
 from lesion_utils.cli import main
 from lesion_utils.config.data import External
@@ -27,10 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch) -> Study:
-    """A finished report, with what training leaves beside the recorded files."""
-    copy_fake_project(tmp_path, monkeypatch)
-    study = Study("demo")
+def study(study) -> Study:
+    """With what training leaves beside the recorded files."""
     folder = study.runs / "03_resnet50_finetune" / "finetune-seed1-0123"
     folder.mkdir(parents=True)
     for name in ("best.pt", "last.pt", "DONE", "history.jsonl"):
@@ -38,10 +37,15 @@ def study(tmp_path, monkeypatch) -> Study:
     return study
 
 
-def publish(study: Study, *, photographs: bool = True) -> Path:
-    params = load_study(study.params_dir)
-    data = params.data.model_copy(update={"publish_photographs": photographs})
-    return publish_study(study, params.model_copy(update={"data": data}))
+def publish(study: Study, **data) -> Path:
+    return publish_study(study, change_data(load_study(study.params_dir), **data))
+
+
+def add_output(study: Study, step: str, *paths: Path) -> None:
+    """Record what a step left anew, with more files, and make the page from it."""
+    record = json.loads((study.runs / step / "run.json").read_text())
+    write_record(study, step, [*(study.report_dir / output["path"] for output in record["outputs"]), *paths])
+    write_index(study)
 
 
 def list_bad(folder: Path) -> dict[str, str]:
@@ -87,10 +91,8 @@ def test_no_photograph_is_in_a_copy_where_the_study_forbids_it(study):
         png = base64.b64encode((study.figures / f"01_eda_{name}.png").read_bytes()).decode()
         node.cells[-2].outputs.append(new_output("display_data", {"image/png": png}))
     nbformat.write(node, notebook)
-    record = json.loads((study.runs / "01_eda" / "run.json").read_text())
-    write_record(study, "01_eda", [study.report_dir / output["path"] for output in record["outputs"]])
-    write_index(study)
-    folder = publish(study, photographs=False)
+    add_output(study, "01_eda")
+    folder = publish(study, publish_photographs=False)
     page = (folder / "html" / "01_eda.html").read_text()
     assert page.count(HIDDEN) == 2, "the examples, and a picture that no figure accounts for"
     assert page.count('src="data:image/webp') == 1, "the chart stays"
@@ -176,14 +178,9 @@ def test_a_committed_copy_is_what_its_list_says_and_no_link_leads_nowhere(folder
 @pytest.mark.parametrize("allowed", [True, False])
 def test_scores_from_elsewhere_are_copied_only_where_every_set_allows_it(study, allowed):
     (study.predictions / "resnet50_elsewhere.csv").write_text("image_id\n")
-    known = json.loads((study.runs / "03_resnet50_finetune" / "run.json").read_text())["outputs"]
-    made = [study.report_dir / output["path"] for output in known]
-    write_record(study, "03_resnet50_finetune", [*made, study.predictions / "resnet50_elsewhere.csv"])
-    write_index(study)
+    add_output(study, "03_resnet50_finetune", study.predictions / "resnet50_elsewhere.csv")
     sets = {"P": External(images="a", labels="b", licence="CC-0", publish=True)}
     sets |= {} if allowed else {"Q": External(images="a", labels="b")}
-    params = load_study(study.params_dir)
-    data = params.data.model_copy(update={"external": sets})
-    folder = publish_study(study, params.model_copy(update={"data": data}))
+    folder = publish(study, external=sets)
     assert (folder / "predictions" / "resnet50_elsewhere.csv").is_file() == allowed
     assert (folder / "predictions" / "resnet50.csv").is_file() and list_bad(folder) == {}

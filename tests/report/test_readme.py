@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from fake_report import copy_fake_project
+from fake_report import edit_json
 
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.paths import project_root
@@ -19,14 +19,9 @@ BEGIN, END = "<!-- results:demo:begin -->\n", "<!-- results:demo:end -->"
 
 
 @pytest.fixture
-def copy(tmp_path, monkeypatch) -> Path:
+def copy(study, tmp_path) -> Path:
     """A published copy, as far as the README reads it."""
-    folder = copy_fake_project(tmp_path, monkeypatch)
-    return Path(shutil.copytree(folder / "reports" / "demo", folder / "docs" / "demo"))
-
-
-def edit_json(path: Path, **changes) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return Path(shutil.copytree(study.report_dir, tmp_path / "docs" / "demo"))
 
 
 def test_the_block_is_written_between_the_marks_and_nothing_else_changes(copy, tmp_path):

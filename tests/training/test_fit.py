@@ -325,7 +325,7 @@ def test_the_test_images_are_opened_once_and_after_selection(tmp_path, monkeypat
 
     monkeypatch.setattr(inference, "read_rows", spy)
     monkeypatch.setattr(inputs, "read_rows", spy)
-    train(tmp_path, on_progress=keep_epochs(epochs))
+    train(tmp_path, batch_size=64, on_progress=keep_epochs(epochs))
     test = set(np.flatnonzero(DATA.table["subset"] == "test").tolist())
     times = [(epoch, rows & test) for epoch, rows in opened if rows & test]
     assert {epoch for epoch, _ in times} == {3}, "only after the last epoch"
@@ -339,7 +339,7 @@ def test_the_table_left_out_is_never_used(tmp_path):
 
 
 def test_predictions_follow_the_contract_and_tta_is_the_mean_of_eight_views(tmp_path):
-    once = {"regimes": regimes(epochs=1)}
+    once = {"regimes": regimes(epochs=1), "batch_size": 64}
     plain, turned = (train(tmp_path, tta=tta, **once).predictions for tta in ("none", "flips"))
     assert list(plain) == ["image_id", "split", "model", "regime", "seed", "target", "logit", "probability"]
     assert plain.groupby("split").size().to_dict() == {"test": 12, "val": 12}
@@ -364,7 +364,8 @@ def test_predictions_follow_the_contract_and_tta_is_the_mean_of_eight_views(tmp_
 
 
 def test_each_image_is_scored_by_the_network_of_its_fold_and_the_test_images_by_all(tmp_path):
-    result = train(tmp_path, data=type(DATA)(DATA.images, FOLDED), regimes=regimes(epochs=1), seeds=[1, 2])
+    once = {"regimes": regimes(epochs=1), "batch_size": 64}
+    result = train(tmp_path, data=type(DATA)(DATA.images, FOLDED), seeds=[1, 2], **once)
     assert [(run["seed"], run["fold"]) for run in result.runs] == [(1, 1), (1, 2), (2, 1), (2, 2)]
     joined = result.predictions.set_index(["seed", "split", "image_id"])["probability"]
     assert joined.groupby(level="split").size().to_dict() == {"test": 24, "val": 84}
@@ -389,7 +390,7 @@ def test_the_images_held_out_teach_nothing(tmp_path):
 
 
 def test_runs_are_recorded_and_not_trained_again(tmp_path, monkeypatch):
-    settings, events = {"data": FEW, "seeds": [1, 2]}, []
+    settings, events = {"data": FEW, "batch_size": 64, "seeds": [1, 2]}, []
     first = train(tmp_path, on_progress=keep_epochs(events), **settings)
     assert len(events) == 6
     told = {"regime", "seed", "epoch", "epochs", "loss", "val_ap", "val_auc", "images_per_s", "seconds_left"}

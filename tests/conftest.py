@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -20,6 +21,17 @@ settings.load_profile("reproducible")
 
 # jsonschema, by which nbformat checks notebooks, compiles a grammar of addresses that no notebook has: a second.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+
+
+#: Of a module: every test in it is slow.
+SLOW = re.compile(r"^pytestmark = .*\bmark\.slow\b", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where slow tests are left out, a module of nothing else is not imported: those load MLflow, Dask and the like."""
+    if collection_path.suffix != ".py" or "not slow" not in config.option.markexpr:
+        return None
+    return bool(SLOW.search(collection_path.read_text(encoding="utf-8"))) or None
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +60,25 @@ def real_weights() -> Path:
     if not list(folder.glob("*.safetensors")):
         pytest.skip("needs pretrained weights: set WEIGHTS_DIR")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory) -> Path:
+    """A folder, awkwardly named, with weights of `small_cnn` that were not drawn with the seeds of the tests."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+    from small_project import AWKWARD_NAME
+
+    folder = tmp_path_factory.mktemp(AWKWARD_NAME)
+    torch.manual_seed(99)
+    save_file(timm.create_model("small_cnn").state_dict(), folder / "small.safetensors")
+    return folder
+
+
+@pytest.fixture
+def small_machine(tmp_path, small_weights, monkeypatch) -> None:
+    """The processor, one thread, a cache of the test's own, and those weights."""
+    settings = {"WEIGHTS_DIR": small_weights, "LESION_CACHE": tmp_path / "cache", "THREADS": 1, "DEVICE": "cpu"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, str(value))

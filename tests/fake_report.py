@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import shutil
 import tempfile
@@ -18,9 +19,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 from small_project import STEPS
 
 from lesion_utils.config.load import load_study
+from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.files import dump_json
 from lesion_utils.core.paths import Study
@@ -32,6 +35,7 @@ from lesion_utils.report.notebook_pages import write_notebook_page
 ROOT = Path(__file__).resolve().parent.parent
 
 HOSTILE = "<script>alert('caption')</script> & \"quotes\""
+SUMMARY = "fixture: 180 images (120 training, 60 test)"
 TITLES = {
     "01_eda": "What is in the data",
     "02_augmentation_preview": "What augmentation does to an image",
@@ -71,12 +75,10 @@ def make_fake_project(folder: Path, monkeypatch, *, studies: tuple[str, ...] = (
     """A project of its own for a test: the demo's parameters under each study's name, and five small notebooks."""
     for study in studies:
         shutil.copytree(ROOT / "params" / "demo", folder / "params" / study)
+    code = new_code_cell("from lesion_utils import paths", id="setup")
     for step, title in TITLES.items():
-        cells = [
-            new_markdown_cell(f"# {title}", id="title"),
-            new_code_cell("from lesion_utils import paths", id="setup"),
-        ]
-        _write(folder / "notebooks" / f"{step}.ipynb", nbformat.writes(new_notebook(cells=cells)))
+        notebook = new_notebook(cells=[new_markdown_cell(f"# {title}", id="title"), code])
+        _write(folder / "notebooks" / f"{step}.ipynb", nbformat.writes(notebook))
     use_project(folder, monkeypatch)
     return folder
 
@@ -89,8 +91,8 @@ def write_fake_report(study: Study, *, seed: int = 0, shift: float = 0.0) -> Pat
         seed: of the figures' contents.
         shift: added to every headline value and interval.
     """
-    rng, folder = np.random.default_rng(seed), study.report_dir
-    write_record(study, "data", [_write_manifest(folder)])
+    rng, folder, params = np.random.default_rng(seed), study.report_dir, load_study(study.params_dir)
+    write_record(study, "data", [_write_manifest(folder)], params=params)
     for number, (step, title) in enumerate(TITLES.items(), start=1):
         paths = [*_write_figures(folder, step, rng), _write_notebook(folder, step, title, rng)]
         if step == "05_comparison":
@@ -101,7 +103,7 @@ def write_fake_report(study: Study, *, seed: int = 0, shift: float = 0.0) -> Pat
             paths.append(_write_predictions(folder, network, rng))
         page = folder / "html" / f"{step}.html"
         paths.append(write_notebook_page(folder / "notebooks" / f"{step}.ipynb", page, study=study.name))
-        write_record(study, step, paths, number=number)
+        write_record(study, step, paths, number=number, params=params)
     return folder
 
 
@@ -112,41 +114,32 @@ def edit_json(path: Path, **changes) -> None:
 
 def write_index(study: Study) -> Path:
     """Make the index page and its record, as the last step of a run does."""
-    page = build_site(study, load_study(study.params_dir))
-    write_record(study, "index", [page], number=6)
+    params = load_study(study.params_dir)
+    page = build_site(study, params)
+    write_record(study, "index", [page], number=6, params=params)
     return page
 
 
-def write_record(study: Study, step: str, files: list[Path], *, number: int = 0) -> Path:
+def write_record(
+    study: Study, step: str, files: list[Path], *, number: int = 0, params: StudyParams | None = None
+) -> Path:
     """Write `runs/<step>/run.json` with the present key of the step and the hashes of `files`."""
-    key = steps.compute_key(STEPS[step], load_study(study.params_dir))
+    key = steps.compute_key(STEPS[step], params or load_study(study.params_dir))
+    network = STEPS[step].network
+    data = {"source": "isic2016", "content_hash": "cc" * 32, "description": SUMMARY}
     record = {
-        "schema_version": 1,
-        "run_id": f"{step}-0123abcd",
-        "step": step,
-        "study": study.name,
-        "title": TITLES.get(step, {"data": "The data", "index": "The report"}.get(step)),
-        "status": "ok",
-        "started": f"2026-03-01T10:{number:02d}:00Z",
-        "ended": f"2026-03-01T10:{number:02d}:42Z",
-        "wall_seconds": 42.25 + 1000 * number,
-        "peak_memory_bytes": 1_500_000_000,
-        "commit": "0123456789abcdef0123456789abcdef01234567",
-        "dirty_hash": None,
-        **key,
-        "data": {
-            "source": "isic2016",
-            "content_hash": "cc" * 32,
-            "description": "fixture: 180 images (120 training, 60 test)",
-        },
-        "packages": {"python": "3.11.2", **steps.read_versions()},
-        "lock_hash": "dd" * 32,
+        "schema_version": 1, "run_id": f"{step}-0123abcd", "step": step, "study": study.name,
+        "title": (TITLES | {"data": "The data", "index": "The report"}).get(step), "status": "ok",
+        "started": f"2026-03-01T10:{number:02d}:00Z", "ended": f"2026-03-01T10:{number:02d}:42Z",
+        "wall_seconds": 42.25 + 1000 * number, "peak_memory_bytes": 1_500_000_000,
+        "commit": "0123456789abcdef0123456789abcdef01234567", "dirty_hash": None, **key, "data": data,
+        "packages": {"python": "3.11.2", **steps.read_versions()}, "lock_hash": "dd" * 32,
         "device": {"type": "cpu", "name": "Fixture CPU", "threads": 2},
-        "determinism": {"level": "exact" if STEPS[step].network else None, "warned_ops": []},
-        "seeds": {"data.seed": 2016} | ({f"{STEPS[step].network}.seeds": [0, 1]} if STEPS[step].network else {}),
+        "determinism": {"level": "exact" if network else None, "warned_ops": []},
+        "seeds": {"data.seed": 2016} | ({f"{network}.seeds": [0, 1]} if network else {}),
         "inputs": steps.hash_inputs(study, STEPS[step]),
         "outputs": [_describe(study.report_dir, path) for path in sorted(files)],
-    }
+    }  # fmt: skip
     path = _write(study.runs / step / "run.json", dump_json(seal_record(record)))
     if step not in ("data", "index"):
         _write(path.with_name("params.json"), dump_json({"study": study.name, **key["params"]}))
@@ -156,30 +149,20 @@ def write_record(study: Study, step: str, files: list[Path], *, number: int = 0)
 
 def _describe(folder: Path, path: Path) -> dict:
     body = path.read_bytes()
-    return {
-        "path": path.relative_to(folder).as_posix(),
-        "sha256": hashlib.sha256(body).hexdigest(),
-        "bytes": len(body),
-    }
+    name = path.relative_to(folder).as_posix()
+    return {"path": name, "sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}
 
 
 def _write_manifest(folder: Path) -> Path:
-    manifest = {
-        "source": "isic2016",
-        "content": "cc" * 32,
-        "summary": "fixture: 180 images (120 training, 60 test)",
-        "subsets": {"train": {"benign": 97, "malignant": 23}, "test": {"benign": 48, "malignant": 12}},
-        "images": {"ISIC_0000000": "ee" * 32},
-    }
-    return _write(folder / "data" / "manifest.json", json.dumps(manifest))
+    subsets = {"train": {"benign": 97, "malignant": 23}, "test": {"benign": 48, "malignant": 12}}
+    manifest = {"source": "isic2016", "content": "cc" * 32, "summary": SUMMARY, "subsets": subsets}
+    return _write(folder / "data" / "manifest.json", json.dumps(manifest | {"images": {"ISIC_0000000": "ee" * 32}}))
 
 
 def _write_figures(folder: Path, step: str, rng: np.random.Generator) -> list[Path]:
-    paths = []
-    for place, (name, shows_images) in enumerate((("curve", False), ("examples", True))):
-        if shows_images and not step.startswith(("01", "02")):
-            continue
-        figure = Figure(figsize=(3.5, 2.4), dpi=200)
+    paths, hostile = [], f" {HOSTILE}" if step == "01_eda" else ""
+    for place, name in enumerate(("curve", "examples") if step.startswith(("01", "02")) else ("curve",)):
+        figure = Figure(figsize=(3.5, 2.4), dpi=100)
         axes = figure.subplots()
         axes.plot(rng.normal(size=30).cumsum())
         axes.set(xlabel="epoch", ylabel="fixture", title="fixture")
@@ -187,71 +170,48 @@ def _write_figures(folder: Path, step: str, rng: np.random.Generator) -> list[Pa
         base.parent.mkdir(parents=True, exist_ok=True)
         for ending in (".png", ".svg"):
             figure.savefig(base.with_suffix(ending), metadata={"Date": None} if ending == ".svg" else None)
-        hostile = f" {HOSTILE}" if step == "01_eda" else ""
         sidecar = {
-            "step": step,
-            "name": name,
-            "place": place,
+            "step": step, "name": name, "place": place, "shows_images": name == "examples",
             "caption": f"A random walk of thirty steps, standing in for a figure of {step}.{hostile}",
-            "alt": f"Line chart of a random walk, a fixture for {step}.{hostile}",
-            "shows_images": shows_images,
-            "run_id": f"{step}-0123abcd",
-        }
+            "alt": f"Line chart of a random walk, a fixture for {step}.{hostile}", "run_id": f"{step}-0123abcd",
+        }  # fmt: skip
         paths += [base.with_suffix(".png"), base.with_suffix(".svg")]
         paths.append(_write(base.with_suffix(".json"), json.dumps(sidecar)))
     return paths
 
 
 def _write_notebook(folder: Path, step: str, title: str, rng: np.random.Generator) -> Path:
-    png = Figure(figsize=(4, 3), dpi=200)
-    png.subplots().plot(rng.normal(size=9))
-    path = folder / "figures" / "scratch.png"
-    png.savefig(path)
-    image = base64.b64encode(path.read_bytes()).decode()
-    path.unlink()
+    picture = io.BytesIO()  # that is no figure's
+    Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8)).save(picture, "PNG")
+    image = base64.b64encode(picture.getvalue()).decode()
     table = (
         "<table><thead><tr><th>model</th><th>AP</th></tr></thead><tbody><tr><td>a</td><td>0.5</td></tr></tbody></table>"
     )
+    outputs = [
+        new_output("stream", name="stdout", text="epoch 1  <b>not bold</b>\n"),
+        new_output("display_data", {"image/png": image, "text/plain": "<Figure>"}),
+        new_output("execute_result", {"text/html": table, "text/plain": "table"}, execution_count=1),
+    ]
+    code = "study.save_figure(fig, 'curve', 'A caption')\nprint('<b>not bold</b>')"
     cells = [
         new_markdown_cell(f"# {title}\n\nThe question, in one paragraph.", id="title"),
         new_code_cell("params = '../params/demo'", id="params", metadata={"tags": ["parameters"]}),
         new_markdown_cell("## Curves\n\nWhat to look for.", id="text"),
-        new_code_cell(
-            "study.save_figure(fig, 'curve', 'A caption')\nprint('<b>not bold</b>')",
-            id="figure",
-            execution_count=1,
-            outputs=[
-                new_output("stream", name="stdout", text="epoch 1  <b>not bold</b>\n"),
-                new_output("display_data", {"image/png": image, "text/plain": "<Figure>"}),
-                new_output("execute_result", {"text/html": table, "text/plain": "table"}, execution_count=1),
-            ],
-        ),
+        new_code_cell(code, id="figure", execution_count=1, outputs=outputs),
         new_markdown_cell("## Summary\n\nNumbers with intervals.", id="summary"),
     ]
     notebook = new_notebook(cells=cells, metadata={"language_info": {"name": "python"}})
-    path = folder / "notebooks" / f"{step}.ipynb"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, path)
-    return path
+    return _write(folder / "notebooks" / f"{step}.ipynb", nbformat.writes(notebook) + "\n")
 
 
 def _write_metrics(folder: Path, shift: float) -> list[Path]:
     rows = [("ResNet50, fine-tuned", 0.61), ("VGG19, fine-tuned", 0.64), ("VGG19 minus ResNet50", 0.03)]
     headline = [
-        {
-            "label": label,
-            "metric": "AUC",
-            "value": v + shift,
-            "low": v - 0.08 + shift,
-            "high": v + 0.07 + shift,
-            "n": 60,
-        }
-        for label, v in rows
+        {"label": label, "metric": "AUC", "value": v, "low": v - 0.08, "high": v + 0.07, "n": 60}
+        for label, v in ((label, value + shift) for label, value in rows)
     ]
-    metrics = {
-        "headline": headline,
-        "sentences": ["VGG19 is 0.03 ahead of ResNet50 in AUC (95 % interval −0.05 to 0.10): a fixture's sentence."],
-    }
+    sentence = "VGG19 is 0.03 ahead of ResNet50 in AUC (95 % interval −0.05 to 0.10): a fixture's sentence."
+    metrics = {"headline": headline, "sentences": [sentence]}
     table = "model,regime,auc,low,high\nresnet50,finetune,0.61,0.53,0.68\nvgg19,finetune,0.64,0.56,0.71\n"
     return [
         _write(folder / "metrics" / "05_comparison.json", json.dumps(metrics)),
@@ -261,11 +221,9 @@ def _write_metrics(folder: Path, shift: float) -> list[Path]:
 
 def _write_predictions(folder: Path, network: str, rng: np.random.Generator) -> Path:
     lines = ["image_id,split,model,regime,seed,target,logit,probability"]
-    for i in range(60):
-        logit = rng.normal()
-        lines.append(
-            f"ISIC_{i:07d},test,{network},finetune,0,{int(i % 5 == 0)},{logit:.9g},{1 / (1 + np.exp(-logit)):.9g}"
-        )
+    for i, logit in enumerate(rng.normal(size=60)):
+        scores = f"{int(i % 5 == 0)},{logit:.9g},{1 / (1 + np.exp(-logit)):.9g}"
+        lines.append(f"ISIC_{i:07d},test,{network},finetune,0,{scores}")
     return _write(folder / "predictions" / f"{network}.csv", "\n".join(lines) + "\n")
 
 

@@ -8,34 +8,8 @@ import numpy as np
 import pandas as pd
 
 from lesion_utils.core.names import SeriesName, name_model, name_series
-from lesion_utils.figures.calibration import (
-    plot_confusion,
-    plot_decision_curve,
-    plot_reliability,
-    plot_score_distributions,
-)
-from lesion_utils.figures.cases import OUTCOMES, plot_gradcam_grid, plot_mean_maps, plot_prediction_grid
-from lesion_utils.figures.comparison import (
-    plot_classifier_heatmap,
-    plot_forest,
-    plot_paired_differences,
-    plot_regimes,
-    plot_scores_by_block,
-)
-from lesion_utils.figures.dataset import (
-    plot_class_balance,
-    plot_colour_statistics,
-    plot_image_sizes,
-    plot_prevalence_by_block,
-)
-from lesion_utils.figures.images import (
-    plot_augmentation_strips,
-    plot_augmented_samples,
-    plot_duplicate_pairs,
-    plot_sample_grid,
-)
-from lesion_utils.figures.roc import plot_precision_recall, plot_roc
-from lesion_utils.figures.training import plot_learning_curves, plot_learning_rates, plot_margins, plot_overfitting
+from lesion_utils.figures import calibration, cases, comparison, dataset, images, roc, training
+from lesion_utils.figures.cases import OUTCOMES
 
 LONG = "ResNet50 features, gradient boosting with a name that somebody made far too long for any legend"
 NETWORKS = tuple(
@@ -161,70 +135,78 @@ MANY = [f"block {k}" for k in range(8)]
 MAPS = np.random.default_rng(0).random((3, 7, 7))
 
 FIGURES = {
-    "class balance": lambda: plot_class_balance(draw_table()),
-    "class balance, one part, one class": lambda: plot_class_balance(
+    "class balance": lambda: dataset.plot_class_balance(draw_table()),
+    "class balance, one part, one class": lambda: dataset.plot_class_balance(
         draw_table(subsets=["train"]).query("target == 0")
     ),
-    "image sizes": lambda: plot_image_sizes(draw_table()),
-    "image sizes, one size": lambda: plot_image_sizes(draw_table(sizes=[(256, 192)])),
-    "image sizes, small": lambda: plot_image_sizes(draw_table(n=2, sizes=[(64, 48)])),
-    "colour": lambda: plot_colour_statistics(
+    "image sizes": lambda: dataset.plot_image_sizes(draw_table()),
+    "image sizes, one size": lambda: dataset.plot_image_sizes(draw_table(sizes=[(256, 192)])),
+    "image sizes, small": lambda: dataset.plot_image_sizes(draw_table(n=2, sizes=[(64, 48)])),
+    "colour": lambda: dataset.plot_colour_statistics(
         draw_table(), columns={"red_mean": "mean of red (0 to 255)", "blue_std": "sd"}
     ),
-    "colour, tiny": lambda: plot_colour_statistics(
+    "colour, tiny": lambda: dataset.plot_colour_statistics(
         draw_table(n=2), columns=dict.fromkeys(["red_mean", "blue_std", "constant", "width"], "x")
     ),
-    "blocks": lambda: plot_prevalence_by_block(
+    "blocks": lambda: dataset.plot_prevalence_by_block(
         draw_blocks(["0000000 to 0000999", "0001000 to 0009859", "0009860 to 0011402"])
     ),
-    "blocks, many": lambda: plot_prevalence_by_block(draw_blocks(MANY)),
-    "samples": lambda: plot_sample_grid(draw_images(8), name_ids(8), np.arange(8) % 2),
-    "samples, one": lambda: plot_sample_grid(draw_images(1), name_ids(1), np.array([1])),
-    "duplicates": lambda: plot_duplicate_pairs(draw_images(3), draw_images(3), draw_pairs(3)),
-    "duplicates, one": lambda: plot_duplicate_pairs(draw_images(1), draw_images(1), draw_pairs(1)),
-    "strips": lambda: plot_augmentation_strips(
+    "blocks, many": lambda: dataset.plot_prevalence_by_block(draw_blocks(MANY)),
+    "samples": lambda: images.plot_sample_grid(draw_images(8), name_ids(8), np.arange(8) % 2),
+    "samples, one": lambda: images.plot_sample_grid(draw_images(1), name_ids(1), np.array([1])),
+    "duplicates": lambda: images.plot_duplicate_pairs(draw_images(3), draw_images(3), draw_pairs(3)),
+    "duplicates, one": lambda: images.plot_duplicate_pairs(draw_images(1), draw_images(1), draw_pairs(1)),
+    "strips": lambda: images.plot_augmentation_strips(
         {
             "rotation": ([f"{a}°" for a in range(7)], draw_images(7)),
             "horizontal_flip": (["as it is", "flipped"], draw_images(2)),
             "hue": (["+0.000 turns"], draw_images(1)),
         }
     ),
-    "augmented": lambda: plot_augmented_samples(
+    "augmented": lambda: images.plot_augmented_samples(
         draw_images(3),
         np.random.default_rng(0).random((3, 5, 24, 24, 3)),
         image_ids=name_ids(3),
         targets=np.array([0, 1, 0]),
     ),
-    "learning curves": lambda: plot_learning_curves(draw_history(["scratch", "features", "finetune"], 3, 8)),
-    "learning curves, one seed, one epoch": lambda: plot_learning_curves(draw_history(["scratch"], 1, 1)),
-    "learning curves, no numbers": lambda: plot_learning_curves(
+    "learning curves": lambda: training.plot_learning_curves(draw_history(["scratch", "features", "finetune"], 3, 8)),
+    "learning curves, one seed, one epoch": lambda: training.plot_learning_curves(draw_history(["scratch"], 1, 1)),
+    "learning curves, no numbers": lambda: training.plot_learning_curves(
         draw_history(["features"], 1, 3).assign(val_loss=np.nan, train_loss=np.nan)
     ),
-    "learning rates": lambda: plot_learning_rates(draw_rates(["stem", *(f"layer {k}" for k in range(16)), "head"])),
-    "learning rates, one course": lambda: plot_learning_rates(draw_rates(["conv1 to head.fc"])),
-    "overfitting": lambda: plot_overfitting([0.9, 0.5, 0.2, 0.01], images=8),
-    "margins": lambda: plot_margins(
+    "learning rates": lambda: training.plot_learning_rates(
+        draw_rates(["stem", *(f"layer {k}" for k in range(16)), "head"])
+    ),
+    "learning rates, one course": lambda: training.plot_learning_rates(draw_rates(["conv1 to head.fc"])),
+    "overfitting": lambda: training.plot_overfitting([0.9, 0.5, 0.2, 0.01], images=8),
+    "margins": lambda: training.plot_margins(
         {
             "resnet50.regimes.finetune.lr": {"0.0001": [0.4, 0.5], "0.001": [0.52, 0.6]},
             "resnet50.mixup": {"0": [0.4, 0.6]},
         }
     ),
-    "confusion": lambda: plot_confusion({"ResNet50": MATRIX}),
-    "confusion, five": lambda: plot_confusion(dict.fromkeys((*NETWORKS, LONG), MATRIX)),
-    "confusion, an empty row": lambda: plot_confusion({"nothing malignant": np.array([[5, 0], [0, 0]])}),
-    "roc": lambda: plot_roc(TARGETS, PROBS, bands={NETWORKS[0]: BAND}, summaries={NETWORKS[0]: "AUC 0.82 (0.77–0.87)"}),
-    "roc, constant and long": lambda: plot_roc(TARGETS, CONSTANT),
-    "roc, four images": lambda: plot_roc(FEW, FEW_PROBS),
-    "precision recall": lambda: plot_precision_recall(TARGETS, PROBS, bands={NETWORKS[0]: BAND}),
-    "precision recall, constant and long": lambda: plot_precision_recall(TARGETS, CONSTANT, summaries={LONG: "AP 0.2"}),
-    "precision recall, four images": lambda: plot_precision_recall(FEW, FEW_PROBS),
-    "scores": lambda: plot_score_distributions(TARGETS, draw_scores(names=NETWORKS)[1]),
-    "scores, constant": lambda: plot_score_distributions(TARGETS, CONSTANT),
-    "reliability": lambda: plot_reliability(
+    "confusion": lambda: calibration.plot_confusion({"ResNet50": MATRIX}),
+    "confusion, five": lambda: calibration.plot_confusion(dict.fromkeys((*NETWORKS, LONG), MATRIX)),
+    "confusion, an empty row": lambda: calibration.plot_confusion({"nothing malignant": np.array([[5, 0], [0, 0]])}),
+    "roc": lambda: roc.plot_roc(
+        TARGETS, PROBS, bands={NETWORKS[0]: BAND}, summaries={NETWORKS[0]: "AUC 0.82 (0.77–0.87)"}
+    ),
+    "roc, constant and long": lambda: roc.plot_roc(TARGETS, CONSTANT),
+    "roc, four images": lambda: roc.plot_roc(FEW, FEW_PROBS),
+    "precision recall": lambda: roc.plot_precision_recall(TARGETS, PROBS, bands={NETWORKS[0]: BAND}),
+    "precision recall, constant and long": lambda: roc.plot_precision_recall(
+        TARGETS, CONSTANT, summaries={LONG: "AP 0.2"}
+    ),
+    "precision recall, four images": lambda: roc.plot_precision_recall(FEW, FEW_PROBS),
+    "scores": lambda: calibration.plot_score_distributions(TARGETS, draw_scores(names=NETWORKS)[1]),
+    "scores, constant": lambda: calibration.plot_score_distributions(TARGETS, CONSTANT),
+    "reliability": lambda: calibration.plot_reliability(
         TARGETS, {"before": PROBS[NETWORKS[0]], "recalibrated": PROBS[NETWORKS[1]]}, confidence=0.95
     ),
-    "reliability, four panels": lambda: plot_reliability(TARGETS, draw_scores(names=NETWORKS)[1], confidence=0.95),
-    "reliability, six panels": lambda: plot_reliability(
+    "reliability, four panels": lambda: calibration.plot_reliability(
+        TARGETS, draw_scores(names=NETWORKS)[1], confidence=0.95
+    ),
+    "reliability, six panels": lambda: calibration.plot_reliability(
         TARGETS,
         {
             f"{network}, {stage}": PROBS[NETWORKS[0]]
@@ -233,50 +215,52 @@ FIGURES = {
         },
         confidence=0.95,
     ),
-    "reliability, constant": lambda: plot_reliability(TARGETS, CONSTANT, confidence=0.95),
-    "reliability, one panel": lambda: plot_reliability(FEW, FEW_PROBS, confidence=0.95),
-    "decision": lambda: plot_decision_curve(draw_decision(NETWORKS)),
-    "decision, one": lambda: plot_decision_curve(draw_decision([LONG])),
-    "predictions": lambda: plot_prediction_grid(draw_images(120), name_ids(120), TARGETS, PROBS[NETWORKS[0]]),
-    "predictions, nothing malignant called": lambda: plot_prediction_grid(
+    "reliability, constant": lambda: calibration.plot_reliability(TARGETS, CONSTANT, confidence=0.95),
+    "reliability, one panel": lambda: calibration.plot_reliability(FEW, FEW_PROBS, confidence=0.95),
+    "decision": lambda: calibration.plot_decision_curve(draw_decision(NETWORKS)),
+    "decision, one": lambda: calibration.plot_decision_curve(draw_decision([LONG])),
+    "predictions": lambda: cases.plot_prediction_grid(draw_images(120), name_ids(120), TARGETS, PROBS[NETWORKS[0]]),
+    "predictions, nothing malignant called": lambda: cases.plot_prediction_grid(
         draw_images(120), name_ids(120), TARGETS, np.zeros(120)
     ),
-    "gradcam": lambda: plot_gradcam_grid(
+    "gradcam": lambda: cases.plot_gradcam_grid(
         draw_images(3),
         {"ResNet50": MAPS, "ResNet50, weights randomised": MAPS},
         labels=["TP\nISIC_0000001\np = 0.91"] * 3,
         targets=np.array([1, 0, 1]),
     ),
-    "gradcam, flat": lambda: plot_gradcam_grid(
+    "gradcam, flat": lambda: cases.plot_gradcam_grid(
         draw_images(1), {"VGG19": np.zeros((1, 7, 7))}, labels=["x"], targets=np.array([1])
     ),
-    "mean maps": lambda: plot_mean_maps(dict.fromkeys(OUTCOMES, MAPS[0]), counts=dict.fromkeys(OUTCOMES, 95)),
-    "mean maps, one": lambda: plot_mean_maps({"TN": 0 * MAPS[0]}, counts={"TN": 304}),
-    "forest": lambda: plot_forest(draw_forest(NETWORKS)),
-    "forest, combinations": lambda: plot_forest(draw_forest([*NETWORKS, "ResNet50, fine-tuned + RBF SVM", SVM])),
-    "forest, long names": lambda: plot_forest(draw_forest([LONG])),
-    "differences": lambda: plot_paired_differences(draw_differences(["ResNet50 − VGG19, fine-tuned", LONG])),
-    "differences, small": lambda: plot_paired_differences(
+    "mean maps": lambda: cases.plot_mean_maps(dict.fromkeys(OUTCOMES, MAPS[0]), counts=dict.fromkeys(OUTCOMES, 95)),
+    "mean maps, one": lambda: cases.plot_mean_maps({"TN": 0 * MAPS[0]}, counts={"TN": 304}),
+    "forest": lambda: comparison.plot_forest(draw_forest(NETWORKS)),
+    "forest, combinations": lambda: comparison.plot_forest(
+        draw_forest([*NETWORKS, "ResNet50, fine-tuned + RBF SVM", SVM])
+    ),
+    "forest, long names": lambda: comparison.plot_forest(draw_forest([LONG])),
+    "differences": lambda: comparison.plot_paired_differences(draw_differences(["ResNet50 − VGG19, fine-tuned", LONG])),
+    "differences, small": lambda: comparison.plot_paired_differences(
         draw_differences(["ResNet50 − VGG19, from scratch"]).assign(difference=0.001, low=-0.018, high=0.02)
     ),
-    "differences, one": lambda: plot_paired_differences(draw_differences(["a − b"]).iloc[:1]),
-    "by block": lambda: plot_scores_by_block(draw_block_scores(MANY[:3], NETWORKS)),
-    "by block, many": lambda: plot_scores_by_block(draw_block_scores(MANY, NETWORKS[:1])),
-    "heat map": lambda: plot_classifier_heatmap(
+    "differences, one": lambda: comparison.plot_paired_differences(draw_differences(["a − b"]).iloc[:1]),
+    "by block": lambda: comparison.plot_scores_by_block(draw_block_scores(MANY[:3], NETWORKS)),
+    "by block, many": lambda: comparison.plot_scores_by_block(draw_block_scores(MANY, NETWORKS[:1])),
+    "heat map": lambda: comparison.plot_classifier_heatmap(
         draw_heat(["resnet50", "vgg19"], ["svm_rbf", "knn", "logistic"]), metric="ap"
     ),
-    "heat map, gaps": lambda: plot_classifier_heatmap(
+    "heat map, gaps": lambda: comparison.plot_classifier_heatmap(
         draw_heat(["resnet50", "vgg19", "mobilenetv2_100"], ["knn", LONG]).iloc[:-1], metric="ap"
     ),
-    "heat map, none": lambda: plot_classifier_heatmap(draw_heat([], []), metric="ap"),
-    "heat map, one cell": lambda: plot_classifier_heatmap(draw_heat(["vgg19"], ["knn"]), metric="ap"),
-    "regimes": lambda: plot_regimes(
+    "heat map, none": lambda: comparison.plot_classifier_heatmap(draw_heat([], []), metric="ap"),
+    "heat map, one cell": lambda: comparison.plot_classifier_heatmap(draw_heat(["vgg19"], ["knn"]), metric="ap"),
+    "regimes": lambda: comparison.plot_regimes(
         draw_regimes(
             ["accuracy", "sensitivity", "specificity", "precision", "log_loss"], ["scratch", "features", "finetune"]
         )
     ),
-    "regimes, marked": lambda: plot_regimes(
+    "regimes, marked": lambda: comparison.plot_regimes(
         draw_regimes(["accuracy", "log_loss"], ["scratch", "features", "finetune"]).assign(mark="secondary source"),
     ),
-    "regimes, one": lambda: plot_regimes(draw_regimes(["auc"], ["scratch"])),
+    "regimes, one": lambda: comparison.plot_regimes(draw_regimes(["auc"], ["scratch"])),
 }

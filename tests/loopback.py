@@ -58,11 +58,8 @@ def serve(site: Site):
             self.do_GET()
 
         def do_GET(self):
-            name = (
-                self.path.removeprefix("/")
-                if self.path.removeprefix("/") in site.files
-                else self.path.rpartition("/")[2]
-            )
+            path = self.path.removeprefix("/")
+            name = path if path in site.files else path.rpartition("/")[2]
             time.sleep(site.delay)
             site.asked.append((name, self.headers.get("Range")))
             if site.status.get(name):
@@ -105,7 +102,7 @@ def serve(site: Site):
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-    with _listen(Handler) as site.address:
+    with listen(Handler) as site.address:
         yield site
 
 
@@ -168,12 +165,12 @@ def serve_hub(token: str):
             self.end_headers()
             self.wfile.write(body)
 
-    with _listen(Handler) as address:
+    with listen(Handler) as address:
         yield address, repositories
 
 
 @contextmanager
-def _listen(handler):
+def listen(handler):
     """Answer requests by a handler while the block lasts; yields the address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True

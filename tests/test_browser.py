@@ -11,12 +11,12 @@ import itertools
 import json
 import os
 import shutil
-import threading
 from pathlib import Path
 
 import nbformat
 import pytest
 from fake_report import copy_fake_project
+from loopback import listen
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from lesion_utils.config.load import load_study
@@ -91,11 +91,8 @@ def address(project) -> str:
         def log_message(self, *_):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=project.parent))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/{project.name}/"
-    server.shutdown()
-    server.server_close()
+    with listen(functools.partial(Quiet, directory=project.parent)) as root:
+        yield f"{root}{project.name}/"
 
 
 PAGES = ("docs/index.html", "docs/demo/index.html", "docs/demo/html/03_resnet50_finetune.html", "reports/compare.html")
@@ -199,24 +196,18 @@ def test_a_hostile_output_reaches_nobody(chromium, tmp_path):
             heard.append(self.path)
             self.send_error(404)
 
-    server = http.server.HTTPServer(("127.0.0.1", 0), Listener)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    html = "".join(
-        (
-            "<script>alert(1)</script>",
-            f"<img src='{address}/image' alt='x' onerror='alert(2)'><iframe src='{address}/frame'></iframe>",
-            f"<link rel='stylesheet' href='{address}/style'><style>@import '{address}/import';</style>",
+    with listen(Listener) as address:
+        html = (
+            "<script>alert(1)</script>"
+            f"<img src='{address}image' alt='x' onerror='alert(2)'><iframe src='{address}frame'></iframe>"
+            f"<link rel='stylesheet' href='{address}style'><style>@import '{address}import';</style>"
         )
-    )
-    output = new_output("display_data", {"text/html": html})
-    cells = [new_markdown_cell("# T <img src=x alt=x onerror=alert(3)>"), new_code_cell("show()", outputs=[output])]
-    nbformat.write(new_notebook(cells=cells), tmp_path / "x.ipynb")
-    page = write_notebook_page(tmp_path / "x.ipynb", tmp_path / "x.html", study="demo")
-    with Visit(chromium, page.as_uri()) as visit:
-        assert not {"1", "2", "3"} & set(visit.complaints), "a script ran"
-    server.shutdown()
-    server.server_close()
+        output = new_output("display_data", {"text/html": html})
+        cells = [new_markdown_cell("# T <img src=x alt=x onerror=alert(3)>"), new_code_cell("show()", outputs=[output])]
+        nbformat.write(new_notebook(cells=cells), tmp_path / "x.ipynb")
+        page = write_notebook_page(tmp_path / "x.ipynb", tmp_path / "x.html", study="demo")
+        with Visit(chromium, page.as_uri()) as visit:
+            assert not {"1", "2", "3"} & set(visit.complaints), "a script ran"
     assert heard == []
 
 

@@ -115,16 +115,18 @@ def test_a_wrong_parameter_stops_before_anything_runs(project, edit):
     assert re.search(r"params/demo/vgg19\.yaml:\d+: optim\.momentun: .*did you mean 'momentum'", done.stderr)
 
 
-@pytest.mark.parametrize("study", ["my study", "my$study", "50%", "../demo"])
-def test_a_study_that_is_no_plain_name_is_refused(study):
-    done = make(ROOT, "all", f"STUDY={study}")
-    assert done.returncode == 2
-    assert f'STUDY="{study}" must be one folder under params/, named with letters' in done.stderr
-
-
-def test_comparing_one_report_says_what_is_missing():
-    done = make(ROOT, "compare", "A=reports/x")
-    assert done.returncode == 2 and "make compare A=reports/x B=reports/y" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        *((["all", f"STUDY={study}"], f'STUDY="{study}" must be one folder under params/, named with letters')
+          for study in ("my study", "my$study", "50%", "../demo")),
+        (["compare", "A=reports/x"], "make compare A=reports/x B=reports/y"),
+        (["env", "TORCH=cuda"], 'TORCH="cuda" must be auto, cpu or gpu'),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused(arguments, said):
+    done = make(ROOT, *arguments)
+    assert done.returncode == 2 and said in done.stderr
 
 
 @pytest.mark.slow
@@ -267,73 +269,61 @@ def test_what_few_need_is_installed_for_those_who_ask(tmp_path, arguments, lock)
     assert found == set(filter(None, [lock]))
 
 
-def test_another_build_of_torch_is_refused():
-    done = make(ROOT, "env", "TORCH=cuda")
-    assert done.returncode == 2
-    assert 'TORCH="cuda" must be auto, cpu or gpu' in done.stderr
-
-
-@pytest.mark.parametrize("git", [True, False])
-def test_clean_removes_only_what_was_generated(tmp_path, git):
-    folder = tmp_path
-    shutil.copytree(ROOT / "lesion_utils", folder / "lesion_utils", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Makefile", folder)
-    for name in LOCKS:
-        shutil.copy(ROOT / name, folder)
-    kept = ["data/isic2016/photo.jpg", "data/cache/a.npy", "params/demo/data.yaml", "reports/other/index.html"]
-    generated = ["reports/demo/keys/data.json", "reports/demo/figures/a.png"]
-    tracked = "reports/demo/index.html"
-    for name in (*kept, *generated, tracked):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("x")
-    if git:
-        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-        subprocess.run(["git", "add", tracked], cwd=folder, check=True)
-    assert make(folder, "clean").returncode == 0
-    assert all((folder / name).is_file() for name in kept)
-    assert not any((folder / name).exists() for name in generated)
-    assert (folder / tracked).is_file() == git
-
-
-@pytest.mark.fault("together", "`make clean` in another user's clone, of which git tells nothing", "removes nothing")
-def test_clean_removes_nothing_where_git_does_not_tell(tmp_path, monkeypatch):
+@pytest.fixture
+def clone(tmp_path):
+    """What `make clean` needs of the project, and a maker of files beside it."""
     shutil.copytree(ROOT / "lesion_utils", tmp_path / "lesion_utils", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Makefile", *LOCKS):
         shutil.copy(ROOT / name, tmp_path)
-    tracked = tmp_path / "reports" / "demo" / "index.html"
-    tracked.parent.mkdir(parents=True)
-    tracked.write_text("x")
-    (tracked.parent / "keys").mkdir()
-    for command in (["init", "-q"], ["add", tracked]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+
+    def add(*names: str, tracked: bool = False) -> list[Path]:
+        paths = [tmp_path / name for name in names]
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("both\n")
+        if tracked:
+            for command in (["init", "-q"], ["add", *names]):
+                subprocess.run(["git", *command], cwd=tmp_path, check=True)
+        return paths
+
+    return add
+
+
+@pytest.mark.parametrize("git", [True, False])
+def test_clean_removes_only_what_was_generated(tmp_path, clone, git):
+    kept = clone("data/isic2016/photo.jpg", "data/cache/a.npy", "params/demo/data.yaml", "reports/other/index.html")
+    generated = clone("reports/demo/keys/data.json", "reports/demo/figures/a.png")
+    (tracked,) = clone("reports/demo/index.html", tracked=git)
+    assert make(tmp_path, "clean").returncode == 0
+    assert all(path.is_file() for path in kept)
+    assert not any(path.exists() for path in generated)
+    assert tracked.is_file() == git
+
+
+@pytest.mark.fault("together", "`make clean` in another user's clone, of which git tells nothing", "removes nothing")
+def test_clean_removes_nothing_where_git_does_not_tell(tmp_path, clone, monkeypatch):
+    clone("reports/demo/keys/data.json")
+    (tracked,) = clone("reports/demo/index.html", tracked=True)
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     refused = make(tmp_path, "clean")
     assert tracked.is_file() and refused.returncode == 2
     assert "git does not say which files are under version control" in refused.stderr
 
 
-def test_clean_leaves_decoded_images_that_another_study_uses(tmp_path):
-    shutil.copytree(ROOT / "lesion_utils", tmp_path / "lesion_utils", ignore=shutil.ignore_patterns("__pycache__"))
-    names = [f"reports/{study}/keys/images.txt" for study in ("demo", "other")]
-    names += [f"data/cache/images/{file}" for file in ("both.u8", "both.json", "third.u8")]
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("both\n")
+def test_clean_leaves_decoded_images_that_another_study_uses(tmp_path, clone):
+    clone(*(f"reports/{study}/keys/images.txt" for study in ("demo", "other")))
+    both, *_ = clone(*(f"data/cache/images/{name}" for name in ("both.u8", "both.json", "third.u8")))
     assert run(tmp_path, "clean", "demo").stdout == "removed reports/demo\n"
-    assert (tmp_path / "data/cache/images/both.u8").is_file()
+    assert both.is_file()
     run(tmp_path, "clean", "other")
-    assert [path.name for path in (tmp_path / "data/cache/images").iterdir()] == ["third.u8"]
+    assert [path.name for path in both.parent.iterdir()] == ["third.u8"]
 
 
-def test_clean_leaves_a_report_that_came_with_the_project(tmp_path):
+def test_clean_leaves_a_report_that_came_with_the_project(tmp_path, clone):
     """Without git and without keys, nothing says that the report was made here."""
-    shutil.copytree(ROOT / "lesion_utils", tmp_path / "lesion_utils", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Makefile", *LOCKS):
-        shutil.copy(ROOT / name, tmp_path)
-    (tmp_path / "reports" / "demo").mkdir(parents=True)
-    (tmp_path / "reports" / "demo" / "index.html").write_text("x")
+    (page,) = clone("reports/demo/index.html")
     assert make(tmp_path, "clean").stdout == ""
-    assert (tmp_path / "reports" / "demo" / "index.html").is_file()
+    assert page.is_file()
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from lesion_utils.config.schema import StudyParams
-from lesion_utils.training.loop import deterministic_part
 
 AUGMENTATION = {
     "rotation": 90.0, "horizontal_flip": 0.5, "vertical_flip": 0.5, "scale": [0.9, 1.1], "translation": 0.05,
@@ -75,9 +74,9 @@ def make_params(augmentation: dict[str, Any] | None = None, **network: Any) -> S
     )
 
 
-def regimes(name: str = "scratch", **changes: Any) -> dict[str, dict[str, Any]]:
-    """One regime, changed."""
-    return {name: REGIME | changes}
+def regimes(*names: str, **changes: Any) -> dict[str, dict[str, Any]]:
+    """Regimes that are changed alike; `scratch` alone where none is named."""
+    return dict.fromkeys(names or ("scratch",), REGIME | changes)
 
 
 def make_images(train: int = 30, val: int = 12, test: int = 12, *, seed: int = 0, size: int = 40) -> TinyImages:
@@ -94,6 +93,8 @@ def make_images(train: int = 30, val: int = 12, test: int = 12, *, seed: int = 0
 
 def read_results(folder: Path) -> dict[str, object]:
     """Everything that must not differ: all files, without the times in history and record."""
+    from lesion_utils.training.loop import deterministic_part  # and torch, which tests of data do without
+
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,17 @@ from lesion_utils.core.paths import Study
 from lesion_utils.pipeline import graph
 from lesion_utils.provenance import steps, verify
 
+#: Reading YAML takes most of the time of an answer.
+load_once = cache(load_study)
+
 
 @pytest.fixture
 def study(tmp_path, monkeypatch) -> Study:
     """A finished report, with the marks that its steps have left."""
     copy_fake_project(tmp_path, monkeypatch)
     study = Study("demo")
-    params = load_study(study.params_dir)
+    params = load_once(study.params_dir)
+    monkeypatch.setattr(verify, "load_study", load_once)
     graph.write_keys(study, params)
     for step in STEPS.values():
         graph.mark_done(study, step, steps.compute_key(step, params), steps.hash_inputs(study, step), started=1.0)
@@ -34,7 +39,7 @@ def study(tmp_path, monkeypatch) -> Study:
 
 
 def tell(study: Study) -> str:
-    return graph.tell_why(study, load_study(study.params_dir))
+    return graph.tell_why(study, load_once(study.params_dir))
 
 
 @pytest.mark.fault("upgrades", "another timm, torch or numpy than a report's", "said; every step runs again")
@@ -48,7 +53,7 @@ def test_another_release_of_a_package_is_said_and_runs_the_steps_again(study, mo
     why = tell(study).splitlines()
     assert all(said in line for line in why) and len(why) == len(STEPS)
     assert {finding.state for finding in verify.verify_study(study)} == {"stale"}
-    graph.write_keys(study, load_study(study.params_dir))
+    graph.write_keys(study, load_once(study.params_dir))
     keys = [study.keys / f"{name}.json" for name in STEPS]
     assert all(path.read_text() != before[path] for path in keys), "what make compares has changed"
 

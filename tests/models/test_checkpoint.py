@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lesion_utils.core.errors import CheckpointError, DataError
 from lesion_utils.models import checkpoint
-from lesion_utils.models.checkpoint import flatten, load_checkpoint, save_checkpoint
+from lesion_utils.models.checkpoint import load_checkpoint, save_checkpoint
 
 IDENTITY = {"resnet50": {"optim": {"lr": 0.1}, "batch_size": 8}, "seed": 1, "weights": None}
 CONTENT = {"model": {"w": torch.arange(6.0).reshape(2, 3)}, "history": [{"epoch": 1, "loss": 0.5}], "best": None}
@@ -104,7 +104,3 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         save_checkpoint(path, {}, identity=IDENTITY)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
-
-
-def test_flatten_joins_keys():
-    assert flatten({"a": {"b": {"c": 1}}, "d": [1, 2]}) == {"a.b.c": 1, "d": [1, 2]}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import timm
 import torch
 from pytest import approx, fixture, mark, param, raises
 from safetensors.torch import save_file
 from sections import network_params
+from tiny_study import regimes
 from torch import nn
 
 from lesion_utils.core.errors import ParamsError, WeightsError
@@ -54,19 +56,14 @@ def test_one_logit_made_of_features_by_the_head(network, x):
         assert torch.equal(head_of(model)(features), logits)
 
 
-def test_groups_hold_every_parameter_once(network):
+def test_every_parameter_is_in_one_group_slower_towards_the_input_and_norms_do_not_decay(network):
     params, model = network
     groups = parameter_groups(model, params, "finetune")
-    grouped = [id(p) for g in groups for p in g["params"]]
-    assert len(grouped) == len(set(grouped)) and set(grouped) == {id(p) for p in model.parameters()}
-
-
-def test_learning_rates_fall_towards_the_input_and_norms_do_not_decay(network):
-    params, model = network
-    rate = {id(p): g["lr"] for g in parameter_groups(model, params, "finetune") for p in g["params"]}
-    decay = {id(p): g["weight_decay"] for g in parameter_groups(model, params, "finetune") for p in g["params"]}
+    assert sorted(id(p) for g in groups for p in g["params"]) == sorted(map(id, model.parameters()))
+    rate = {id(p): g["lr"] for g in groups for p in g["params"]}
+    decay = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
     assert all(rate[id(p)] == approx(0.1) for p in head_of(model).parameters())
-    first = next(p for name, p in model.named_parameters() if p.ndim == 4)
+    first = next(p for p in model.parameters() if p.ndim == 4)
     assert rate[id(first)] == min(rate.values()) <= 0.1 * 0.8**2
     for name, p in model.named_parameters():
         undecayed = p.ndim <= 1 or name in ("cls_token", "pos_embed")
@@ -75,9 +72,7 @@ def test_learning_rates_fall_towards_the_input_and_norms_do_not_decay(network):
 
 def test_layer_decay_of_one_is_one_rate(network):
     params, model = network
-    flat = params.model_copy(
-        update={"regimes": {"scratch": params.regimes["scratch"].model_copy(update={"layer_decay": 1.0})}}
-    )
+    flat = network_params(params.backbone, regimes=regimes(lr=0.1))
     assert {g["lr"] for g in parameter_groups(model, flat, "scratch")} == {0.1}
 
 
@@ -128,14 +123,12 @@ def test_gradcam_layer_is_the_last_map(network, x):
 
 
 def test_data_config_is_the_pretraining_one():
-    config = {
-        name: data_config(build_network(network_params(name), pretrained=False, seed=0))
-        for name in ("resnet18", "small_cnn")
-    }
-    assert config["resnet18"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")  # a1_in1k
-    assert config["small_cnn"].mean == (0.5, 0.5, 0.5)
-    x = torch.full((1, 3, 2, 2), 0.75)
-    assert torch.allclose(config["small_cnn"].normalise(x), torch.tensor(1.0))
+    resnet, small = (
+        data_config(build_network(network_params(name), pretrained=False, seed=0)) for name in ("resnet18", "small_cnn")
+    )
+    assert resnet == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")  # a1_in1k
+    assert small.mean == (0.5, 0.5, 0.5)
+    assert torch.allclose(small.normalise(torch.full((1, 3, 2, 2), 0.75)), torch.tensor(1.0))
 
 
 def test_the_seed_decides_the_weights_and_nothing_else_is_disturbed():
@@ -150,9 +143,13 @@ def test_the_seed_decides_the_weights_and_nothing_else_is_disturbed():
 
 def test_dropout_is_the_one_of_the_parameters():
     model = build_network(network_params("resnet18", drop_rate=0.5), pretrained=False, seed=0)
-    features = features_of(model.train(), torch.rand(4, 3, 64, 64))
-    assert (features == 0).float().mean() > 0.3
-    assert (features_of(model.eval(), torch.rand(4, 3, 64, 64)) == 0).float().mean() < 0.3
+    x = torch.rand(4, 3, 64, 64)
+    zeros = [(features_of(model.train(mode), x) == 0).float().mean() for mode in (True, False)]
+    assert zeros[0] > 0.3 > zeros[1]
+
+
+def load(path: Path, backbone: str = "resnet10t", *, seed: int = 0) -> nn.Module:
+    return build_network(network_params(backbone, weights=str(path)), pretrained=True, seed=seed)
 
 
 @mark.parametrize(
@@ -163,14 +160,12 @@ def test_weight_files_are_loaded_whole(tmp_path, classes, kind):
     state = {k: v.half() if kind == "half" and v.is_floating_point() else v for k, v in source.state_dict().items()}
     path = tmp_path / f"w.{'pth' if kind == 'pth' else 'safetensors'}"
     torch.save({"state_dict": state}, path) if kind == "pth" else save_file(state, path)
-    model = build_network(network_params("resnet10t", weights=str(path)), pretrained=True, seed=3)
+    model, again, other = (load(path, seed=seed) for seed in (3, 3, 4))
     assert model.fc.out_features == 1
     for name, value in model.state_dict().items():
         if not name.startswith("fc."):
             assert value.dtype == source.state_dict()[name].dtype
             assert torch.allclose(value.float(), state[name].float()), name
-    again = build_network(network_params("resnet10t", weights=str(path)), pretrained=True, seed=3)
-    other = build_network(network_params("resnet10t", weights=str(path)), pretrained=True, seed=4)
     assert torch.equal(model.fc.weight, again.fc.weight) and not torch.equal(model.fc.weight, other.fc.weight)
 
 
@@ -181,9 +176,7 @@ def test_torchvision_vgg_is_converted(tmp_path):
 
     theirs = torchvision.models.vgg11().eval()
     torch.save(theirs.state_dict(), tmp_path / "vgg11-8a719046.pth")
-    ours = build_network(
-        network_params("vgg11.tv_in1k", weights=str(tmp_path / "vgg11-8a719046.pth")), pretrained=True, seed=0
-    )
+    ours = load(tmp_path / "vgg11-8a719046.pth", "vgg11.tv_in1k")
     x = torch.rand(1, 3, 224, 224)
     with torch.no_grad():
         expected = theirs.classifier[:-1](torch.flatten(theirs.avgpool(theirs.features(x)), 1))
@@ -196,7 +189,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     state["layer3.0.conv1.weight"][0, 0] = float("nan")
     save_file(state, tmp_path / "w.safetensors")
     with raises(WeightsError, match=r"w\.safetensors: layer3.0.conv1.weight holds numbers that are not finite"):
-        build_network(network_params("resnet10t", weights=str(tmp_path / "w.safetensors")), pretrained=True, seed=0)
+        load(tmp_path / "w.safetensors")
 
 
 @mark.fault("weights", "another network's weights, or a part of them", "refused, with the tensor's name")
@@ -205,7 +198,7 @@ def test_weights_with_a_missing_tensor_are_refused(tmp_path):
     del state["layer3.0.conv1.weight"]
     save_file(state, tmp_path / "w.safetensors")
     with raises(WeightsError, match=r"do not fit resnet10t[\s\S]*layer3.0.conv1.weight"):
-        build_network(network_params("resnet10t", weights=str(tmp_path / "w.safetensors")), pretrained=True, seed=0)
+        load(tmp_path / "w.safetensors")
 
 
 @mark.parametrize("name, content", [("w.safetensors", b"short"), ("w.pth", b"not a checkpoint")])
@@ -213,7 +206,7 @@ def test_weights_with_a_missing_tensor_are_refused(tmp_path):
 def test_damaged_files_are_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with raises(WeightsError, match="damaged"):
-        build_network(network_params("resnet10t", weights=str(tmp_path / name)), pretrained=True, seed=0)
+        load(tmp_path / name)
 
 
 @mark.fault("weights", "code in a file of weights", "never run")
@@ -224,7 +217,7 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path):
 
     torch.save({"state_dict": Bomb()}, tmp_path / "w.pth")
     with raises(WeightsError):
-        build_network(network_params("resnet10t", weights=str(tmp_path / "w.pth")), pretrained=True, seed=0)
+        load(tmp_path / "w.pth")
     assert not (tmp_path / "exploded").exists()
 
 
@@ -235,11 +228,9 @@ def test_unknown_backbones_are_named_with_their_like(name):
 
 
 @mark.slow
-def test_real_resnet50_weights_see_imagenet(real_weights, monkeypatch):
+def test_real_resnet50_weights_see_imagenet(real_weights):
     """Pretrained features of two noisy copies of a picture are closer than those of two pictures."""
-    monkeypatch.setenv("WEIGHTS_DIR", str(real_weights))
-    params = network_params("resnet50.tv_in1k", weights="resnet50.imagenet_pqf.safetensors")
-    model = build_network(params, pretrained=True, seed=0).eval()
+    model = load(real_weights / "resnet50.imagenet_pqf.safetensors", "resnet50.tv_in1k").eval()
     assert all(p.dtype == torch.float32 for p in model.parameters())
     generator = torch.Generator().manual_seed(0)
     pictures = torch.nn.functional.interpolate(torch.rand(4, 3, 8, 8, generator=generator), size=96, mode="bicubic")
@@ -252,10 +243,8 @@ def test_real_resnet50_weights_see_imagenet(real_weights, monkeypatch):
     assert (a @ b.T).argmax(1).tolist() == [0, 1, 2, 3]
 
 
-def test_real_mobilenet_weights_without_a_classifier(real_weights, monkeypatch):
-    monkeypatch.setenv("WEIGHTS_DIR", str(real_weights))
-    params = network_params("mobilenetv2_100", weights="mobilenetv2_100.imagenet_features.safetensors")
-    model = build_network(params, pretrained=True, seed=0).eval()
+def test_real_mobilenet_weights_without_a_classifier(real_weights):
+    model = load(real_weights / "mobilenetv2_100.imagenet_features.safetensors", "mobilenetv2_100").eval()
     assert model(torch.rand(1, 3, 64, 64)).shape == (1, 1)
 
 

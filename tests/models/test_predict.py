@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import timm
 import torch
-from safetensors.torch import save_file
 from tiny_study import make_images, make_params, regimes
 
-from lesion_utils.config.load import load_study
 from lesion_utils.core.errors import CheckpointError
-from lesion_utils.core.paths import params_root
 from lesion_utils.models.inference import prefetch
 from lesion_utils.models.predict import load_network
-from lesion_utils.models.preprocess import resize_batch
-from lesion_utils.training.augment import Augmenter
 from lesion_utils.training.fit import train_network
 
 DATA = make_images()
 
 
-@pytest.fixture(autouse=True)
-def machine(tmp_path, monkeypatch):
-    torch.manual_seed(99)
-    save_file(timm.create_model("small_cnn").state_dict(), tmp_path / "small.safetensors")
-    settings = {"WEIGHTS_DIR": tmp_path, "LESION_CACHE": tmp_path / "cache", "THREADS": 1, "DEVICE": "cpu"}
-    for name, value in settings.items():
-        monkeypatch.setenv(name, str(value))
-
-
+@pytest.mark.usefixtures("small_machine")
 @pytest.mark.parametrize("regime", ["scratch", "features", "finetune"])
 @pytest.mark.parametrize("tta", ["none", "flips_and_middle", pytest.param("flips", marks=pytest.mark.slow)])
 def test_a_loaded_network_gives_the_scores_of_its_run(tmp_path, regime, tta):
@@ -74,16 +60,3 @@ def test_prefetch_leaves_the_cores_to_the_network():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-
-
-def test_augmentation_has_the_same_bytes_on_one_core_and_on_two():
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (16, 256, 256, 3), dtype=np.uint8))
-    augment = Augmenter(load_study(params_root() / "isic2016").augmentation, image_size=224, seed=1)
-    before, made = torch.get_num_threads(), []
-    try:
-        for cores in (1, 2):
-            torch.set_num_threads(cores)
-            made.append((augment(images, torch.arange(16), 0), resize_batch(images, 224)))
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(one, two) for one, two in zip(*made, strict=True))

@@ -8,15 +8,24 @@ import pytest
 from tiny_study import make_images, read_results
 from worker_tasks import PARAMS
 
-from lesion_utils.training import ahead
+from lesion_utils.training import ahead, classifiers
+from lesion_utils.training.classifiers import CANDIDATES
 from lesion_utils.training.fit import train_network
 
 
 @pytest.fixture
-def two_workers(tmp_path, monkeypatch):
+def few_fits(monkeypatch):
+    """Classifiers are chosen from two candidates in two folds: for what is the same with more of both."""
+    few = {name: (kind, {key: values[:2] for key, values in grid.items()}) for name, (kind, grid) in CANDIDATES.items()}
+    monkeypatch.setattr(classifiers, "CANDIDATES", few)
+    monkeypatch.setattr(classifiers, "FOLDS", 2)
+
+
+@pytest.fixture
+def two_workers(small_machine, tmp_path, monkeypatch):
     """Two workers with one thread each."""
-    settings = {"REPORTS_DIR": tmp_path / "reports", "LESION_CACHE": tmp_path / "cache", "THREADS": 1, "DEVICE": "cpu"}
-    for name, value in {**settings, "JOBS": 2, "FIRST_PROCESS": os.getpid()}.items():
+    settings = {"REPORTS_DIR": tmp_path / "reports", "JOBS": 2, "FIRST_PROCESS": os.getpid()}
+    for name, value in settings.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.delenv("CLUSTER", raising=False)
     monkeypatch.setattr(ahead, "cpu_count", lambda **_: 2)

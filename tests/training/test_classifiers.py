@@ -10,18 +10,21 @@ import timm
 import torch
 from pytest import approx, fixture, mark, param, raises
 from safetensors.torch import save_file
+from sections import network_params
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from tiny_study import make_images
 
-from lesion_utils.config.schema import ClassifierFeatures, Network
+from lesion_utils.config.schema import Network
 from lesion_utils.core.errors import ParamsError, WeightsError
 from lesion_utils.evaluation.predictions import COLUMNS, check_predictions
 from lesion_utils.models.custom import SmallCNN
 from lesion_utils.models.networks import data_config
+from lesion_utils.training import classifiers
 from lesion_utils.training.classifiers import (
     CANDIDATES,
     MARGIN,
@@ -34,46 +37,24 @@ from lesion_utils.training.classifiers import (
 
 #: Ensembles of trees take seconds.
 NAMES = [param(n, marks=mark.slow) if n in ("random_forest", "gradient_boosting") else n for n in CANDIDATES]
-REGIME = {
-    "epochs": 1, "lr": 0.1, "image_size": None, "head": "new", "frozen_layers": 0,
-    "layer_decay": 1.0, "batchnorm": "frozen",
-}  # fmt: skip
 
 
 def make_params(**changes) -> Network:
-    values = {
-        "backbone": "small_cnn", "weights": "small.safetensors", "without_weights": "stop", "image_size": 32,
-        "drop_rate": 0.0, "regimes": {"features": REGIME}, "seeds": [3, 4], "batch_size": 32, "accumulation": 1,
-        "label_smoothing": 0.0, "mixup": 0.0, "keep": "best", "early_stopping": 0, "tta": "none",
-        "classifiers": ["logistic", "svm_rbf"], "classifier_features": {"stages": 1, "image_sizes": [32]},
-        "imbalance": {"method": "none", "focal_gamma": 2.0},
-        "optim": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.0, "clip_norm": 0.0, "warmup_epochs": 0.0,
-                  "final_lr": 0.0},
-        "averaging": {"method": "none", "decay": 0.9, "swa_start": 0.5}, "determinism": "exact", "precision": "float32",
-        "compile": False,
-    }  # fmt: skip
-    return Network(**{**values, **changes})
+    own = {"backbone": "small_cnn", "weights": "small.safetensors", "image_size": 32, "seeds": [3, 4]}
+    return network_params(**(own | {"classifiers": ["logistic", "svm_rbf"]} | changes))
 
 
 @fixture
-def data(tmp_path, monkeypatch):
-    """Images whose class is their redness, and weights of a small network, untrained but good enough to see it."""
-    monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
-    monkeypatch.setenv("LESION_CACHE", str(tmp_path / "cache"))
-    torch.manual_seed(0)  # or the weights would be what the tests before have left to draw
-    save_file(timm.create_model("small_cnn", num_classes=0).state_dict(), tmp_path / "small.safetensors")
+def data(small_machine, few_fits):
+    """Images whose class is their redness, which an untrained network sees."""
     rng = np.random.default_rng(0)
     targets = np.tile([0, 0, 0, 1], 25)
     images = rng.integers(0, 120, (100, 32, 32, 3), dtype=np.uint8)
     images[targets == 1, :, :, 0] += 80
-    table = pd.DataFrame(
-        {
-            "image_id": [f"ISIC_{i:07d}" for i in range(100)],
-            "target": targets,
-            "subset": ["train"] * 60 + ["val"] * 20 + ["left_out"] * 4 + ["test"] * 16,
-        }
-    )
-    return SimpleNamespace(images=images, table=table, duplicates=pd.DataFrame(columns=["image_id_a", "image_id_b"]))
+    subset = ["train"] * 60 + ["val"] * 20 + ["left_out"] * 4 + ["test"] * 16
+    made = make_images(60, 20, 20)
+    table = made.table.assign(target=targets, subset=subset)
+    return SimpleNamespace(images=images, table=table, duplicates=made.duplicates)
 
 
 def make_features(seed: int, *, gap: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +83,7 @@ def test_each_classifier_learns_what_is_there_and_nothing_else(name):
 
 
 @mark.parametrize("name", NAMES)
-def test_the_same_seed_gives_the_same_scores(name):
+def test_the_same_seed_gives_the_same_scores(few_fits, name):
     features, targets = (part[:80] for part in make_features(0, gap=0.7))
     a, b = (predict_views(fit(name, features, targets, seed=5)[0], features[:, None]) for _ in range(2))
     assert (a == b).all()
@@ -192,14 +173,14 @@ def test_the_test_images_are_scored_by_the_classifiers_of_all_folds(data):
     assert joined.to_numpy() == approx(expected.to_numpy(), abs=1e-12) and joined.index.equals(expected.index)
 
 
-@mark.filterwarnings("ignore:One or more of the test scores")  # 81 neighbours among 64 images
-def test_no_fold_knows_the_duplicate_of_an_image_that_another_is_asked_about(data):
+def test_no_fold_knows_the_duplicate_of_an_image_that_another_is_asked_about(data, monkeypatch):
     """Labels are chance, and every image has a twin: who has seen it, knows."""
+    monkeypatch.setattr(classifiers, "FOLDS", 5)
     data.table["subset"] = ["train"] * 80 + ["val", "test"] * 10
     ids = data.table["image_id"].to_numpy()
     pairs = pd.DataFrame({"image_id_a": ids[::2], "image_id_b": ids[1::2]})
     alone, together = [], []
-    for draw in range(4):
+    for draw in range(2):
         rng = np.random.default_rng(draw)
         data.images[:] = rng.integers(0, 255, (50, 32, 32, 3), dtype=np.uint8).repeat(2, axis=0)
         data.table["target"] = np.concatenate([rng.permutation(np.tile([0, 1], 20)), np.tile([0, 1], 5)]).repeat(2)
@@ -221,12 +202,12 @@ def test_features_are_computed_once(data, monkeypatch):
 
 def test_features_of_several_stages_and_sizes_stand_side_by_side(tmp_path, monkeypatch):
     """Against the maps that hooks catch in the network itself."""
-    monkeypatch.setenv("LESION_CACHE", str(tmp_path))
-    monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
-    model = timm.create_model("resnet18", num_classes=1).eval()
+    for variable in ("LESION_CACHE", "WEIGHTS_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    model = timm.create_model("resnet10t", num_classes=1).eval()
     save_file({k: v for k, v in model.state_dict().items() if "fc" not in k}, tmp_path / "r.safetensors")
-    params = make_params(backbone="resnet18", weights="r.safetensors", precision="float32")
-    params = params.model_copy(update={"classifier_features": ClassifierFeatures(stages=2, image_sizes=[32, 64])})
+    stages = {"stages": 2, "image_sizes": [32, 64]}
+    params = make_params(backbone="resnet10t", weights="r.safetensors", classifier_features=stages)
     images = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
     features = read_features(params, images, np.arange(3), tta="none")
     assert features.shape == (3, 1, 2 * (256 + 512))
@@ -239,16 +220,13 @@ def test_features_of_several_stages_and_sizes_stand_side_by_side(tmp_path, monke
 
 
 def test_a_network_with_fewer_stages_is_named(data):
-    params = make_params()
-    wanted = params.model_copy(update={"classifier_features": ClassifierFeatures(stages=2, image_sizes=[32])})
     with raises(ParamsError, match="SmallCNN gives no maps of 2 stages"):
-        score_classifiers(wanted, data=data)
+        score_classifiers(make_params(classifier_features={"stages": 2, "image_sizes": [32]}), data=data)
 
 
 def test_missing_weights_stop_or_are_skipped(data):
-    params = make_params(weights="elsewhere.safetensors")
     with raises(WeightsError):
-        score_classifiers(params, data=data)
-    skipping = params.model_copy(update={"without_weights": "skip"})
+        score_classifiers(make_params(weights="elsewhere.safetensors"), data=data)
+    skipping = make_params(weights="elsewhere.safetensors", without_weights="skip")
     assert score_classifiers(skipping, data=data).predictions.empty
     assert score_classifiers(make_params(classifiers=[]), data=data).predictions.empty

@@ -115,7 +115,7 @@ def test_cores_are_shared_out_and_never_twice(tmp_path, monkeypatch, jobs, threa
     monkeypatch.setenv("THREADS", threads)
     monkeypatch.setattr(ahead, "open_local", lambda count, devices: pytest.fail(f"{count} {os.environ['THREADS']}"))
     with pytest.raises(pytest.fail.Exception, match=f"^{workers} {each}$"):
-        train_ahead(make_jobs(tmp_path) * 32, console=Console(io.StringIO()))
+        train_ahead(make_jobs(tmp_path) * 5, console=Console(io.StringIO()))
 
 
 def test_one_job_changes_nothing_and_a_word_is_no_number(tmp_path, monkeypatch):

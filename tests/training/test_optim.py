@@ -99,6 +99,7 @@ def test_tables_of_layers_and_learning_rates_say_what_the_optimiser_does():
     head = []
     for _ in range(12):
         head.append(max(group["lr"] for group in optimizer.param_groups))
+        assert len({round(group["lr"] / group["initial_lr"], 9) for group in optimizer.param_groups}) == 1
         optimizer.step()
         schedule.step()
     assert rates.loc[rates["layers"] == "fc", "learning_rate"].tolist() == pytest.approx(head)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-import timm
-import torch
 from PIL import Image
-from safetensors.torch import save_file
+from scipy.special import expit
 from sklearn.metrics import average_precision_score
 from tiny_study import make_images, make_params, regimes
 
@@ -25,17 +24,12 @@ from lesion_utils.training.jobs import run_job
 from lesion_utils.training.run import Run
 from lesion_utils.training.select import TrialScores, run_trials
 
-WEIGHTS = {"weights": "small.safetensors", "regimes": regimes() | regimes("features") | regimes("finetune")}
+WEIGHTS = {"weights": "small.safetensors", "regimes": regimes("scratch", "features", "finetune", epochs=1)}
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
+def data(small_machine, few_fits, tmp_path):
     """Images on disk; the test images' files are broken, so that opening one would show."""
-    monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
-    monkeypatch.setenv("LESION_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("THREADS", "1")
-    torch.manual_seed(0)
-    save_file(timm.create_model("small_cnn", num_classes=0).state_dict(), tmp_path / "small.safetensors")
     made = make_images(train=30, val=12, test=6)
     paths = [tmp_path / f"{image_id}.png" for image_id in made.table["image_id"]]
     for path, pixels, subset in zip(paths, made.images, made.table["subset"], strict=True):
@@ -47,10 +41,12 @@ def data(tmp_path, monkeypatch):
     return SimpleNamespace(table=made.table.assign(path=list(map(str, paths))), duplicates=duplicates)
 
 
+ASKED = {"question": "Which?", "network": "resnet50", "seeds": [1, 2], "because": "It is enough."}
+
+
 def ask(judge: str, **candidates) -> Selection:
-    names = list(candidates)
-    question = {"question": "Which?", "network": "resnet50", "judge": judge, "seeds": [1, 2], "candidates": candidates}
-    return Selection(questions=[Question(**question, choice=names[0], because="It is enough.")])
+    question = Question(**ASKED, judge=judge, candidates=candidates, choice=next(iter(candidates)))
+    return Selection(questions=[question])
 
 
 @pytest.mark.parametrize("judge", ["logistic", "finetune"])
@@ -97,15 +93,12 @@ def test_changes_reach_the_parameters_and_mistakes_are_named():
 
 def test_a_choice_must_be_a_candidate():
     with pytest.raises(ValueError, match="choice: name one of the candidates"):
-        Question(
-            question="?", network="resnet50", judge="logistic", seeds=[1], candidates={"a": {}, "b": {}}, choice="c",
-            because=".",
-        )  # fmt: skip
+        Question(**ASKED, judge="logistic", candidates={"a": {}, "b": {}}, choice="c")
 
 
 def test_a_grid_is_every_combination_named_by_its_values_and_each_parameter_has_its_margin():
     grid = {"resnet50.regimes.finetune.lr": [0.1, 0.2], "resnet50.mixup": [0.0, 0.4]}
-    asked = {"question": "Which?", "network": "resnet50", "judge": "scratch", "seeds": [1], "because": "It leads."}
+    asked = ASKED | {"judge": "scratch"}
     question = Question(**asked, grid=grid, candidates={"as it is": {}}, choice="lr 0.2, mixup 0.4")
     assert next(iter(question.candidates)) == "as it is" and len(question.candidates) == 5
     assert question.candidates["lr 0.2, mixup 0.0"] == {"resnet50.regimes.finetune.lr": 0.2, "resnet50.mixup": 0.0}
@@ -118,12 +111,9 @@ def test_a_grid_is_every_combination_named_by_its_values_and_each_parameter_has_
     assert margins["resnet50.mixup"] == {"0.0": [0.1, 0.4], "0.4": [0.3, 0.6]}
     margin = "\n".join(select_page._write_margin("lr", margins["resnet50.regimes.finetune.lr"]))
     assert margin.endswith("| 0.1 | 0.200 | 0.100 | 0.300 |\n| 0.2 | 0.500 | 0.400 | 0.600 |")
-    for wrong, what in (
-        ({"resnet50.mixup": []}, "give each parameter a list"),
-        ({"resnet50.mixup": [1]}, "two or more"),
-    ):
+    for wrong, what in (([], "give each parameter a list"), ([1], "two or more")):
         with pytest.raises(ValueError, match=what):
-            Question(**asked, grid=wrong, choice="mixup 1")
+            Question(**asked, grid={"resnet50.mixup": wrong}, choice="mixup 1")
 
 
 def test_trainings_are_the_tasks_that_trials_will_ask_for(data, tmp_path, monkeypatch):
@@ -144,18 +134,12 @@ def test_trainings_are_the_tasks_that_trials_will_ask_for(data, tmp_path, monkey
 
 def test_the_page_says_what_the_scores_say():
     rng = np.random.default_rng(0)
-    targets = np.tile([0, 0, 1], 20)
+    images = pd.DataFrame({"image_id": [f"ISIC_{i:07d}" for i in range(60)], "target": np.tile([0, 0, 1], 20)})
     parts, remarks = [], {}
-    for name, noise in (("good", 0.5), ("bad", 3.0)):
-        for seed in (1, 2):
-            probs = 1 / (1 + np.exp(-(targets + rng.normal(0, noise, 60))))
-            images = [f"ISIC_{i:07d}" for i in range(60)]
-            parts.append(
-                pd.DataFrame({"image_id": images, "target": targets, "probability": probs}).assign(
-                    question=0, candidate=name, seed=seed
-                )
-            )
-            remarks[0, name, seed] = {"epoch": 3, "epochs": 8, "minutes": 2.0, "last_epochs_ap": 0.5}
+    for (name, noise), seed in product({"good": 0.5, "bad": 3.0}.items(), (1, 2)):
+        probs = expit(images["target"] + rng.normal(0, noise, 60))
+        parts.append(images.assign(probability=probs, question=0, candidate=name, seed=seed))
+        remarks[0, name, seed] = {"epoch": 3, "epochs": 8, "minutes": 2.0, "last_epochs_ap": 0.5}
     scores = pd.concat(parts, ignore_index=True)
     selection = ask("finetune", good={}, bad={})
     trials = TrialScores(scores, remarks)

@@ -75,7 +75,7 @@ def draw_forest(own):
     rows += [("always benign", "controls", 0.2, 0.5)]
     rows += [(f"Somebody et al. {year}", "published", 0.6) for year in range(2016, 2020)]
     rows += [("neither metric", "published"), ("Eight dermatologists", "not comparable", None, 0.71)]
-    return add_keys(pd.DataFrame(rows, columns=columns))
+    return add_keys(pd.DataFrame([dict(zip(columns, row, strict=False)) for row in rows], columns=columns))
 
 
 def draw_differences(names):

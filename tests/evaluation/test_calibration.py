@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.api as sm
 from drawn_predictions import COMPARISON
 from scipy.special import expit, logit
 from scipy.stats import binom
 from sklearn.calibration import calibration_curve
+from statsmodels.genmod.families import Binomial
+from statsmodels.genmod.generalized_linear_model import GLM
 from statsmodels.stats.proportion import proportion_confint
 
 from lesion_utils.core.errors import MetricError
@@ -68,8 +69,9 @@ def test_expected_error_is_what_calibrated_models_show():
 
 
 def as_statsmodels(targets, logits, offset=None):
-    design = np.ones((len(targets), 1)) if offset is not None else sm.add_constant(logits)
-    return sm.GLM(targets, design, family=sm.families.Binomial(), offset=offset).fit(tol=1e-12)
+    ones = np.ones((len(targets), 1))
+    design = ones if offset is not None else np.column_stack([ones, logits])
+    return GLM(targets, design, family=Binomial(), offset=offset).fit(tol=1e-12)
 
 
 @pytest.mark.parametrize(("intercept", "slope"), [(0.0, 1.0), (0.8, 0.4), (-0.5, 2.5)])

@@ -11,7 +11,7 @@ from lesion_utils import cli
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.paths import project_root
 
-HEAVY = {"torch", "torchvision", "pandas", "matplotlib", "sklearn", "scipy", "timm", "papermill", "IPython", "numpy"}
+HEAVY = {"torch", "timm", "pandas", "numpy", "PIL", "matplotlib", "sklearn", "scipy", "papermill", "IPython"}
 
 
 def test_what_make_asks_at_every_turn_loads_nothing_heavy(tmp_path, monkeypatch):
@@ -20,7 +20,7 @@ def test_what_make_asks_at_every_turn_loads_nothing_heavy(tmp_path, monkeypatch)
     command = [sys.executable, "-c", f"{code}; print('loaded', *sys.modules)"]
     done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, check=True)
     loaded = set(done.stdout.partition("loaded ")[2].split())
-    assert {"lesion_utils.pipeline.graph", "lesion_utils.config.load"} <= loaded
+    assert {f"lesion_utils.{name}" for name in ("pipeline.graph", "config.load", "provenance.outside")} <= loaded
     assert not HEAVY & loaded
 
 

@@ -37,19 +37,18 @@ from lesion_utils.provenance import steps
 from lesion_utils.provenance.steps import Step
 
 
-def run_step(name: str, study_name: str, *, console: Console) -> None:
+def run_step(name: str, study: Study, *, console: Console) -> None:
     """Run a step of a study, unless it is up to date.
 
     Args:
         name: such as "03_resnet50_finetune".
-        study_name: folder under `params/`.
+        study: whose.
         console: where progress and the step's one line go.
 
     Raises:
         LesionError: the parameters are wrong, or the step failed; says what to do.
         KeyboardInterrupt: it was interrupted, or asked to end.
     """
-    study = Study(study_name)
     step = steps.find_step(study, name)
     params = load_study(study.params_dir)
     with lock_device(study, step, console=console), end_on_signals() as asked:

@@ -160,7 +160,7 @@ def list_packages() -> dict[str, str]:
 
 def list_seeds(step: Step, params: StudyParams) -> dict[str, Any]:
     """Every seed among the parameters that a step uses."""
-    sections = {name: params.section(name).model_dump() for name in step.uses}
+    sections = {name: getattr(params, name).model_dump() for name in step.uses}
     named = ((name, key, section) for name, section in sections.items() for key in ("seed", "seeds"))
     return {f"{name}.{key}": section[key] for name, key, section in named if key in section}
 

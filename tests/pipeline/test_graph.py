@@ -77,7 +77,7 @@ def test_an_unknown_step_is_named():
 )
 def test_a_change_in_a_file_changes_these_keys(params, section, expected):
     change = {"data": {"seed": 7}, "augmentation": {"rotation": 1.0}, "comparison": {"seed": 7}}
-    changed_section = params.section(section).model_copy(update=change.get(section, {"drop_rate": 0.25}))
+    changed_section = getattr(params, section).model_copy(update=change.get(section, {"drop_rate": 0.25}))
     changed = params.model_copy(update={section: changed_section})
     keys = {name: (steps.compute_key(step, params), steps.compute_key(step, changed)) for name, step in STEPS.items()}
     assert [name for name, (before, after) in keys.items() if before != after] == expected

@@ -80,7 +80,7 @@ def _make_step(
     record = provenance.describe_run(study, step, params, key=key, inputs=inputs)
     if not os.environ.get("CLUSTER"):  # whose other machines have processes of their own
         remove_halves(study.report_dir)
-    graph.forget_done(study, step)
+    (study.report_dir / step.mark).unlink(missing_ok=True)  # not done until it ends, whatever stops it
     (study.runs / step.name / "train.jsonl").unlink(missing_ok=True)
     provenance.finish_run(study, step, record, status="running", started=started)
     try:

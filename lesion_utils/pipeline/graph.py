@@ -49,11 +49,6 @@ def mark_done(study: Study, step: Step, key: Mapping[str, Any], inputs: Mapping[
     write_atomic(study.report_dir / step.mark, dump_json({**key, "inputs": inputs}), modified=started)
 
 
-def forget_done(study: Study, step: Step) -> None:
-    """A step that starts is not done until it ends, whatever stops it."""
-    (study.report_dir / step.mark).unlink(missing_ok=True)
-
-
 def list_missing(study: Study, step: Step) -> list[str]:
     """Recorded outputs of a step that are not there, and its product."""
     record = load_record(study, step) or {}

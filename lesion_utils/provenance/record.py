@@ -190,23 +190,17 @@ def scrub_paths(text: str) -> str:
         "$WEIGHTS_DIR": paths.weights_dir(),
         "$LESION_CACHE": paths.cache_dir(),
         "$REPORTS_DIR": paths.reports_root(),
-        ".": project_root(),
         "<env>": Path(sys.prefix),
         "<python>": Path(sys.base_prefix),
         "~": Path.home(),
     }
-    inside = {name: p for name, p in named.items() if p and p != Path("/") and not _is_own(name, p)}
-    for name, path in sorted(inside.items(), key=lambda item: -len(str(item[1]))):
+    others = {name: p for name, p in named.items() if p and p != Path("/") and not p.is_relative_to(project_root())}
+    for name, path in sorted((others | {".": project_root()}).items(), key=lambda item: -len(str(item[1]))):
         in_json = json.dumps(str(path), ensure_ascii=False)[1:-1]  # a quotation mark has a backslash there
         text = re.sub(f"(?:{re.escape(str(path))}|{re.escape(in_json)})" + r"(?![\w.-])", name, text)
     # Each pattern begins with fixed text: an executed notebook is megabytes of images in one line.
     cells = re.escape(tempfile.gettempdir()) + r"/ipykernel_\d+/\d+\.py"
     return re.sub(cells, "<cell>", text).replace("./lesion_utils/", "lesion_utils/")
-
-
-def _is_own(name: str, path: Path) -> bool:
-    """Folders of the project itself are told by their relative path."""
-    return name != "." and path.is_relative_to(project_root())
 
 
 def _describe_output(study: Study, path: Path) -> dict[str, Any]:

@@ -45,10 +45,10 @@ class Step:
 
     name: str
     uses: tuple[str, ...]
-    reads: tuple[str, ...] = ()
-    makes: tuple[str, ...] = ()
-    entry: str = ""
-    product: str = ""
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+    entry: str
+    product: str
     network: str | None = None
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.paths import find_own
+from lesion_utils.data.cache import WORKERS
 from lesion_utils.data.images import inspect_images
 from lesion_utils.data.labels import SUFFIXES, Label, read_labels
 
@@ -52,7 +52,7 @@ def read_folder(images: str, labels: str, *, where: str = "data.yaml") -> tuple[
         pd.DataFrame(filter(None, rows)).reindex(columns=_list_columns(read)).sort_values("image_id", ignore_index=True)
     )
     problems += _find_shared(table, file.name)
-    facts, unreadable = inspect_images(table, workers=os.cpu_count() or 1)
+    facts, unreadable = inspect_images(table, workers=WORKERS)
     problems += unreadable
     if problems or table.empty:
         raise _explain(problems or [f"{file.name}: no label in it"], labels)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
@@ -21,9 +20,6 @@ from lesion_utils.data.box import open_box
 from lesion_utils.data.cache import ImageCache, open_cache
 from lesion_utils.data.challenge import FOLDERS, Folder
 from lesion_utils.data.folder import OPTIONAL
-from lesion_utils.data.images import Aspect
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -52,12 +48,12 @@ class PreparedData:
     @cached_property
     def cache(self) -> ImageCache:
         """The decoded images in the table's order; opened when first asked for, decoded again if they were deleted."""
-        return open_images(self.table, self.manifest["stored_size"], self.manifest["aspect"])
+        return open_cache(self.table, self.manifest["stored_size"], self.manifest["aspect"])
 
     @cached_property
     def elsewhere_cache(self) -> ImageCache:
         """The decoded images from elsewhere, as those of the study."""
-        return open_images(self.elsewhere, self.manifest["stored_size"], self.manifest["aspect"])
+        return open_cache(self.elsewhere, self.manifest["stored_size"], self.manifest["aspect"])
 
     @property
     def images(self) -> np.ndarray:
@@ -134,13 +130,3 @@ def read_label_changes() -> pd.DataFrame:
     """The images whose label is another today: `image_id`, `split`, `label_2016`, `label_today`, `seen_in`."""
     with files("lesion_utils.data").joinpath("label_changes.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)
-
-
-def open_images(
-    table: pd.DataFrame, size: int, aspect: Aspect, *, verify: bool = False, on_progress: Progress | None = None
-) -> ImageCache:
-    """The decoded images of a table, in the project's cache; see `cache.open_cache`."""
-    return open_cache(
-        table, size=size, aspect=aspect, folder=paths.cache_dir() / "images", workers=os.cpu_count() or 1,
-        verify=verify, on_progress=on_progress,
-    )  # fmt: skip

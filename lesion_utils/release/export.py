@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from lesion_utils.core import files
 from lesion_utils.core.errors import CheckpointError
 from lesion_utils.core.files import cannot_write, dump_json, write_atomic
 from lesion_utils.core.paths import Study
+from lesion_utils.data.cache import Progress
 from lesion_utils.data.prepared import load_prepared
 from lesion_utils.models.networks import data_config, multiply_full_windows
 from lesion_utils.models.predict import TrainedNetwork, place_network, read_settings
@@ -38,7 +38,7 @@ CROP_MODES = {"squash": "squash", "crop": "center", "pad": "border"}
 
 
 def export_study(
-    study: Study, model: str = "", *, onnx: bool = False, push: str = "", on_progress: Callable[[str, int, int], None]
+    study: Study, model: str = "", *, onnx: bool = False, push: str = "", on_progress: Progress
 ) -> list[Path]:
     """Export the networks of a study that are meant; see `choose_runs` and `export_run`.
 

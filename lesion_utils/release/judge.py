@@ -11,7 +11,7 @@ import pandas as pd
 
 from lesion_utils.config.schema import Comparison
 from lesion_utils.core.errors import DataError
-from lesion_utils.core.files import write_atomic
+from lesion_utils.core.files import dump_csv, write_atomic
 from lesion_utils.core.names import list_models
 from lesion_utils.core.paths import Study
 from lesion_utils.data.labels import read_labels
@@ -94,7 +94,7 @@ def write_measures(judged: Judged, out: Path) -> Path:
         DataError: the disk is full or the folder is not writable.
     """
     path = out / "measures.csv"
-    write_atomic(path, judged.measures.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+    write_atomic(path, dump_csv(judged.measures))
     return path
 
 

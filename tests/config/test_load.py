@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from ruamel.yaml import YAML
+from sections import data_params
 
 from lesion_utils.config.load import load_file, load_study, resolve, to_mapping
 from lesion_utils.config.reference import name_schema, render_readme, render_schemas
@@ -148,6 +150,27 @@ def test_a_wrong_value_is_one_problem_with_its_line(study, file, old, new, key, 
     message = refuse(study)
     assert f"{file}.yaml:{line}: {key}: {sentence}" in message if key else sentence in message
     assert message.count(".yaml:") == 1, message
+
+
+OWN = {"source": "folder", "images": "a", "labels": "b"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"source": "folder"}, "images: with source: folder it says where they are"),
+        ({"images": "a"}, "images: read with source: folder only"),
+        (OWN | {"split": "starting_project"}, "split: the starting project's knows no images of your own"),
+        ({"folds": 5}, "validation_fraction: 5 folds hold out every image once; set it to null"),
+        ({"validation_fraction": None}, "validation_fraction: with folds: 1 it says how many images are held out"),
+        ({"split": "starting_project", "validation_fraction": 0.3}, "validation_fraction: the starting .* out 0.2"),
+        ({"external": {"PH2": {"images": "a", "labels": "b", "publish": True}}}, "publish: .* without the licence"),
+        ({"external": {"../PH2": {"images": "a", "labels": "b"}}}, "external: '../PH2' is no name of letters"),
+    ],
+)
+def test_what_data_yaml_says_of_images_and_split_must_fit(changes, words):
+    with pytest.raises(ValidationError, match=words):
+        data_params(**changes)
 
 
 def test_a_word_of_neither_list_is_wrong_once(tmp_path):

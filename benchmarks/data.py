@@ -93,8 +93,8 @@ def time_build(table: pd.DataFrame, size: int) -> tuple[float, float, np.ndarray
         hashed = table.assign(sha256=inspect_images(table, workers=WORKERS)[0]["sha256"])
         open_cache(hashed, size, "squash")
         built = time.perf_counter()
-        cache = open_cache(hashed, size, "squash")
-        return built - start, time.perf_counter() - built, cache.images
+        images = open_cache(hashed, size, "squash")
+        return built - start, time.perf_counter() - built, images
 
 
 class MemoryWatch:

@@ -14,7 +14,6 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,24 +36,9 @@ WORKERS = os.cpu_count() or 1
 FORMAT = 2
 
 
-@dataclass(frozen=True)
-class ImageCache:
-    """Decoded images of one table.
-
-    Attributes:
-        images: (N, size, size, 3) uint8, RGB, in the table's order; a read-only memory map.
-        image_ids: the table's ids, in the same order.
-        path: the file behind `images`.
-    """
-
-    images: np.memmap
-    image_ids: tuple[str, ...]
-    path: Path
-
-
 def open_cache(
     table: pd.DataFrame, size: int, aspect: Aspect, *, verify: bool = False, on_progress: Progress | None = None
-) -> ImageCache:
+) -> np.memmap:
     """Open the decoded images of a table, decoding them first if that has not been done.
 
     Args:
@@ -63,6 +47,9 @@ def open_cache(
         aspect: how a rectangle becomes a square, see `images.decode_square`.
         verify: compare every image's checksum, even if the file looks untouched.
         on_progress: called with ("decode", images done, images in all).
+
+    Returns:
+        (N, size, size, 3) uint8, RGB, in the table's order; read-only, `filename` being the file behind it.
 
     Raises:
         DataError: images that do not decode (all of them are named), a full disk, a folder that is not writable.
@@ -73,7 +60,7 @@ def open_cache(
         with lock_file(path.with_suffix(".lock")):
             if not _is_sound(path, shape, verify=verify):  # another run may have built it meanwhile
                 _build(path, table, size, aspect, on_progress)
-    return ImageCache(np.memmap(path, np.uint8, "r", shape=shape), tuple(table["image_id"]), path)
+    return np.memmap(path, np.uint8, "r", shape=shape)
 
 
 def cache_key(table: pd.DataFrame, *, size: int, aspect: Aspect) -> str:

@@ -48,14 +48,14 @@ def read_folder(images: str, labels: str, *, where: str = "data.yaml") -> tuple[
     read = read_labels(file, problems=problems, notes=notes)
     found = index_images(folder)
     rows = [_find_row(image_id, label, found, folder, file.name, problems) for image_id, label in read.items()]
-    table = (
-        pd.DataFrame(filter(None, rows)).reindex(columns=_list_columns(read)).sort_values("image_id", ignore_index=True)
-    )
+    rows = [row for row in rows if row]
+    if not rows:
+        raise _explain(problems or [f"{file.name}: no label in it"], labels)
+    table = pd.DataFrame(rows).sort_values("image_id", ignore_index=True)
     problems += _find_shared(table, file.name)
     facts, unreadable = inspect_images(table, workers=WORKERS)
-    problems += unreadable
-    if problems or table.empty:
-        raise _explain(problems or [f"{file.name}: no label in it"], labels)
+    if problems or unreadable:
+        raise _explain(problems + unreadable, labels)
     aside = len({path for paths in found.values() for path in paths}) - len(table)
     notes += [f"{aside} images without a label were left aside"] if aside else []
     odd = Counter(f"{kind} in mode {mode}" for kind, mode in zip(facts["format"], facts["mode"], strict=True))
@@ -91,16 +91,10 @@ def _find_row(
     if subset is not None and subset.lower() not in _SPLITS:
         problems.append(f"{name}:{label.line}: subset {subset!r} of {image_id}, expected train or test")
         return None
-    more = {column: value for column, value in label.more.items() if column != "subset"}
-    more |= {} if subset is None else {"split": _SPLITS[subset.lower()]}
-    file = paths[0].relative_to(folder).as_posix()
-    return {"image_id": image_id, "target": label.target, "path": paths[0], "file": file, "line": label.line, **more}
-
-
-def _list_columns(read: dict[str, Label]) -> list[str]:
-    more = {column for label in read.values() for column in label.more}
-    optional = [column for column in OPTIONAL if column in more]
-    return ["image_id", *(["split"] if "subset" in more else []), "target", "path", "file", "line", *optional]
+    split = {} if subset is None else {"split": _SPLITS[subset.lower()]}
+    facts = {"target": label.target, "path": paths[0], "file": paths[0].relative_to(folder).as_posix()}
+    more = {column: value for column, value in label.more.items() if column in OPTIONAL}
+    return {"image_id": image_id, **split, **facts, "line": label.line, **more}
 
 
 def _find_shared(table: pd.DataFrame, name: str) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from lesion_utils.config.data import Data, External
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.files import dump_csv, dump_json, write_if_changed
-from lesion_utils.data.cache import WORKERS, ImageCache, Progress, open_cache
+from lesion_utils.data.cache import WORKERS, Progress, open_cache
 from lesion_utils.data.challenge import (
     CHALLENGE_COUNTS,
     FOLDERS,
@@ -43,11 +44,6 @@ SPLIT_COLUMNS = ["image_id", "split", "target", "subset", "fold"]
 def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progress | None = None) -> PreparedData:
     """Fetch the challenge's images where need be, check all of them, find duplicates, split, and decode.
 
-    Args:
-        study: whose `data` folder is written.
-        params: of the study; only its section `data` is used.
-        on_progress: called with (what is being done, how much is done, how much there is).
-
     Raises:
         DataError: lists everything that is wrong with the data, or says what cannot be fetched or written.
     """
@@ -59,10 +55,10 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
             ensure_dataset(paths.data_dir())
         counts = CHALLENGE_COUNTS if data.source == "isic2016" else None  # the embedded images are pinned by a hash
         table, notes = read_verified(source_folder(data), counts=counts)
-    cache, boxes = _decode(table, data, on_progress)
-    table = table.join(measure_pixels(cache.images, boxes=boxes))
+    images, boxes = _decode(table, data, on_progress)
+    table = table.join(measure_pixels(images, boxes=boxes))
     unsplit = table if "split" in table else table.assign(split="")
-    duplicates = find_duplicates(unsplit, cache.images, boxes=boxes, workers=WORKERS)
+    duplicates = find_duplicates(unsplit, images, boxes=boxes, workers=WORKERS)
     if "split" not in table:
         table, duplicates = set_test_apart(table, data, duplicates=duplicates)
         notes.append(f"{data.test_fraction:.0%} of each class were drawn as test images, seed {data.seed}")
@@ -71,11 +67,11 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
     if data.external:
         others = read_elsewhere(data.external)
         away, away_boxes = _decode(others, data, on_progress)
-        others = find_seen(others, split, [*cache.images, *away.images], boxes=[*boxes, *away_boxes])
+        others = find_seen(others, split, [*images, *away], boxes=[*boxes, *away_boxes])
         text = dump_csv(others.drop(columns="path"))
         write_if_changed(study.data / "elsewhere.csv", text)
         manifest |= {"elsewhere": describe_elsewhere(others, data), "elsewhere_content": digest_bytes(text.encode())}
-    write_if_changed(study.cache_note, f"{cache.path.stem}\n")
+    write_if_changed(study.cache_note, f"{Path(str(images.filename)).stem}\n")
     write_if_changed(study.data / "images.csv", dump_csv(table.drop(columns="path")))
     write_if_changed(study.data / "duplicates.csv", dump_csv(duplicates))
     write_if_changed(study.data / "split.csv", dump_csv(split[split.columns.intersection(SPLIT_COLUMNS)]))
@@ -113,11 +109,11 @@ def read_verified(root: Folder, *, counts: Counts | None) -> tuple[pd.DataFrame,
 
 def _decode(
     table: pd.DataFrame, data: Data, on_progress: Progress | None
-) -> tuple[ImageCache, list[tuple[slice, slice]]]:
+) -> tuple[np.memmap, list[tuple[slice, slice]]]:
     """The decoded images, and of each the rows and columns that show it."""
-    cache = open_cache(table, data.stored_size, data.aspect, verify=True, on_progress=on_progress)
+    images = open_cache(table, data.stored_size, data.aspect, verify=True, on_progress=on_progress)
     shapes = zip(table["width"], table["height"], strict=True)
-    return cache, [content_box(*shape, size=data.stored_size, aspect=data.aspect) for shape in shapes]
+    return images, [content_box(*shape, size=data.stored_size, aspect=data.aspect) for shape in shapes]
 
 
 def read_elsewhere(external: Mapping[str, External]) -> pd.DataFrame:

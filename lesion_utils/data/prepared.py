@@ -17,7 +17,7 @@ from lesion_utils.config.data import Data
 from lesion_utils.core import paths
 from lesion_utils.core.errors import DataError
 from lesion_utils.data.box import open_box
-from lesion_utils.data.cache import ImageCache, open_cache
+from lesion_utils.data.cache import open_cache
 from lesion_utils.data.challenge import FOLDERS, Folder
 from lesion_utils.data.folder import OPTIONAL
 
@@ -46,19 +46,14 @@ class PreparedData:
     elsewhere: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image_id", "set", "seen_in"]))
 
     @cached_property
-    def cache(self) -> ImageCache:
-        """The decoded images in the table's order; opened when first asked for, decoded again if they were deleted."""
+    def images(self) -> np.memmap:
+        """(N, S, S, 3) uint8, RGB, in the table's order, read-only; opened when first asked for, decoded if need be."""
         return open_cache(self.table, self.manifest["stored_size"], self.manifest["aspect"])
 
     @cached_property
-    def elsewhere_cache(self) -> ImageCache:
+    def elsewhere_images(self) -> np.memmap:
         """The decoded images from elsewhere, as those of the study."""
         return open_cache(self.elsewhere, self.manifest["stored_size"], self.manifest["aspect"])
-
-    @property
-    def images(self) -> np.ndarray:
-        """(N, S, S, 3) uint8, RGB, in the table's order; a read-only memory map."""
-        return self.cache.images
 
     def rows_of(self, image_ids: Iterable[str]) -> np.ndarray:
         """Where images stand in the table: (K,) int64."""
@@ -77,10 +72,6 @@ class PreparedData:
 
 def load_prepared(study: paths.Study, data: Data) -> PreparedData:
     """Open what the step "data" of a study wrote.
-
-    Args:
-        study: whose step it was.
-        data: says where the images are.
 
     Raises:
         DataError: the step has not been run.

@@ -138,8 +138,7 @@ def open_training_images(study: Study, data: Data) -> TrainingImages:
 def without_test_images(params: Data, data: PreparedData) -> TrainingImages:
     """The images of training and validation, decoded as `params` says; no other image is even opened."""
     table = data.table[data.table["subset"].isin(("train", "val"))].reset_index(drop=True)
-    cache = open_cache(table, params.stored_size, params.aspect)
-    return TrainingImages(cache.images, table, data.duplicates)
+    return TrainingImages(open_cache(table, params.stored_size, params.aspect), table, data.duplicates)
 
 
 def _train(trial: Trial, *, folder: Path, on_event: OnEvent | None) -> tuple[pd.DataFrame, dict[str, Any]]:

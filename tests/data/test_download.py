@@ -111,25 +111,24 @@ def test_a_part_that_is_longer_than_the_file_is_thrown_away(tmp_path):
         assert fetch(tmp_path, site) == BODY
 
 
-@pytest.mark.fault("data", "other bytes from the server", "refused; the other address is asked")
-def test_wrong_bytes_are_refused_and_the_other_address_is_asked(tmp_path):
-    with serve(Site({"labels.csv": BODY[::-1]})) as wrong, serve(Site({"labels.csv": BODY})) as right:
-        assert fetch(tmp_path, wrong, right) == BODY
-        with pytest.raises(DataError, match="other bytes than expected"):
-            fetch(tmp_path / "second", wrong)
+OTHER_BYTES = pytest.mark.fault("data", "other bytes from the server", "refused; the other address is asked")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        pytest.param({"files": {"labels.csv": BODY[::-1]}}, "other bytes than expected", marks=OTHER_BYTES),
+        ({"status": {"labels.csv": [403] * 2}}, "answered 403"),
+        ({"status": {"labels.csv": [404] * 2}}, "answered 404"),
+    ],
+)
+def test_a_final_answer_is_not_asked_for_again_but_the_other_address(tmp_path, answer, words):
+    good = {"files": {"labels.csv": BODY}}
+    with serve(Site(**good | answer)) as one, serve(Site(**good)) as other:
+        assert fetch(tmp_path, one, other) == BODY and len(one.asked) == 1
+        with pytest.raises(DataError, match=words):
+            fetch(tmp_path / "second", one)
     assert not (tmp_path / "second" / "labels.csv").exists()
-
-
-@pytest.mark.parametrize("status", [403, 404])
-def test_a_refusal_is_final_and_the_older_address_is_asked(tmp_path, status):
-    with (
-        serve(Site({"labels.csv": BODY}, status={"labels.csv": [status] * 2})) as new,
-        serve(Site({"labels.csv": BODY})) as old,
-    ):
-        assert fetch(tmp_path, new, old) == BODY
-        assert len(new.asked) == 1, "a final answer was asked for again"
-        with pytest.raises(DataError, match=f"answered {status}"):
-            fetch(tmp_path / "second", new)
 
 
 def test_silence_is_not_waited_out(tmp_path):

@@ -205,7 +205,7 @@ def test_a_set_from_elsewhere_that_training_has_seen_is_found_out(own):
     assert others["seen_in"].tolist() == ["train", "train", "test", ""]
     assert others["seen_how"].tolist() == ["same bytes", "near", "same bytes", ""]
     assert find_seen(others).tolist() == [True, True, False, False]
-    assert data.elsewhere_cache.images.shape == (4, 48, 48, 3) and len(data.table) == 40
+    assert data.elsewhere_images.shape == (4, 48, 48, 3) and len(data.table) == 40
     said = data.manifest["elsewhere"]["P 1"]
     assert said == {"images": 4, "malignant": 2, "seen": {"train": 2, "test": 1}, "licence": "CC-BY"}
     before = fingerprint_source(own_params(own, external={"P 1": place}))

@@ -84,10 +84,10 @@ def test_the_outputs_say_what_is_in_the_files(challenge, places):
 def test_later_steps_open_the_same_images(challenge):
     prepared = load_prepared(paths.Study("t"), data_params())
     table = prepared.table
-    assert list(table["image_id"]) == list(prepared.cache.image_ids) == list(challenge.table["image_id"])
+    assert list(table["image_id"]) == list(challenge.table["image_id"])
     for row in (0, 17, 29):
         wanted = decode_square(table["path"][row], size=48, aspect="squash")
-        np.testing.assert_array_equal(prepared.cache.images[row], wanted)
+        np.testing.assert_array_equal(prepared.images[row], wanted)
     assert table["subset"].value_counts().to_dict() == {"train": 15, "test": 10, "val": 4, "left_out": 1}
     assert table["subset"][2] == "left_out" and table["subset"][5] == table["subset"][6]
     kinds = prepared.duplicates.set_index("image_id_a")["kind"].to_dict()
@@ -95,7 +95,7 @@ def test_later_steps_open_the_same_images(challenge):
 
 
 def test_pixel_statistics_are_those_of_the_decoded_images(challenge):
-    images = challenge.cache.images.astype(float)
+    images = challenge.images.astype(float)
     table = challenge.table
     np.testing.assert_allclose(table[["red_mean", "green_mean", "blue_mean"]], images.mean(axis=(1, 2)), rtol=1e-8)
     np.testing.assert_allclose(table[["red_std", "green_std", "blue_std"]], images.std(axis=(1, 2)), rtol=1e-8)
@@ -108,7 +108,7 @@ def test_padding_is_not_part_of_the_statistics(root):
     (root / isic.FOLDERS["train"] / "ISIC_0000000.jpg").write_bytes(white)
     prepared = prepare_it(aspect="pad")
     first = prepared.table.iloc[0]
-    assert prepared.cache.images[0].min() == 0
+    assert prepared.images[0].min() == 0
     assert (first["red_mean"], first["red_std"], first["corner_mean"]) == (255, 0, 255)
 
 
@@ -231,4 +231,4 @@ def test_the_challenge_is_prepared(real_data, places, monkeypatch):
     prepared = prepare_it()
     assert prepared.summary == "1,279 images (900 training, 379 test), resized to at most 640 px"
     assert_whole_challenge(prepared)
-    assert Path(prepared.cache.path).parent == places / "cache" / "images"
+    assert Path(prepared.images.filename).parent == places / "cache" / "images"

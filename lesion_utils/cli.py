@@ -261,6 +261,7 @@ def track(options: argparse.Namespace) -> None:
 
 
 def predict(options: argparse.Namespace) -> None:
+    from lesion_utils.core.files import dump_csv, write_atomic
     from lesion_utils.release import judge
     from lesion_utils.release import predict as scoring
 
@@ -275,5 +276,6 @@ def predict(options: argparse.Namespace) -> None:
     print(f"{scoring.describe_scores(scored, about)}\nscores  {scores}\nsheet   {sheet}")
     if options.labels:
         threshold = judge.find_threshold(network, about)
-        judged = judge.judge_folder(scored, options.labels, params.comparison, threshold=threshold)
-        print(f"measures {judge.write_measures(judged, out)}\n{judge.describe_judged(judged)}")
+        measures, matched = judge.judge_folder(scored, options.labels, params.comparison, threshold=threshold)
+        write_atomic(out / "measures.csv", dump_csv(measures))
+        print(f"measures {out / 'measures.csv'}\n{matched}; {judge.describe_measures(measures, threshold=threshold)}")

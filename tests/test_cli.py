@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 
@@ -40,10 +41,7 @@ def test_a_wrong_study_is_one_message(capsys):
     ],
 )
 def test_how_a_verb_ends(monkeypatch, capsys, error, status, message):
-    def fail(*arguments, **options):
-        raise error
-
-    monkeypatch.setattr("lesion_utils.pipeline.execute.run_step", fail)
+    monkeypatch.setattr("lesion_utils.pipeline.execute.run_step", Mock(side_effect=error))
     assert cli.main(["run", "01_eda"]) == status
     assert capsys.readouterr().err == message
 
@@ -59,10 +57,8 @@ def test_a_reader_that_has_gone_is_no_error():
 
 
 def test_a_mistake_in_the_package_keeps_its_traceback(monkeypatch):
-    def fail(*arguments, **options):
-        raise ModuleNotFoundError("x", name="lesion_utils.nothing")
-
-    monkeypatch.setattr("lesion_utils.pipeline.execute.run_step", fail)
+    mistake = ModuleNotFoundError("x", name="lesion_utils.nothing")
+    monkeypatch.setattr("lesion_utils.pipeline.execute.run_step", Mock(side_effect=mistake))
     with pytest.raises(ModuleNotFoundError):
         cli.main(["run", "01_eda"])
 

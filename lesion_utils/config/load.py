@@ -43,10 +43,7 @@ FILES: dict[str, type[BaseModel]] = {
 
 
 def load_study(folder: Path) -> StudyParams:
-    """Read and validate the YAML files of a study.
-
-    Args:
-        folder: `params/<study>`.
+    """Read and validate the YAML files of a study, `params/<study>`.
 
     Raises:
         ParamsError: with one paragraph per problem, each starting `file:line: key:`.

@@ -40,11 +40,6 @@ from lesion_utils.provenance.steps import Step
 def run_step(name: str, study: Study, *, console: Console) -> None:
     """Run a step of a study, unless it is up to date.
 
-    Args:
-        name: such as "03_resnet50_finetune".
-        study: whose.
-        console: where progress and the step's one line go.
-
     Raises:
         LesionError: the parameters are wrong, or the step failed; says what to do.
         KeyboardInterrupt: it was interrupted, or asked to end.
@@ -216,5 +211,4 @@ def _put_back(store: Path, folder: Path) -> None:
 def list_outputs(study: Study, step: Step) -> list[Path]:
     """The files of the report that are a step's, sorted."""
     patterns = (step.product, *step.makes)
-    found = {path for pattern in patterns for path in study.report_dir.glob(pattern) if path.is_file()}
-    return sorted(found)
+    return sorted({path for pattern in patterns for path in study.report_dir.glob(pattern) if path.is_file()})

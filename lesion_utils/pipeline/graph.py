@@ -60,8 +60,7 @@ def list_reasons(study: Study, step: Step, key: Mapping[str, Any], inputs: Mappi
     """Why a step has to run, most telling first; empty when it is up to date.
 
     Args:
-        key: from `compute_key`.
-        inputs: from `hash_inputs`; None while they are not made yet.
+        inputs: None while they are not made yet.
     """
     done = load_done(study, step)
     if done is None:

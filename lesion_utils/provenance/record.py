@@ -31,6 +31,7 @@ from lesion_utils.provenance.steps import Step
 from lesion_utils.provenance.verify import seal_record
 
 SCHEMA_VERSION = 1
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def name_run(step: Step, key: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
@@ -68,7 +69,6 @@ def finish_run(
     Args:
         status: "running", "ok", "failed" or "interrupted".
         started: UTC.
-        outputs: files that the step made.
     """
     ended = datetime.now(UTC)
     finished = {
@@ -77,8 +77,8 @@ def finish_run(
         "determinism": {"level": None, "warned_ops": []},
         **(describe_training(study, step) if status == "ok" else {}),
         "status": status,
-        "started": _format_time(started),
-        "ended": _format_time(ended),
+        "started": f"{started:{_TIME}}",
+        "ended": f"{ended:{_TIME}}",
         "wall_seconds": round((ended - started).total_seconds(), 2),
         "peak_memory_bytes": measure_peak_memory(),
         "outputs": [_describe_output(study, path) for path in sorted(outputs)],
@@ -206,7 +206,3 @@ def scrub_paths(text: str) -> str:
 def _describe_output(study: Study, path: Path) -> dict[str, Any]:
     relative = path.relative_to(study.report_dir).as_posix()
     return {"path": relative, "sha256": digest_file(path), "bytes": path.stat().st_size}
-
-
-def _format_time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -43,11 +43,9 @@ def export_study(
     """Export the networks of a study that are meant; see `choose_runs` and `export_run`.
 
     Args:
-        study: with a report.
         model: as `choose_runs` takes it.
         onnx: whether each comes as an ONNX file as well, compared on some of the study's images.
         push: repository on the hub, `user/name`, that one network goes to; "" for none.
-        on_progress: called with a network's name, how many are done, and of how many.
     """
     runs, folders = choose_runs(study, model), []
     if push:
@@ -72,7 +70,6 @@ def export_run(run: TrainedRun, *, asked_for: bool = False, images: np.ndarray |
     """Write `reports/<study>/models/<network>_<regime>_seed<k>/`: weights, `config.json` and the card `README.md`.
 
     Args:
-        run: of the study's report.
         asked_for: whether a person named exactly this run; otherwise it was chosen on validation, as the card says.
         images: with which `model.onnx` is compared; None writes none. See `onnx.write_onnx`.
 

@@ -54,7 +54,6 @@ def open_model(model: str, study: Study) -> tuple[TrainedNetwork, dict[str, Any]
     Args:
         model: the folder of an export or its `model.onnx`, a run's `best.pt`, or `network`, `network/regime` or
             `network/regime/seed` of the study.
-        study: whose network, if it is not a path.
 
     Returns:
         The network, and what is known of its origin: `label`, `study` (None: not known) and `data`.
@@ -99,10 +98,7 @@ def find_folder(images: str) -> Path:
 def score_folder(folder: Path, network: TrainedNetwork, *, on_progress: Progress | None = None) -> ScoredFolder:
     """Score every photograph in a folder; a broken one is reported and the rest goes on.
 
-    Args:
-        folder: with JPEG, PNG, TIFF, BMP or WebP files; folders in it and hidden files are left alone.
-        network: trained.
-        on_progress: called after each batch.
+    Folders in it and hidden files are left alone.
 
     Raises:
         DataError: there is no image in the folder, or none that can be read.
@@ -128,9 +124,8 @@ def score_folder(folder: Path, network: TrainedNetwork, *, on_progress: Progress
 
 def list_images(folder: Path) -> list[Path]:
     """The photographs directly in a folder, by name."""
-    found = folder.iterdir() if folder.is_dir() else ()
-    chosen = (p for p in found if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir())
-    return sorted(chosen, key=lambda path: path.name)
+    found = sorted(folder.iterdir(), key=lambda path: path.name)
+    return [p for p in found if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir()]
 
 
 def decode_image(file: Path, network: TrainedNetwork) -> np.ndarray | str:

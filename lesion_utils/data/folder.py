@@ -11,12 +11,10 @@ from lesion_utils.core.errors import DataError
 from lesion_utils.core.paths import find_own
 from lesion_utils.data.cache import WORKERS
 from lesion_utils.data.images import inspect_images
-from lesion_utils.data.labels import SUFFIXES, Label, read_labels
+from lesion_utils.data.labels import LISTED, SUFFIXES, Label, read_labels
 
 #: Columns of a label file that may be missing, and are in the table where they are not.
 OPTIONAL = ("patient", "site", "skin_type")
-#: Problems that one error lists.
-_LISTED = 30
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 
 
@@ -113,9 +111,9 @@ def _find_shared(table: pd.DataFrame, name: str) -> list[str]:
 
 def _explain(problems: list[str], labels: str) -> DataError:
     some = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
-    more = [f"and {len(problems) - _LISTED:,} more"] if len(problems) > _LISTED else []
+    more = [f"and {len(problems) - LISTED:,} more"] if len(problems) > LISTED else []
     return DataError(
-        f"{some} in the data:\n" + "\n".join(f"  - {problem}" for problem in [*problems[:_LISTED], *more]),
+        f"{some} in the data:\n" + "\n".join(f"  - {problem}" for problem in [*problems[:LISTED], *more]),
         where=labels,
         expected="a CSV file with the columns image and label, and an image for each of its lines",
         do="correct the lines and files that are named, and run the same command again",

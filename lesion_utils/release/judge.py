@@ -12,15 +12,12 @@ from lesion_utils.config.schema import Comparison
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.names import list_models
 from lesion_utils.core.paths import Study
-from lesion_utils.data.labels import read_labels
+from lesion_utils.data.labels import LISTED, read_labels
 from lesion_utils.evaluation.elsewhere import GROUPS, judge_scores, widen_measures
 from lesion_utils.evaluation.evaluate import CALL
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.models.predict import TrainedNetwork
 from lesion_utils.release.predict import ScoredFolder
-
-#: Refused lines of a file of labels that are listed.
-LISTED = 30
 
 
 def judge_folder(

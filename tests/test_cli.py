@@ -25,6 +25,12 @@ def test_what_make_asks_at_every_turn_loads_nothing_heavy(tmp_path, monkeypatch)
     assert not HEAVY & loaded
 
 
+def test_cleaning_needs_the_standard_library_alone():
+    """`make clean` works where there is no environment, or a broken one."""
+    command = [sys.executable, "-S", "-c", "import lesion_utils.cli, lesion_utils.pipeline.clean"]
+    subprocess.run(command, cwd=project_root(), check=True)
+
+
 def test_a_wrong_study_is_one_message(capsys):
     assert cli.main(["keys", "nowhere"]) == 1
     shown = capsys.readouterr()

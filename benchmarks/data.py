@@ -28,7 +28,7 @@ from torchvision.transforms import v2
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core import paths
-from lesion_utils.data import challenge, prepare
+from lesion_utils.data import prepare
 from lesion_utils.data.cache import open_cache
 from lesion_utils.data.images import inspect_images
 from lesion_utils.evaluation import shortcuts
@@ -87,14 +87,14 @@ def time_plain_decoding(files: list[Path], size: int) -> float:
 
 def time_build(table: pd.DataFrame, size: int) -> tuple[float, float, np.ndarray]:
     """Seconds to build a cache from nothing, seconds to open it again, and the images."""
-    hashed = table.assign(sha256=inspect_images(table, workers=WORKERS)[0]["sha256"])
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"size": size, "aspect": "squash", "folder": Path(folder), "workers": WORKERS}
+        os.environ["LESION_CACHE"] = folder
         start = time.perf_counter()
-        open_cache(table, **settings)  # hashes the files too
+        hashed = table.assign(sha256=inspect_images(table, workers=WORKERS)[0]["sha256"])
+        open_cache(hashed, size, "squash")
         built = time.perf_counter()
-        cache = open_cache(hashed, **settings)
-        return built - start, time.perf_counter() - built, cache.images
+        images = open_cache(hashed, size, "squash")
+        return built - start, time.perf_counter() - built, images
 
 
 class MemoryWatch:
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=paths.project_root().parent / "shared/data/isic2016")
     parser.add_argument("--size", type=int, default=256)
     args = parser.parse_args()
-    table = challenge.read_dataset(args.data)
+    table, _ = prepare.read_verified(args.data, counts=None)
     native = pd.DataFrame({"path": sorted((args.data / "native").glob("*.jpg"))})
     native["image_id"] = [path.stem for path in native["path"]]
     with MemoryWatch() as memory:

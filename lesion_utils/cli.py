@@ -7,9 +7,20 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from lesion_utils.core.console import Console, describe_event
 from lesion_utils.core.errors import LesionError
-from lesion_utils.core.paths import Study, docs_root, project_root, reports_root
+from lesion_utils.core.paths import Study, data_dir, docs_root, project_root, reports_root
+
+if TYPE_CHECKING:
+    from lesion_utils.config.schema import StudyParams
+
+#: What installs the packages that few need, by a part of their names.
+_WAYS = {
+    "onnx": "make export ONNX=1", "distributed": "make with CLUSTER", "dask": "make with CLUSTER",
+    "mlflow": "make track TO=folder",
+}  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,14 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("lesion_utils"):
             raise
-        ways = {"onnx": "make export ONNX=1", "distributed": "make with CLUSTER", "dask": "make with CLUSTER"}
-        ways |= {"mlflow": "make track TO=folder"}
-        do = next((f"{way}, which installs it" for name, way in ways.items() if name in (error.name or "")), "make env")
+        ways = (f"{way}, which installs it" for name, way in _WAYS.items() if name in (error.name or ""))
+        do = next(ways, "make env")
         print(f"the package {error.name!r} is not installed\n  do next   {do}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         what = getattr(options, "step", options.verb)
-        again = f"go on with: make all STUDY={options.study}" if options.verb == "run" else "nothing was lost"
+        again = f"go on with: make all STUDY={options.study.name}" if options.verb == "run" else "nothing was lost"
         print(f"\n{what} was interrupted; {again}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read the output has gone, as `head` does
@@ -66,11 +76,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         verb.set_defaults(act=act)
         return verb
 
+    def add_study(verb: argparse.ArgumentParser, what: str = "folder under params/ (default: demo)") -> None:
+        verb.add_argument("study", nargs="?", type=Study, default="demo", help=what)
+
     step = add("run", run, "run one step, unless it is up to date")
     step.add_argument("step")
+    hand_over = add("export", export, "write trained networks as folders that timm loads, each with a model card")
+    hand_over.add_argument("--model", default="", help="network, network/regime or network/regime/seed (default: each)")
+    hand_over.add_argument("--onnx", action="store_true", help="write model.onnx as well, checked on real images")
+    hand_over.add_argument("--push", default="", help="repository on the hub that the network goes to: user/name")
+    show = add("track", track, "write trainings and results to MLflow")
+    show.add_argument("--to", required=True, help="a folder, or the address of MLflow's server")
     for verb in (
-        add("keys", write_keys, "write what each step depends on, for make"),
         step,
+        hand_over,
+        show,
+        add("keys", write_keys, "write what each step depends on, for make"),
         add("why", tell_why, "say what would run, and why"),
         add("plan", tell_plan, "say how long it takes"),
         add("doctor", examine, "say what is missing"),
@@ -80,34 +101,28 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         add("publish", publish, "copy a finished report to docs/"),
         add("paper", write_paper, "write what a manuscript takes from a report, as LaTeX"),
     ):
-        verb.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
-    add("readme", write_readme, "write the README's results from the published copies")
-    add("box", write_box, "write the archive of embedded images from the challenge's files in DATA_DIR")
-    add(
-        "reference",
-        write_reference,
-        "write params/README.md, schemas, codemeta.json and the Colab badge",
-    )
-    both = add("compare", compare, "compare two reports, number by number")
-    both.add_argument("a", type=Path, help="folder of a report")
-    both.add_argument("b", type=Path, help="folder of another")
-    both.add_argument("--outputs", action="store_true", help="compare the notebooks' outputs as well")
-    hand_over = add("export", export, "write trained networks as folders that timm loads, each with a model card")
-    hand_over.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
-    hand_over.add_argument("--model", default="", help="network, network/regime or network/regime/seed (default: each)")
-    hand_over.add_argument("--onnx", action="store_true", help="write model.onnx as well, checked on real images")
-    hand_over.add_argument("--push", default="", help="repository on the hub that the network goes to: user/name")
-    show = add("track", track, "write trainings and results to MLflow")
-    show.add_argument("study", nargs="?", default="demo", help="folder under params/ (default: demo)")
-    show.add_argument("--to", required=True, help="a folder, or the address of MLflow's server")
+        add_study(verb)
     score = add("predict", predict, "score a folder of photographs with a trained network")
-    score.add_argument("study", nargs="?", default="demo", help="whose network, unless --model is a path")
+    add_study(score, "whose network, unless --model is a path")
     score.add_argument("--images", default="", help="folder of JPEG or PNG files")
     score.add_argument("--model", default="", help="network[/regime[/seed]], an exported folder, model.onnx or best.pt")
     labels = "CSV file with the columns image and label: what the scores are worth"
     score.add_argument("--labels", default="", help=labels)
     score.add_argument("--out", default="", help="where the scores go (default: predictions/<name of the folder>)")
+    both = add("compare", compare, "compare two reports, number by number")
+    both.add_argument("a", type=Path, help="folder of a report")
+    both.add_argument("b", type=Path, help="folder of another")
+    both.add_argument("--outputs", action="store_true", help="compare the notebooks' outputs as well")
+    add("readme", write_readme, "write the README's results from the published copies")
+    add("box", write_box, "write the archive of embedded images from the challenge's files in DATA_DIR")
+    add("reference", write_reference, "write params/README.md, schemas, codemeta.json and the Colab badge")
     return parser.parse_args(arguments)
+
+
+def _read_params(study: Study) -> StudyParams:
+    from lesion_utils.config.load import load_study
+
+    return load_study(study.params_dir)
 
 
 def write_readme(options: argparse.Namespace) -> None:
@@ -127,7 +142,6 @@ def write_reference(options: argparse.Namespace) -> None:
 
 
 def write_box(options: argparse.Namespace) -> None:
-    from lesion_utils.core.paths import data_dir
     from lesion_utils.data import box, make_box
 
     sha256 = make_box.make_box(data_dir(), box.BOX)
@@ -136,52 +150,42 @@ def write_box(options: argparse.Namespace) -> None:
 
 
 def write_keys(options: argparse.Namespace) -> None:
-    from lesion_utils.config.load import load_study
     from lesion_utils.pipeline import graph
 
-    study = Study(options.study)
-    graph.write_keys(study, load_study(study.params_dir))
+    graph.write_keys(options.study, _read_params(options.study))
 
 
 def run(options: argparse.Namespace) -> None:
-    from lesion_utils.core.console import Console
     from lesion_utils.pipeline.execute import run_step
 
     run_step(options.step, options.study, console=Console())
 
 
 def tell_why(options: argparse.Namespace) -> None:
-    from lesion_utils.config.load import load_study
     from lesion_utils.pipeline import graph
 
-    study = Study(options.study)
-    print(graph.tell_why(study, load_study(study.params_dir)))
+    print(graph.tell_why(options.study, _read_params(options.study)))
 
 
 def tell_plan(options: argparse.Namespace) -> None:
-    from lesion_utils.config.load import load_study
     from lesion_utils.pipeline import graph
 
-    study = Study(options.study)
-    print(graph.tell_plan(study, load_study(study.params_dir)))
+    print(graph.tell_plan(options.study, _read_params(options.study)))
 
 
 def examine(options: argparse.Namespace) -> int:
     from lesion_utils.pipeline.doctor import examine_study
 
-    findings = examine_study(Study(options.study))
+    findings = examine_study(options.study)
     print("\n".join(map(str, findings)))
     return int(any(finding.state == "wrong" for finding in findings))
 
 
 def select(options: argparse.Namespace) -> None:
-    from lesion_utils.config.load import load_study
-    from lesion_utils.core.console import Console, describe_event
     from lesion_utils.training.select import list_trainings, select_settings
 
-    study, console = Study(options.study), Console()
-    params = load_study(study.params_dir)
-    with console.show_step("select", lambda: ""):
+    study, console, params = options.study, Console(), _read_params(options.study)
+    with console.show_step("select"):
         if os.environ.get("JOBS") or os.environ.get("CLUSTER"):
             from lesion_utils.training.ahead import train_ahead
 
@@ -196,8 +200,8 @@ def select(options: argparse.Namespace) -> None:
 def verify(options: argparse.Namespace) -> int:
     from lesion_utils.provenance import verify
 
-    study, copy = Study(options.study), docs_root() / options.study
-    paper, name = study.report_dir / "paper", study.name
+    study, name = options.study, options.study.name
+    copy, paper = docs_root() / name, study.report_dir / "paper"
     checked = []
     if copy.is_dir():
         checked.append((f"docs/{name}", verify.verify_copy(copy), f"make publish STUDY={name}"))
@@ -221,58 +225,50 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def publish(options: argparse.Namespace) -> None:
-    from lesion_utils.config.load import load_study
-    from lesion_utils.report import publish
+    from lesion_utils.report.publish import publish_study
 
-    study = Study(options.study)
-    folder = publish.publish_study(study, load_study(study.params_dir)).relative_to(project_root())
+    folder = publish_study(options.study, _read_params(options.study)).relative_to(project_root())
     write_readme(options)
     print(f"{folder}/index.html\nnext: git add docs README.md, and commit it")
 
 
 def write_paper(options: argparse.Namespace) -> None:
-    from lesion_utils.config.load import load_study
     from lesion_utils.report.paper import write_paper
 
-    study = Study(options.study)
-    print(write_paper(study, load_study(study.params_dir)))
+    print(write_paper(options.study, _read_params(options.study)))
 
 
 def clean(options: argparse.Namespace) -> None:
     from lesion_utils.pipeline.clean import clean_study
 
-    for folder in clean_study(Study(options.study)):
+    for folder in clean_study(options.study):
         print(f"removed {folder}")
 
 
 def export(options: argparse.Namespace) -> None:
-    from lesion_utils.core.console import Console
     from lesion_utils.release.export import export_study
 
-    console = Console()
-    with console.show_step("export", lambda: ""):
-        what = {"onnx": options.onnx, "push": options.push}
-        folders = export_study(Study(options.study), options.model, **what, on_progress=console.show_count)
+    console, what = Console(), {"onnx": options.onnx, "push": options.push}
+    with console.show_step("export"):
+        folders = export_study(options.study, options.model, **what, on_progress=console.show_count)
     print("\n".join(f"model  {folder}" for folder in folders))
 
 
 def track(options: argparse.Namespace) -> None:
     from lesion_utils.release.track import track_study
 
-    print(track_study(Study(options.study), options.to))
+    print(track_study(options.study, options.to))
 
 
 def predict(options: argparse.Namespace) -> None:
-    from lesion_utils.config.load import load_study
-    from lesion_utils.core.console import Console
+    from lesion_utils.core.files import dump_csv, write_atomic
     from lesion_utils.release import judge
     from lesion_utils.release import predict as scoring
 
-    console, folder = Console(), scoring.find_folder(options.images)
-    params = load_study(Study(options.study).params_dir)
+    console, folder, params = Console(), scoring.find_folder(options.images), _read_params(options.study)
     out = Path(options.out) if options.out else project_root() / "predictions" / folder.resolve().name
-    with console.show_step("predict", lambda: ""):
-        network, about = scoring.open_model(options.model, Study(options.study))
+    with console.show_step("predict"):
+        network, about = scoring.open_model(options.model, options.study)
         scored = scoring.score_folder(folder, network, on_progress=console.show_count)
         scores = scoring.write_scores(scored, out)
         sheet = scoring.write_contact_sheet(scored, network, about, out)
@@ -280,5 +276,6 @@ def predict(options: argparse.Namespace) -> None:
     print(f"{scoring.describe_scores(scored, about)}\nscores  {scores}\nsheet   {sheet}")
     if options.labels:
         threshold = judge.find_threshold(network, about)
-        judged = judge.judge_folder(scored, options.labels, params.comparison, threshold=threshold)
-        print(f"measures {judge.write_measures(judged, out)}\n{judge.describe_judged(judged)}")
+        measures, matched = judge.judge_folder(scored, options.labels, params.comparison, threshold=threshold)
+        write_atomic(out / "measures.csv", dump_csv(measures))
+        print(f"measures {out / 'measures.csv'}\n{matched}; {judge.describe_measures(measures, threshold=threshold)}")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from lesion_utils.data.box import BOX
-from lesion_utils.data.challenge import FOLDERS, LABEL_FILES, MANIFEST
+from lesion_utils.data.challenge import FOLDERS, LABEL_FILES, MANIFEST, raise_problems, scan_dataset
+from lesion_utils.provenance.fingerprint import digest_file
 
 WORDS = {"train": ("benign", "malignant"), "test": ("0.0", "1.0")}
 SMALL = {"train": (3, 2), "test": (2, 1)}
@@ -51,6 +52,20 @@ def write_challenge(root: Path, counts: dict[str, tuple[int, int]] = SMALL) -> P
     return root
 
 
+def read_dataset(root, counts=SMALL) -> pd.DataFrame:
+    """The table of a folder without a problem."""
+    problems: list[str] = []
+    table = scan_dataset(root, counts=counts, problems=problems, notes=[])
+    raise_problems(problems, root)
+    return table
+
+
+def read_hashed(root, counts=SMALL) -> pd.DataFrame:
+    """The same with the `sha256` of every file."""
+    table = read_dataset(root, counts)
+    return table.assign(sha256=[digest_file(path) for path in table["path"]])
+
+
 def write_small_box(target: Path, image_ids: set[str]) -> str:
     """Write an archive with some of the embedded images, as the whole one has them; returns its SHA-256."""
     tables = {MANIFEST, *LABEL_FILES.values()}
@@ -63,4 +78,4 @@ def write_small_box(target: Path, image_ids: set[str]) -> str:
                 raw = b"".join([head] * (name == MANIFEST or head[:12].decode() in image_ids) + wanted)
             if name in tables or name.endswith(".json") or Path(name).stem in image_ids:
                 small.writestr(zipfile.ZipInfo(name), raw)  # without the time, so that its bytes are the same again
-    return hashlib.sha256(target.read_bytes()).hexdigest()
+    return digest_file(target)

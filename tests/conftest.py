@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from lesion_utils.config.load import load_study
+from lesion_utils.config.schema import StudyParams
+from lesion_utils.core.paths import Study
+
 pytest_plugins = ["drawn_predictions", "fault_table"]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +46,19 @@ def same_draws() -> None:
         sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """The demo, whose report is an empty folder."""
+    monkeypatch.setenv("REPORTS_DIR", str(tmp_path))
+    return Study("demo")
+
+
+@pytest.fixture(scope="session")
+def params() -> StudyParams:
+    """The demo's parameters."""
+    return load_study(Study("demo").params_dir)
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from challenge import write_small_box
+from challenge import read_dataset, write_small_box
 from small_project import LOCKS, ROOT, copy_built, make, read_results
 
-from lesion_utils.data import box, challenge
+from lesion_utils.data import box
+from lesion_utils.data.challenge import CHALLENGE_COUNTS
 
 TAGS = ("resnet50.tv_in1k", "vgg19.tv_in1k")
 DATA = {"folds: 1": "folds: 2"}
@@ -98,7 +99,7 @@ def replace(path: Path, edits: dict[str, str], *, all_stand_there: bool = True) 
 
 def choose_images() -> set[str]:
     """Forty training and twenty test images with three pairs of duplicates, one of them across the split."""
-    table = challenge.read_dataset(box.open_box())
+    table = read_dataset(box.open_box(), CHALLENGE_COUNTS)
     pairs = ["ISIC_0000280", "ISIC_0000279", "ISIC_0000519", "ISIC_0011295", "ISIC_0001442", "ISIC_0001742"]
     rest = table[~table["image_id"].isin(pairs)].groupby(["split", "target"])
     counts = {("train", 0): 22, ("train", 1): 13, ("test", 0): 13, ("test", 1): 6}

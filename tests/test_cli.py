@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 
@@ -11,7 +12,7 @@ from lesion_utils import cli
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.paths import project_root
 
-HEAVY = {"torch", "torchvision", "pandas", "matplotlib", "sklearn", "scipy", "timm", "papermill", "IPython", "numpy"}
+HEAVY = {"torch", "timm", "pandas", "numpy", "PIL", "matplotlib", "sklearn", "scipy", "papermill", "IPython"}
 
 
 def test_what_make_asks_at_every_turn_loads_nothing_heavy(tmp_path, monkeypatch):
@@ -20,8 +21,14 @@ def test_what_make_asks_at_every_turn_loads_nothing_heavy(tmp_path, monkeypatch)
     command = [sys.executable, "-c", f"{code}; print('loaded', *sys.modules)"]
     done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, check=True)
     loaded = set(done.stdout.partition("loaded ")[2].split())
-    assert {"lesion_utils.pipeline.graph", "lesion_utils.config.load"} <= loaded
+    assert {f"lesion_utils.{name}" for name in ("pipeline.graph", "config.load", "provenance.outside")} <= loaded
     assert not HEAVY & loaded
+
+
+def test_cleaning_needs_the_standard_library_alone():
+    """`make clean` works where there is no environment, or a broken one."""
+    command = [sys.executable, "-S", "-c", "import lesion_utils.cli, lesion_utils.pipeline.clean"]
+    subprocess.run(command, cwd=project_root(), check=True)
 
 
 def test_a_wrong_study_is_one_message(capsys):
@@ -40,10 +47,7 @@ def test_a_wrong_study_is_one_message(capsys):
     ],
 )
 def test_how_a_verb_ends(monkeypatch, capsys, error, status, message):
-    def fail(*arguments, **options):
-        raise error
-
-    monkeypatch.setattr("lesion_utils.pipeline.execute.run_step", fail)
+    monkeypatch.setattr("lesion_utils.pipeline.execute.run_step", Mock(side_effect=error))
     assert cli.main(["run", "01_eda"]) == status
     assert capsys.readouterr().err == message
 
@@ -59,10 +63,8 @@ def test_a_reader_that_has_gone_is_no_error():
 
 
 def test_a_mistake_in_the_package_keeps_its_traceback(monkeypatch):
-    def fail(*arguments, **options):
-        raise ModuleNotFoundError("x", name="lesion_utils.nothing")
-
-    monkeypatch.setattr("lesion_utils.pipeline.execute.run_step", fail)
+    mistake = ModuleNotFoundError("x", name="lesion_utils.nothing")
+    monkeypatch.setattr("lesion_utils.pipeline.execute.run_step", Mock(side_effect=mistake))
     with pytest.raises(ModuleNotFoundError):
         cli.main(["run", "01_eda"])
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
+import pytest
 from small_project import STEPS
 from tiny_study import TinyImages, make_images
 
@@ -14,6 +17,13 @@ from lesion_utils.evaluation.tables import tabulate_results
 from lesion_utils.training.fit import train_network
 
 DATA = make_images()
+
+
+def use_machine(patch: pytest.MonkeyPatch, root: Path, **more: object) -> None:
+    """Reports and caches in a folder of the test's own, one thread, no GPU."""
+    settings = {"REPORTS_DIR": root / "reports", "LESION_CACHE": root / "cache", "THREADS": 1, "DEVICE": "cpu"}
+    for name, value in (settings | more).items():
+        patch.setenv(name, str(value))
 
 
 def write_trained_report(study: Study, params: StudyParams) -> pd.DataFrame:

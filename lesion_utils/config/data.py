@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lesion_utils.config.section import Section, Seed
+from lesion_utils.config.section import Pixels, Section, Seed
 
 
 class External(Section):
@@ -61,7 +61,7 @@ class Data(Section):
         description="whether `make publish` may copy photographs; ISIC 2016 is in the public domain (CC0)"
     )
     seed: Seed = Field(description="seed of the split")
-    stored_size: int = Field(ge=32, le=1024, description="side of the decoded images in the cache, px")
+    stored_size: Pixels = Field(description="side of the decoded images in the cache, px")
     aspect: Literal["squash", "crop", "pad"] = Field(description="how a rectangular photograph becomes a square")
     folds: int = Field(ge=1, le=20, description="parts that are held out in turn; 1: one part, the validation images")
     validation_fraction: float | None = Field(
@@ -79,6 +79,8 @@ class Data(Section):
             raise ValueError(f"validation_fraction: {self.folds} folds hold out every image once; set it to null")
         if self.folds > 1 and self.split == "starting_project":
             raise ValueError("folds: the starting project's split has one; set split to grouped")
+        if self.split == "starting_project" and self.validation_fraction != 0.2:
+            raise ValueError("validation_fraction: the starting project's split holds out 0.2")
         return self
 
     @model_validator(mode="after")
@@ -98,9 +100,3 @@ class Data(Section):
     def is_challenge(self) -> bool:
         """Whether the images are those of ISIC 2016 Part 3, whose ids, labels and published results are known."""
         return self.source != "folder"
-
-    @model_validator(mode="after")
-    def _starting_project_has_its_share(self) -> Self:
-        if self.split == "starting_project" and self.validation_fraction != 0.2:
-            raise ValueError("validation_fraction: the starting project's split holds out 0.2")
-        return self

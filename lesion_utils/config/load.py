@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from lesion_utils.config.data import Data
@@ -43,10 +43,7 @@ FILES: dict[str, type[BaseModel]] = {
 
 
 def load_study(folder: Path) -> StudyParams:
-    """Read and validate the YAML files of a study.
-
-    Args:
-        folder: `params/<study>`.
+    """Read and validate the YAML files of a study, `params/<study>`.
 
     Raises:
         ParamsError: with one paragraph per problem, each starting `file:line: key:`.
@@ -59,12 +56,9 @@ def load_study(folder: Path) -> StudyParams:
         try:
             if name not in FILES:
                 _check_name(path, set(files) - set(FILES))
-            documents[name] = _read_yaml(path)
-            model.model_validate(_to_plain(documents[name]))
+            documents[name], _ = _load(path, model)
         except ParamsError as error:
             problems.append(str(error))
-        except ValidationError as error:
-            problems += _explain_all(error, path, documents[name], model)
     if not problems:
         try:
             return StudyParams.model_validate({name: _to_plain(doc) for name, doc in documents.items()})
@@ -97,9 +91,14 @@ def load_file(path: Path, model: type[Model]) -> Model:
     Raises:
         ParamsError: as `load_study`.
     """
+    return _load(path, model)[1]
+
+
+def _load(path: Path, model: type[Model]) -> tuple[CommentedMap, Model]:
+    """A file as it is written, and what it says."""
     document = _read_yaml(path)
     try:
-        return model.model_validate(_to_plain(document))
+        return document, model.model_validate(_to_plain(document))
     except ValidationError as error:
         raise ParamsError("\n".join(_explain_all(error, path, document, model))) from None
 
@@ -141,7 +140,7 @@ def _read_yaml(path: Path) -> CommentedMap:
     except UnicodeDecodeError as error:
         raise ParamsError(f"not UTF-8 text ({error.reason})", where=where, do="save the file as UTF-8") from None
     except YAMLError as error:
-        mark = getattr(error, "problem_mark", None) if isinstance(error, MarkedYAMLError) else None
+        mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         what = (getattr(error, "problem", None) or str(error)).splitlines()[0]
         raise ParamsError(f"not valid YAML: {what}", where=f"{where}{line}", do="correct the line") from None
@@ -190,45 +189,36 @@ def _to_plain(node: Any) -> Any:
 def _explain_all(error: ValidationError, path: Path, document: CommentedMap, model: type[BaseModel]) -> list[str]:
     """A paragraph per problem of one file; a misspelt key is one problem, not an unknown and a missing one."""
     schema = model.model_json_schema()
-    errors = sorted(error.errors(), key=lambda e: e["type"] == "missing")
     misspelt: set[Location] = set()
     problems = []
-    for e in errors:
-        location = tuple(part for part in e["loc"] if part != "[key]")
+    for e in sorted(error.errors(), key=lambda e: e["type"] == "missing"):
+        location = tuple(part for part in e["loc"] if not str(part).startswith(("[key]", "literal[")))
         if e["type"] == "extra_forbidden" or "[key]" in e["loc"]:
             allowed = list_keys(schema, location[:-1])
             close = difflib.get_close_matches(str(location[-1]), allowed, n=1, cutoff=0.5)
             misspelt |= {(*location[:-1], key) for key in close}
-            hint = f", did you mean '{close[0]}'?" if close else ""
-            problems.append(_paragraph(path, document, location, f"unknown parameter{hint}", allowed=allowed))
+            sentence = f"unknown parameter{_suggest(close)}"
+            problems.append(_paragraph(path, document, location, sentence, allowed=allowed))
         elif location not in misspelt:
-            problems.append(_explain(e, location, path, document, schema))
-    return problems
+            problems.append(_paragraph(path, document, *_explain(e, location, schema)))
+    return list(dict.fromkeys(problems))  # a value that is in none of two lists is wrong once
 
 
-def _explain(
-    error: Mapping[str, Any], location: Location, path: Path, document: CommentedMap, schema: Mapping[str, Any]
-) -> str:
-    """One paragraph for a value that is missing, of the wrong type, out of range or against a rule."""
-    kind = error["type"]
-    if kind == "missing":
-        wanted = describe_range(find_schema(schema, location))
-        return _paragraph(path, document, location, f"this parameter is missing; it is {wanted}")
-    if kind == "value_error":
+def _explain(error: Mapping[str, Any], location: Location, schema: Mapping[str, Any]) -> tuple[Location, str]:
+    """Of a value that is missing, of the wrong type, out of range or against a rule: where, and what to say."""
+    if error["type"] == "value_error":
         sentence = error["msg"].removeprefix("Value error, ")
-        key, colon, rest = sentence.partition(": ")
-        if colon and key in (list_keys(schema, location) or []):
-            location, sentence = (*location, key), rest
-        return _paragraph(path, document, location, sentence)
-    wanted = describe_range(find_schema(schema, location))
-    return _paragraph(path, document, location, f"{error['input']!r} is not {wanted}{_suggest(error)}")
+        key, _, rest = sentence.partition(": ")
+        return ((*location, key), rest) if key in list_keys(schema, location) else (location, sentence)
+    node = find_schema(schema, location)
+    if error["type"] == "missing":
+        return location, f"this parameter is missing; it is {describe_range(node)}"
+    options = [option for kind in node.get("anyOf", [node]) for option in kind.get("enum", [])]
+    close = difflib.get_close_matches(str(error["input"]), options, n=1)
+    return location, f"{error['input']!r} is not {describe_range(node)}{_suggest(close)}"
 
 
-def _suggest(error: Mapping[str, Any]) -> str:
-    if error["type"] != "literal_error" or not isinstance(error["input"], str):
-        return ""
-    options = [part.strip("'") for part in error["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-    close = difflib.get_close_matches(error["input"], options, n=1)
+def _suggest(close: list[str]) -> str:
     return f", did you mean '{close[0]}'?" if close else ""
 
 

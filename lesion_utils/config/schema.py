@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import ConfigDict, Field, model_validator
 
 from lesion_utils.config.data import Data
-from lesion_utils.config.section import Fraction, Probability, Section, Seed
+from lesion_utils.config.section import Fraction, Pixels, Probability, Section, Seed
 from lesion_utils.core.errors import ParamsError
 from lesion_utils.core.names import find_architecture, name_combination, tell_models_apart
 
@@ -61,8 +61,8 @@ class RegimeParams(Section):
 
     epochs: int = Field(ge=1, le=1000, description="passes over the training images")
     lr: float = Field(gt=0, le=10, description="peak learning rate of the last layer")
-    image_size: int | None = Field(
-        ge=32, le=1024, description="side of the network's input in this regime, px; null: the network's own"
+    image_size: Pixels | None = Field(
+        description="side of the network's input in this regime, px; null: the network's own"
     )
     head: Literal["new", "fitted"] = Field(
         description="how the last layer starts: with random weights, or fitted to convergence (logistic regression) on "
@@ -98,7 +98,7 @@ class ClassifierFeatures(Section):
         le=12,
         description="1: what the last layer sees; more: the means over the image of so many last stages' channels",
     )
-    image_sizes: list[Annotated[int, Field(ge=32, le=1024)]] = Field(
+    image_sizes: list[Pixels] = Field(
         min_length=1, description="sides of the input at which they are computed, px; the features stand side by side"
     )
 
@@ -108,13 +108,12 @@ class Network(Section):
 
     backbone: str = Field(min_length=1, description="timm's name of the network, with the tag of its weights")
     weights: str = Field(
-        min_length=1,
-        description="`pretrained` (by the backbone's tag), `none`, or a file (looked up in WEIGHTS_DIR)",
+        min_length=1, description="`pretrained` (by the backbone's tag), `none`, or a file (looked up in WEIGHTS_DIR)"
     )
     without_weights: Literal["stop", "skip"] = Field(
         description="when the weights cannot be had: stop, or leave the regimes that need them out and say so"
     )
-    image_size: int = Field(ge=32, le=1024, description="side of the network's input, px")
+    image_size: Pixels = Field(description="side of the network's input, px")
     drop_rate: float = Field(ge=0, lt=1, description="dropout before the last layer")
     regimes: dict[Regime, RegimeParams] = Field(min_length=1, description="which regimes are trained, and how")
     seeds: list[Seed] = Field(min_length=1, description="one run of every regime per seed")
@@ -153,16 +152,15 @@ class Network(Section):
             raise ValueError("regimes: features and finetune start from pretrained weights, but weights is none")
         if self.keep == "last" and self.early_stopping:
             raise ValueError("early_stopping: with keep: last every run goes to its last epoch; set it to 0")
-        if "scratch" in self.regimes and self.regimes["scratch"].frozen_layers:
+        scratch = self.regimes.get("scratch")
+        if scratch and scratch.frozen_layers:
             raise ValueError("regimes: from scratch, frozen_layers would keep random weights; set it to 0")
-        if "scratch" in self.regimes and self.regimes["scratch"].head == "fitted":
+        if scratch and scratch.head == "fitted":
             raise ValueError("regimes: from scratch, a head would be fitted to random features; set head to new")
         for name, regime in self.regimes.items():
             if self.optim.warmup_epochs >= regime.epochs:
-                raise ValueError(
-                    f"optim: in {regime.epochs} epochs ({name}) no layer would reach its learning rate; "
-                    "lower warmup_epochs"
-                )
+                never = f"in {regime.epochs} epochs ({name}) no layer would reach its learning rate"
+                raise ValueError(f"optim: {never}; lower warmup_epochs")
         return self
 
     @property
@@ -226,9 +224,7 @@ class Comparison(Section):
 class NamedComparison(Comparison):
     """A comparison that knows the networks' names: `StudyParams.comparison` speaks of files, the results of models."""
 
-    models: dict[str, str] = Field(
-        description="file of each network -> the `model` of its rows, as `tell_models_apart`"
-    )
+    models: dict[str, str] = Field(description="file of each network -> the `model` of its rows: `tell_models_apart`")
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -239,8 +235,7 @@ class NamedComparison(Comparison):
     @property
     def averages(self) -> dict[str, list[tuple[str, str]]]:
         """Name of each combination -> its members as (model, regime)."""
-        split = ([member.split("/") for member in members] for members in self.combinations)
-        named = ([(self.models[slot], regime) for slot, regime in members] for members in split)
+        named = [[(self.models[file], regime) for file, regime in (m.split("/") for m in c)] for c in self.combinations]
         return {name_combination(members): members for members in named}
 
 
@@ -271,11 +266,6 @@ class StudyParams(Section):
             raise ParamsError(f"the study has no network {name!r}", expected="one of " + ", ".join(self.networks))
         return self.networks[name]
 
-    def section(self, name: str) -> Section:
-        """The content of one file."""
-        section: Section = self.networks.get(name) or getattr(self, name)
-        return section
-
     @property
     def models(self) -> dict[str, str]:
         """The `model` of each network's rows, by its file; two of one architecture with their tags."""
@@ -289,13 +279,13 @@ class StudyParams(Section):
     @model_validator(mode="after")
     def _input_is_not_larger_than_what_is_stored(self) -> Self:
         for name, network in self.networks.items():
-            keys: dict[str, int | None] = {f"{name}.image_size": network.image_size}
-            keys |= {f"{name}.regimes.{regime}.image_size": own.image_size for regime, own in network.regimes.items()}
+            sizes = {"image_size": network.image_size}
+            sizes |= {f"regimes.{regime}.image_size": own.image_size or 0 for regime, own in network.regimes.items()}
             if network.classifiers:
-                keys[f"{name}.classifier_features.image_sizes"] = max(network.classifier_features.image_sizes)
-            for key, size in keys.items():
-                if (size or 0) > self.data.stored_size:
-                    raise ValueError(f"{key}: cannot exceed data.stored_size ({self.data.stored_size} px)")
+                sizes["classifier_features.image_sizes"] = max(network.classifier_features.image_sizes)
+            for key, size in sizes.items():
+                if size > self.data.stored_size:
+                    raise ValueError(f"{name}.{key}: cannot exceed data.stored_size ({self.data.stored_size} px)")
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Pixels = Annotated[int, Field(ge=32, le=1024)]  # the side of a square
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 

@@ -31,16 +31,15 @@ class Console:
 
     def report(self, line: str) -> None:
         """Say a line that stays."""
-        self._out.write(f"{_CLEAR * self._terminal}{line}\n")
-        self._out.flush()
+        self._write(f"{_CLEAR * self._terminal}{line}\n")
 
     def show_count(self, what: str, done: int, total: int) -> None:
         """Remember how far a piece of work is; the clock shows it."""
         self._count = f"{what} {done:,} of {total:,}" if total else what
 
     @contextmanager
-    def show_step(self, name: str, read_status: Callable[[], str]) -> Iterator[None]:
-        """Show the time since the start and `read_status()` while the block runs."""
+    def show_step(self, name: str, read_status: Callable[[], str] = lambda: "") -> Iterator[None]:
+        """Show the time since the start and `read_status()`, or else the latest count, while the block runs."""
         self._count = ""
         ended = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(name, read_status, ended), daemon=True)
@@ -58,13 +57,15 @@ class Console:
             if self._terminal:
                 size = shutil.get_terminal_size()
                 lines = [line[: size.columns - 1] for line in text.splitlines()[: size.lines - 1]]
-                self._out.write(_CLEAR + "\n".join(lines) + "\x1b[A" * (len(lines) - 1))
-                self._out.flush()
+                self._write(_CLEAR + "\n".join(lines) + "\x1b[A" * (len(lines) - 1))
             else:
                 self.report(text)
         if self._terminal:
-            self._out.write(_CLEAR)
-            self._out.flush()
+            self._write(_CLEAR)
+
+    def _write(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()
 
 
 def follow_log(study: Study, step: str) -> Callable[[], str]:

@@ -14,7 +14,6 @@ import os
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,63 +22,45 @@ import pandas as pd
 import PIL
 from PIL import features
 
+from lesion_utils.core import paths
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.files import cannot_write, dump_json, lock_file, write_atomic
-from lesion_utils.data.images import DRAFT_MARGIN, Aspect, ImageError, decode_square, inspect_images, run_parallel
+from lesion_utils.data.images import DRAFT_MARGIN, Aspect, ImageError, decode_square, run_parallel
 
+#: Called with what is being done, how many images are done, and of how many.
 Progress = Callable[[str, int, int], None]
+#: Images worked on at a time.
+WORKERS = os.cpu_count() or 1
 
 #: Raised when the same settings would give other pixels, or the files another layout.
 FORMAT = 2
 
 
-@dataclass(frozen=True)
-class ImageCache:
-    """Decoded images of one table.
-
-    Attributes:
-        images: (N, size, size, 3) uint8, RGB, in the table's order; a read-only memory map.
-        image_ids: the table's ids, in the same order.
-        path: the file behind `images`.
-    """
-
-    images: np.memmap
-    image_ids: tuple[str, ...]
-    path: Path
-
-
 def open_cache(
-    table: pd.DataFrame,
-    *,
-    size: int,
-    aspect: Aspect,
-    folder: Path,
-    workers: int,
-    verify: bool = False,
-    on_progress: Progress | None = None,
-) -> ImageCache:
+    table: pd.DataFrame, size: int, aspect: Aspect, *, verify: bool = False, on_progress: Progress | None = None
+) -> np.memmap:
     """Open the decoded images of a table, decoding them first if that has not been done.
 
     Args:
-        table: columns `image_id` and `path`; `sha256` of the files' bytes saves hashing them again.
+        table: columns `image_id`, `path`, and `sha256` of the files' bytes.
         size: side of the stored squares, px.
         aspect: how a rectangle becomes a square, see `images.decode_square`.
-        folder: where caches live.
-        workers: images decoded at a time.
         verify: compare every image's checksum, even if the file looks untouched.
         on_progress: called with ("decode", images done, images in all).
+
+    Returns:
+        (N, size, size, 3) uint8, RGB, in the table's order; read-only, `filename` being the file behind it.
 
     Raises:
         DataError: images that do not decode (all of them are named), a full disk, a folder that is not writable.
     """
-    table = table if "sha256" in table else _add_hashes(table, workers)
-    path = folder / f"{cache_key(table, size=size, aspect=aspect)}.u8"
+    path = paths.cache_dir() / "images" / f"{cache_key(table, size=size, aspect=aspect)}.u8"
     shape = (len(table), size, size, 3)
     if not _is_sound(path, shape, verify=verify):
         with lock_file(path.with_suffix(".lock")):
             if not _is_sound(path, shape, verify=verify):  # another run may have built it meanwhile
-                _build(path, table, size=size, aspect=aspect, workers=workers, on_progress=on_progress)
-    return ImageCache(np.memmap(path, np.uint8, "r", shape=shape), tuple(table["image_id"]), path)
+                _build(path, table, size, aspect, on_progress)
+    return np.memmap(path, np.uint8, "r", shape=shape)
 
 
 def cache_key(table: pd.DataFrame, *, size: int, aspect: Aspect) -> str:
@@ -89,16 +70,7 @@ def cache_key(table: pd.DataFrame, *, size: int, aspect: Aspect) -> str:
     return f"{aspect}{size}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}"
 
 
-def _add_hashes(table: pd.DataFrame, workers: int) -> pd.DataFrame:
-    facts, problems = inspect_images(table, workers=workers)
-    if problems:
-        raise _unusable(problems)
-    return table.assign(sha256=facts["sha256"].to_numpy())
-
-
-def _build(
-    path: Path, table: pd.DataFrame, *, size: int, aspect: Aspect, workers: int, on_progress: Progress | None
-) -> None:
+def _build(path: Path, table: pd.DataFrame, size: int, aspect: Aspect, on_progress: Progress | None) -> None:
     """Decode all images into `path`, or leave nothing there."""
     partial = path.with_suffix(".partial")
     rows = list(zip(range(len(table)), table["path"], table["sha256"], strict=True))
@@ -115,7 +87,7 @@ def _build(
                 return zlib.crc32(pixels)
 
             checksums = []
-            for done, checksum in enumerate(run_parallel(store, rows, workers=workers), start=1):
+            for done, checksum in enumerate(run_parallel(store, rows, workers=WORKERS), start=1):
                 checksums.append(checksum)
                 if on_progress:
                     on_progress("decode", done, len(rows))

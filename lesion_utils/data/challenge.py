@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import zipfile
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -31,51 +30,33 @@ Folder = Path | zipfile.Path
 _SUFFIXES = {".jpg", ".webp"}
 
 
-@dataclass
-class Scan:
-    """What lies in a data folder: the sound part as a table, all problems, and remarks about what was tolerated."""
-
-    table: pd.DataFrame
-    problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-def read_dataset(root: Folder, *, counts: Counts | None = CHALLENGE_COUNTS) -> pd.DataFrame:
+def scan_dataset(root: Folder, *, counts: Counts | None, problems: list[str], notes: list[str]) -> pd.DataFrame:
     """Read the table of images and labels from a folder in the challenge's layout.
 
     Args:
         root: folder that holds `ISBI2016_ISIC_Part3_{Training,Test}_Data/` and the two label files.
         counts: images per split and class (benign, malignant) to insist on; None accepts any.
+        problems: receives a sentence for each: unreadable labels, ids twice, images without label, labels without
+            image, wrong counts.
+        notes: receives a sentence for each oddity that is tolerated.
 
     Returns:
-        one row per image: `image_id` (ISIC_xxxxxxx), `split` (train, test), `target` (0 benign, 1 malignant),
+        one row per sound image: `image_id` (ISIC_xxxxxxx), `split` (train, test), `target` (0 benign, 1 malignant),
         `path`; the training images first, then by id.
-
-    Raises:
-        DataError: names every problem at once: unreadable labels, ids twice, images without label, labels without
-            image, wrong counts.
     """
-    scan = scan_dataset(root, counts=counts)
-    raise_problems(scan.problems, root)
-    return scan.table
-
-
-def scan_dataset(root: Folder, *, counts: Counts | None = CHALLENGE_COUNTS) -> Scan:
-    """Like `read_dataset`, but collects the problems instead of raising them."""
-    scan = Scan(pd.DataFrame())
-    rows = [row for split in SPLITS for row in _scan_split(root, split, scan)]
-    scan.table = pd.DataFrame(rows, columns=["image_id", "split", "target", "path"])
-    twice = scan.table.image_id[scan.table.image_id.duplicated()]
-    scan.problems += [f"{image_id}: is in the training and in the test set" for image_id in twice]
-    for split, expected in (counts or {}).items() if not scan.problems else ():  # news only where all else is right
-        targets = scan.table.target[scan.table.split == split]
+    rows = [row for split in SPLITS for row in _scan_split(root, split, problems, notes)]
+    table = pd.DataFrame(rows, columns=["image_id", "split", "target", "path"])
+    twice = table.image_id[table.image_id.duplicated()]
+    problems += [f"{image_id}: is in the training and in the test set" for image_id in twice]
+    for split, expected in (counts or {}).items() if not problems else ():  # news only where all else is right
+        targets = table.target[table.split == split]
         found = (int((targets == 0).sum()), int((targets == 1).sum()))
         if found != expected:
-            scan.problems.append(
+            problems.append(
                 f"{LABEL_FILES[split]}: {found[0]} benign and {found[1]} malignant images with a label and a file, "
                 f"expected {expected[0]} and {expected[1]}"
             )
-    return scan
+    return table
 
 
 def raise_problems(problems: list[str], root: Folder) -> None:
@@ -91,22 +72,22 @@ def raise_problems(problems: list[str], root: Folder) -> None:
         )
 
 
-def _scan_split(root: Folder, split: str, scan: Scan) -> list[tuple[str, str, int, Folder]]:
-    """Match the labels of one split with its images; what does not match goes to `scan`."""
-    labels = read_labels(root / LABEL_FILES[split], problems=scan.problems, notes=scan.notes, isic_ids=True)
+def _scan_split(root: Folder, split: str, problems: list[str], notes: list[str]) -> list[tuple[str, str, int, Folder]]:
+    """Match the labels of one split with its images."""
+    labels = read_labels(root / LABEL_FILES[split], problems=problems, notes=notes, isic_ids=True)
     folder = root / FOLDERS[split]
     if not folder.is_dir():
-        scan.problems.append(f"{FOLDERS[split]}: this folder of images is missing")
+        problems.append(f"{FOLDERS[split]}: this folder of images is missing")
         return []
     images = {path.stem: path for path in folder.iterdir() if path.suffix in _SUFFIXES}
     others = Counter(path.suffix or path.name for path in folder.iterdir() if path.suffix not in _SUFFIXES)
     if others:
         named = ", ".join(f"{count} x {suffix}" for suffix, count in sorted(others.items()))
-        scan.notes.append(f"{folder.name}: left aside what is neither .jpg nor .webp ({named})")
+        notes.append(f"{folder.name}: left aside what is neither .jpg nor .webp ({named})")
     for image_id in sorted(images.keys() - labels.keys()):
-        scan.problems.append(f"{folder.name}/{images[image_id].name}: image without a label in {LABEL_FILES[split]}")
+        problems.append(f"{folder.name}/{images[image_id].name}: image without a label in {LABEL_FILES[split]}")
     for image_id in sorted(labels.keys() - images.keys()):
         line = labels[image_id].line
-        scan.problems.append(f"{LABEL_FILES[split]}:{line}: {image_id} has no image in {folder.name}")
+        problems.append(f"{LABEL_FILES[split]}:{line}: {image_id} has no image in {folder.name}")
     both = [(image_id, labels[image_id].target) for image_id in sorted(labels.keys() & images.keys())]
     return [(image_id, split, target, images[image_id]) for image_id, target in both if target is not None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -10,13 +9,12 @@ import pandas as pd
 
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.paths import find_own
+from lesion_utils.data.cache import WORKERS
 from lesion_utils.data.images import inspect_images
-from lesion_utils.data.labels import SUFFIXES, Label, read_labels
+from lesion_utils.data.labels import LISTED, SUFFIXES, Label, read_labels
 
 #: Columns of a label file that may be missing, and are in the table where they are not.
 OPTIONAL = ("patient", "site", "skin_type")
-#: Problems that one error lists.
-_LISTED = 30
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 
 
@@ -48,14 +46,14 @@ def read_folder(images: str, labels: str, *, where: str = "data.yaml") -> tuple[
     read = read_labels(file, problems=problems, notes=notes)
     found = index_images(folder)
     rows = [_find_row(image_id, label, found, folder, file.name, problems) for image_id, label in read.items()]
-    table = (
-        pd.DataFrame(filter(None, rows)).reindex(columns=_list_columns(read)).sort_values("image_id", ignore_index=True)
-    )
-    problems += _find_shared(table, file.name)
-    facts, unreadable = inspect_images(table, workers=os.cpu_count() or 1)
-    problems += unreadable
-    if problems or table.empty:
+    rows = [row for row in rows if row]
+    if not rows:
         raise _explain(problems or [f"{file.name}: no label in it"], labels)
+    table = pd.DataFrame(rows).sort_values("image_id", ignore_index=True)
+    problems += _find_shared(table, file.name)
+    facts, unreadable = inspect_images(table, workers=WORKERS)
+    if problems or unreadable:
+        raise _explain(problems + unreadable, labels)
     aside = len({path for paths in found.values() for path in paths}) - len(table)
     notes += [f"{aside} images without a label were left aside"] if aside else []
     odd = Counter(f"{kind} in mode {mode}" for kind, mode in zip(facts["format"], facts["mode"], strict=True))
@@ -91,16 +89,10 @@ def _find_row(
     if subset is not None and subset.lower() not in _SPLITS:
         problems.append(f"{name}:{label.line}: subset {subset!r} of {image_id}, expected train or test")
         return None
-    more = {column: value for column, value in label.more.items() if column != "subset"}
-    more |= {} if subset is None else {"split": _SPLITS[subset.lower()]}
-    file = paths[0].relative_to(folder).as_posix()
-    return {"image_id": image_id, "target": label.target, "path": paths[0], "file": file, "line": label.line, **more}
-
-
-def _list_columns(read: dict[str, Label]) -> list[str]:
-    more = {column for label in read.values() for column in label.more}
-    optional = [column for column in OPTIONAL if column in more]
-    return ["image_id", *(["split"] if "subset" in more else []), "target", "path", "file", "line", *optional]
+    split = {} if subset is None else {"split": _SPLITS[subset.lower()]}
+    facts = {"target": label.target, "path": paths[0], "file": paths[0].relative_to(folder).as_posix()}
+    more = {column: value for column, value in label.more.items() if column in OPTIONAL}
+    return {"image_id": image_id, **split, **facts, "line": label.line, **more}
 
 
 def _find_shared(table: pd.DataFrame, name: str) -> list[str]:
@@ -119,9 +111,9 @@ def _find_shared(table: pd.DataFrame, name: str) -> list[str]:
 
 def _explain(problems: list[str], labels: str) -> DataError:
     some = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
-    more = [f"and {len(problems) - _LISTED:,} more"] if len(problems) > _LISTED else []
+    more = [f"and {len(problems) - LISTED:,} more"] if len(problems) > LISTED else []
     return DataError(
-        f"{some} in the data:\n" + "\n".join(f"  - {problem}" for problem in [*problems[:_LISTED], *more]),
+        f"{some} in the data:\n" + "\n".join(f"  - {problem}" for problem in [*problems[:LISTED], *more]),
         where=labels,
         expected="a CSV file with the columns image and label, and an image for each of its lines",
         do="correct the lines and files that are named, and run the same command again",

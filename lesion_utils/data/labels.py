@@ -26,6 +26,8 @@ COLUMNS = {
     "skin_type": ("skin_type", "fitzpatrick", "fitzpatrick_skin_type"),
     "subset": ("subset", "split"),
 }
+#: Lines of problems that one error lists.
+LISTED = 30
 #: Endings of image files, in lower case.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 

@@ -30,7 +30,6 @@ def make_box(root: Path, target: Path) -> str:
     Args:
         root: the challenge's files, unpacked: its own ones, or resized copies with a `manifest.csv` that holds the
             originals' sizes and hashes.
-        target: the archive to write.
 
     Returns:
         SHA-256 of the archive.

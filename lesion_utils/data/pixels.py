@@ -5,25 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from lesion_utils.data.cache import WORKERS
 from lesion_utils.data.images import run_parallel
 
 COLOURS = ("red", "green", "blue")
 COLUMNS = [*(f"{colour}_mean" for colour in COLOURS), *(f"{colour}_std" for colour in COLOURS), "corner_mean"]
 
 
-def measure_pixels(images: np.ndarray, *, boxes: list[tuple[slice, slice]], workers: int) -> pd.DataFrame:
+def measure_pixels(images: np.ndarray, *, boxes: list[tuple[slice, slice]]) -> pd.DataFrame:
     """Measure the colours of each image.
 
     Args:
         images: (N, S, S, 3) uint8, RGB.
         boxes: for each image the rows and columns that show it, see `images.content_box`.
-        workers: images worked on at a time.
 
     Returns:
         N rows: mean and standard deviation of red, green and blue, and the mean of the four corners over all colours
         (dark where the dermatoscope's tube shows); all in grey levels, 0 to 255.
     """
-    measured = run_parallel(lambda i: _measure(images[i][boxes[i]]), range(len(images)), workers=workers)
+    measured = run_parallel(lambda i: _measure(images[i][boxes[i]]), range(len(images)), workers=WORKERS)
     return pd.DataFrame(list(measured), columns=COLUMNS)
 
 

@@ -8,8 +8,8 @@ test sets from elsewhere. A file is rewritten only when its content changes, and
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,14 @@ import pandas as pd
 from lesion_utils.config.data import Data, External
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
-from lesion_utils.core.files import dump_json, write_if_changed
-from lesion_utils.data.cache import ImageCache
+from lesion_utils.core.files import dump_csv, dump_json, write_if_changed
+from lesion_utils.data.cache import WORKERS, Progress, open_cache
 from lesion_utils.data.challenge import (
     CHALLENGE_COUNTS,
     FOLDERS,
     MANIFEST,
     Counts,
     Folder,
-    Scan,
     raise_problems,
     scan_dataset,
 )
@@ -35,7 +34,7 @@ from lesion_utils.data.duplicates import KINDS, find_duplicates
 from lesion_utils.data.folder import OPTIONAL, read_folder
 from lesion_utils.data.images import ImageError, content_box, decode_square, inspect_images, run_parallel
 from lesion_utils.data.pixels import measure_pixels
-from lesion_utils.data.prepared import PreparedData, Progress, load_prepared, open_images, source_folder
+from lesion_utils.data.prepared import PreparedData, load_prepared, source_folder
 from lesion_utils.data.split import SUBSETS, make_split, set_test_apart
 from lesion_utils.provenance.fingerprint import digest_bytes
 
@@ -44,11 +43,6 @@ SPLIT_COLUMNS = ["image_id", "split", "target", "subset", "fold"]
 
 def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progress | None = None) -> PreparedData:
     """Fetch the challenge's images where need be, check all of them, find duplicates, split, and decode.
-
-    Args:
-        study: whose `data` folder is written.
-        params: of the study; only its section `data` is used.
-        on_progress: called with (what is being done, how much is done, how much there is).
 
     Raises:
         DataError: lists everything that is wrong with the data, or says what cannot be fetched or written.
@@ -61,10 +55,10 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
             ensure_dataset(paths.data_dir())
         counts = CHALLENGE_COUNTS if data.source == "isic2016" else None  # the embedded images are pinned by a hash
         table, notes = read_verified(source_folder(data), counts=counts)
-    cache, boxes = _decode(table, data, on_progress)
-    table = table.join(measure_pixels(cache.images, boxes=boxes, workers=_workers()))
+    images, boxes = _decode(table, data, on_progress)
+    table = table.join(measure_pixels(images, boxes=boxes))
     unsplit = table if "split" in table else table.assign(split="")
-    duplicates = find_duplicates(unsplit, cache.images, boxes=boxes, workers=_workers())
+    duplicates = find_duplicates(unsplit, images, boxes=boxes, workers=WORKERS)
     if "split" not in table:
         table, duplicates = set_test_apart(table, data, duplicates=duplicates)
         notes.append(f"{data.test_fraction:.0%} of each class were drawn as test images, seed {data.seed}")
@@ -73,14 +67,14 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
     if data.external:
         others = read_elsewhere(data.external)
         away, away_boxes = _decode(others, data, on_progress)
-        others = find_seen(others, split, [*cache.images, *away.images], boxes=[*boxes, *away_boxes])
-        text = _to_csv(others.drop(columns="path"))
+        others = find_seen(others, split, [*images, *away], boxes=[*boxes, *away_boxes])
+        text = dump_csv(others.drop(columns="path"))
         write_if_changed(study.data / "elsewhere.csv", text)
         manifest |= {"elsewhere": describe_elsewhere(others, data), "elsewhere_content": digest_bytes(text.encode())}
-    write_if_changed(study.cache_note, f"{cache.path.stem}\n")
-    write_if_changed(study.data / "images.csv", _to_csv(table.drop(columns="path")))
-    write_if_changed(study.data / "duplicates.csv", _to_csv(duplicates))
-    write_if_changed(study.data / "split.csv", _to_csv(split[split.columns.intersection(SPLIT_COLUMNS)]))
+    write_if_changed(study.cache_note, f"{Path(str(images.filename)).stem}\n")
+    write_if_changed(study.data / "images.csv", dump_csv(table.drop(columns="path")))
+    write_if_changed(study.data / "duplicates.csv", dump_csv(duplicates))
+    write_if_changed(study.data / "split.csv", dump_csv(split[split.columns.intersection(SPLIT_COLUMNS)]))
     write_if_changed(study.data / "manifest.json", dump_json(manifest))
     return load_prepared(study, data)
 
@@ -94,31 +88,32 @@ def read_verified(root: Folder, *, counts: Counts | None) -> tuple[pd.DataFrame,
         counts: images per split and class to insist on; None accepts any.
 
     Returns:
-        the table of `challenge.read_dataset` with `width`, `height` (px), `bytes`, `sha256`, `mode`, `format`,
+        the table of `challenge.scan_dataset` with `width`, `height` (px), `bytes`, `sha256`, `mode`, `format`,
         `native_width`, `native_height`, `native_bytes` and `native_sha256`; and remarks about what was tolerated.
 
     Raises:
         DataError: lists every problem of labels and images at once.
     """
-    scan = scan_dataset(root, counts=counts)
-    facts, problems = inspect_images(scan.table, workers=_workers())
-    if not problems:
-        scan.table = scan.table.join(facts)
-        problems = _add_native_facts(root, scan)
-    if scan.problems or problems:
-        raise_problems(scan.problems + _complete(problems, scan.table), root)
-    odd = scan.table[(scan.table["mode"] != "RGB") | ~scan.table["format"].isin(["JPEG", "WEBP"])]
-    scan.notes += [f"{row.image_id}: {row.format} in mode {row.mode}, converted to RGB" for row in odd.itertuples()]
-    return scan.table, scan.notes
+    problems: list[str] = []
+    notes: list[str] = []
+    table = scan_dataset(root, counts=counts, problems=problems, notes=notes)
+    facts, unreadable = inspect_images(table, workers=WORKERS)
+    if not unreadable:
+        table, unreadable = _add_native_facts(root, table.join(facts))
+    if problems or unreadable:
+        raise_problems(problems + _complete(unreadable, table), root)
+    odd = table[(table["mode"] != "RGB") | ~table["format"].isin(["JPEG", "WEBP"])]
+    notes += [f"{row.image_id}: {row.format} in mode {row.mode}, converted to RGB" for row in odd.itertuples()]
+    return table, notes
 
 
 def _decode(
     table: pd.DataFrame, data: Data, on_progress: Progress | None
-) -> tuple[ImageCache, list[tuple[slice, slice]]]:
+) -> tuple[np.memmap, list[tuple[slice, slice]]]:
     """The decoded images, and of each the rows and columns that show it."""
-    cache = open_images(table, data.stored_size, data.aspect, verify=True, on_progress=on_progress)
+    images = open_cache(table, data.stored_size, data.aspect, verify=True, on_progress=on_progress)
     shapes = zip(table["width"], table["height"], strict=True)
-    return cache, [content_box(*shape, size=data.stored_size, aspect=data.aspect) for shape in shapes]
+    return images, [content_box(*shape, size=data.stored_size, aspect=data.aspect) for shape in shapes]
 
 
 def read_elsewhere(external: Mapping[str, External]) -> pd.DataFrame:
@@ -152,7 +147,7 @@ def find_seen(
     """
     columns = ["image_id", "split", "target", "native_sha256"]
     table = pd.concat([own[columns], others.assign(split="")[columns]], ignore_index=True)
-    pairs = find_duplicates(table, images, boxes=boxes, workers=_workers())
+    pairs = find_duplicates(table, images, boxes=boxes, workers=WORKERS)
     pairs = pairs[(pairs["split_a"] != "") & (pairs["split_b"] == "")]
     pairs = pairs.assign(subset=pairs["image_id_a"].map(own.set_index("image_id")["subset"]))
     order = [pairs["subset"].map(SUBSETS.index), pairs["kind"].map(KINDS.index)]
@@ -198,19 +193,18 @@ def describe_data(split: pd.DataFrame, data: Data, *, notes: list[str]) -> dict[
     }
 
 
-def _add_native_facts(root: Folder, scan: Scan) -> list[str]:
-    """Join the originals' facts to the table; returns what does not agree with the folder's manifest."""
+def _add_native_facts(root: Folder, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The table with the originals' facts, and what does not agree with the folder's manifest."""
     facts = ["width", "height", "bytes", "sha256"]
-    columns = [f"native_{fact}" for fact in facts]
     if not (root / MANIFEST).is_file():
-        scan.table[columns] = scan.table[facts]
-        return []
+        return table.join(table[facts].add_prefix("native_")), []
+    columns = [f"native_{fact}" for fact in facts]
     with (root / MANIFEST).open(encoding="utf-8") as file:
         known = pd.read_csv(file, usecols=["image_id", "sha256", *columns]).drop_duplicates("image_id")
-    joined = scan.table.merge(known, "left", on="image_id", suffixes=("", "_known"))
-    scan.table[columns] = joined[columns]
+    joined = table.merge(known, "left", on="image_id", suffixes=("", "_known"))
     wrong = joined[joined["sha256"] != joined["sha256_known"]]
-    return [f"{FOLDERS[w.split]}/{w.path.name}: not the file that {MANIFEST} lists" for w in wrong.itertuples()]
+    problems = [f"{FOLDERS[w.split]}/{w.path.name}: not the file that {MANIFEST} lists" for w in wrong.itertuples()]
+    return table.join(joined[columns]), problems
 
 
 def _complete(problems: list[str], table: pd.DataFrame) -> list[str]:
@@ -223,13 +217,5 @@ def _complete(problems: list[str], table: pd.DataFrame) -> list[str]:
             return f"{path.parent.name}/{path.name}: {error}"
         return None
 
-    undecodable = filter(None, run_parallel(try_decoding, table["path"], workers=_workers()))
+    undecodable = filter(None, run_parallel(try_decoding, table["path"], workers=WORKERS))
     return problems + [problem for problem in undecodable if problem not in problems]
-
-
-def _workers() -> int:
-    return os.cpu_count() or 1
-
-
-def _to_csv(table: pd.DataFrame) -> str:
-    return table.to_csv(index=False, float_format="%.9g", lineterminator="\n")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
@@ -18,12 +17,9 @@ from lesion_utils.config.data import Data
 from lesion_utils.core import paths
 from lesion_utils.core.errors import DataError
 from lesion_utils.data.box import open_box
-from lesion_utils.data.cache import ImageCache, open_cache
+from lesion_utils.data.cache import open_cache
 from lesion_utils.data.challenge import FOLDERS, Folder
 from lesion_utils.data.folder import OPTIONAL
-from lesion_utils.data.images import Aspect
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -50,19 +46,14 @@ class PreparedData:
     elsewhere: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image_id", "set", "seen_in"]))
 
     @cached_property
-    def cache(self) -> ImageCache:
-        """The decoded images in the table's order; opened when first asked for, decoded again if they were deleted."""
-        return open_images(self.table, self.manifest["stored_size"], self.manifest["aspect"])
+    def images(self) -> np.memmap:
+        """(N, S, S, 3) uint8, RGB, in the table's order, read-only; opened when first asked for, decoded if need be."""
+        return open_cache(self.table, self.manifest["stored_size"], self.manifest["aspect"])
 
     @cached_property
-    def elsewhere_cache(self) -> ImageCache:
+    def elsewhere_images(self) -> np.memmap:
         """The decoded images from elsewhere, as those of the study."""
-        return open_images(self.elsewhere, self.manifest["stored_size"], self.manifest["aspect"])
-
-    @property
-    def images(self) -> np.ndarray:
-        """(N, S, S, 3) uint8, RGB, in the table's order; a read-only memory map."""
-        return self.cache.images
+        return open_cache(self.elsewhere, self.manifest["stored_size"], self.manifest["aspect"])
 
     def rows_of(self, image_ids: Iterable[str]) -> np.ndarray:
         """Where images stand in the table: (K,) int64."""
@@ -81,10 +72,6 @@ class PreparedData:
 
 def load_prepared(study: paths.Study, data: Data) -> PreparedData:
     """Open what the step "data" of a study wrote.
-
-    Args:
-        study: whose step it was.
-        data: says where the images are.
 
     Raises:
         DataError: the step has not been run.
@@ -134,13 +121,3 @@ def read_label_changes() -> pd.DataFrame:
     """The images whose label is another today: `image_id`, `split`, `label_2016`, `label_today`, `seen_in`."""
     with files("lesion_utils.data").joinpath("label_changes.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file)
-
-
-def open_images(
-    table: pd.DataFrame, size: int, aspect: Aspect, *, verify: bool = False, on_progress: Progress | None = None
-) -> ImageCache:
-    """The decoded images of a table, in the project's cache; see `cache.open_cache`."""
-    return open_cache(
-        table, size=size, aspect=aspect, folder=paths.cache_dir() / "images", workers=os.cpu_count() or 1,
-        verify=verify, on_progress=on_progress,
-    )  # fmt: skip

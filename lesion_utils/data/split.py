@@ -50,7 +50,8 @@ def make_split(table: pd.DataFrame, params: Data, *, duplicates: pd.DataFrame) -
             subset[_choose_grouped(rest, groups, fraction=params.validation_fraction, seed=params.seed)] = "val"
     else:
         rest = table[subset == "train"]
-        subset[_choose_like_starting_project(rest)] = "val"
+        _, validation = train_test_split(rest.index, test_size=0.2, stratify=rest["target"], random_state=42)
+        subset[validation] = "val"
         subset[table["image_id"].isin(leaks)] = "left_out"
     split = table.assign(subset=subset)
     check_split(split, params, duplicates=duplicates)
@@ -168,8 +169,3 @@ def _choose_grouped(rest: pd.DataFrame, groups: pd.Series, *, fraction: float, s
             quota = quota - counts[name]
             chosen.append(name)
     return rest.index[groups.isin(chosen)]
-
-
-def _choose_like_starting_project(rest: pd.DataFrame) -> pd.Index:
-    _, validation = train_test_split(rest.index, test_size=0.2, stratify=rest["target"], random_state=42)
-    return validation

@@ -144,9 +144,9 @@ def score_elsewhere(result: NetworkResult, data: PreparedData, *, folder: Path, 
     (model,) = set(result.predictions["model"])
     keys, tables = others[["image_id", "target"]].assign(split="test", model=model), []
     for run in result.runs:
-        kept = folder / run["folder"] / f"elsewhere-{data.elsewhere_cache.path.stem}.f32"
+        kept = folder / run["folder"] / f"elsewhere-{Path(str(data.elsewhere_images.filename)).stem}.f32"
         if not kept.is_file():
-            logits = load_network(folder / run["folder"] / "best.pt").predict(data.elsewhere_cache.images)
+            logits = load_network(folder / run["folder"] / "best.pt").predict(data.elsewhere_images)
             write_atomic(kept, logits.astype("<f4").tobytes())
         logits = np.fromfile(kept, "<f4").astype(np.float64)
         tables.append(

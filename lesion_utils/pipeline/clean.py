@@ -31,19 +31,14 @@ def clean_study(study: Study) -> list[str]:
 
 def _remove_cache(study: Study) -> list[Path]:
     """Remove the files of decoded images that this study alone uses."""
-    notes = {other: other / study.cache_note.relative_to(study.report_dir) for other in _list_reports()}
-    used = {other: note.read_text(encoding="utf-8").strip() for other, note in notes.items() if note.is_file()}
-    name = used.pop(study.report_dir, "")
+    notes = paths.reports_root().glob(f"*/{study.cache_note.relative_to(study.report_dir)}")
+    used = {note: note.read_text(encoding="utf-8").strip() for note in notes}
+    name = used.pop(study.cache_note, "")
     files = sorted((paths.cache_dir() / "images").glob(f"{name}.*")) if name and name not in used.values() else []
     removed = [file for file in files if _is_ours(file)]
     for file in removed:
         file.unlink()
     return removed
-
-
-def _list_reports() -> list[Path]:
-    root = paths.reports_root()
-    return [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
 
 
 def _is_ours(path: Path) -> bool:

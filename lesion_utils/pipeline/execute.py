@@ -37,19 +37,13 @@ from lesion_utils.provenance import steps
 from lesion_utils.provenance.steps import Step
 
 
-def run_step(name: str, study_name: str, *, console: Console) -> None:
+def run_step(name: str, study: Study, *, console: Console) -> None:
     """Run a step of a study, unless it is up to date.
-
-    Args:
-        name: such as "03_resnet50_finetune".
-        study_name: folder under `params/`.
-        console: where progress and the step's one line go.
 
     Raises:
         LesionError: the parameters are wrong, or the step failed; says what to do.
         KeyboardInterrupt: it was interrupted, or asked to end.
     """
-    study = Study(study_name)
     step = steps.find_step(study, name)
     params = load_study(study.params_dir)
     with lock_device(study, step, console=console), end_on_signals() as asked:
@@ -81,7 +75,7 @@ def _make_step(
     record = provenance.describe_run(study, step, params, key=key, inputs=inputs)
     if not os.environ.get("CLUSTER"):  # whose other machines have processes of their own
         remove_halves(study.report_dir)
-    graph.forget_done(study, step)
+    (study.report_dir / step.mark).unlink(missing_ok=True)  # not done until it ends, whatever stops it
     (study.runs / step.name / "train.jsonl").unlink(missing_ok=True)
     provenance.finish_run(study, step, record, status="running", started=started)
     try:
@@ -217,5 +211,4 @@ def _put_back(store: Path, folder: Path) -> None:
 def list_outputs(study: Study, step: Step) -> list[Path]:
     """The files of the report that are a step's, sorted."""
     patterns = (step.product, *step.makes)
-    found = {path for pattern in patterns for path in study.report_dir.glob(pattern) if path.is_file()}
-    return sorted(found)
+    return sorted({path for pattern in patterns for path in study.report_dir.glob(pattern) if path.is_file()})

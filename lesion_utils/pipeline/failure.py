@@ -18,12 +18,7 @@ _LAST_LINES = 8
 
 
 def explain_failure(error: BaseException, study: Study, step: Step, params: StudyParams, *, seconds: float) -> RunError:
-    """The message of a failed step: the cell, the last lines, what to try, and where to read on.
-
-    Args:
-        error: what papermill, or the step's own code, raised.
-        seconds: that the step had run.
-    """
+    """The message of a step that failed after some seconds: the cell, the last lines, what to try, where to read on."""
     partial = study.notebooks / f"{step.name}.partial.ipynb"
     cell = _describe_cell(partial) if step.is_notebook else ""
     lines = [f"{step.name} failed{cell} after {format_clock(seconds)}"]

@@ -12,20 +12,8 @@ from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.console import format_duration
 from lesion_utils.core.files import dump_json, write_atomic, write_if_changed
 from lesion_utils.core.paths import Study
-from lesion_utils.provenance.steps import (
-    Reason,
-    Step,
-    compute_key,
-    explain_inputs,
-    explain_key,
-    find_step,
-    hash_inputs,
-    list_steps,
-    list_upstream,
-    load_done,
-    load_ok_record,
-    load_record,
-)
+from lesion_utils.provenance import steps
+from lesion_utils.provenance.steps import Reason, Step
 
 #: Reasons that one sentence holds.
 _SPELT_OUT = 3
@@ -33,9 +21,9 @@ _SPELT_OUT = 3
 
 def write_keys(study: Study, params: StudyParams) -> None:
     """Write `keys/<step>.json` for every step; a file's time changes only when the step may have to run."""
-    for step in list_steps(study).values():
+    for step in steps.list_steps(study).values():
         path = study.keys / f"{step.name}.json"
-        changed = write_if_changed(path, dump_json(compute_key(step, params)))
+        changed = write_if_changed(path, dump_json(steps.compute_key(step, params)))
         if not changed and list_missing(study, step):
             path.touch()
 
@@ -49,14 +37,9 @@ def mark_done(study: Study, step: Step, key: Mapping[str, Any], inputs: Mapping[
     write_atomic(study.report_dir / step.mark, dump_json({**key, "inputs": inputs}), modified=started)
 
 
-def forget_done(study: Study, step: Step) -> None:
-    """A step that starts is not done until it ends, whatever stops it."""
-    (study.report_dir / step.mark).unlink(missing_ok=True)
-
-
 def list_missing(study: Study, step: Step) -> list[str]:
     """Recorded outputs of a step that are not there, and its product."""
-    record = load_record(study, step) or {}
+    record = steps.load_record(study, step) or {}
     expected = dict.fromkeys([step.product, *(output["path"] for output in record.get("outputs", []))])
     return [path for path in expected if not (study.report_dir / path).is_file()]
 
@@ -65,25 +48,25 @@ def list_reasons(study: Study, step: Step, key: Mapping[str, Any], inputs: Mappi
     """Why a step has to run, most telling first; empty when it is up to date.
 
     Args:
-        key: from `compute_key`.
-        inputs: from `hash_inputs`; None while they are not made yet.
+        inputs: None while they are not made yet.
     """
-    done = load_done(study, step)
+    done = steps.load_done(study, step)
     if done is None:
-        record = load_record(study, step) or {}
+        record = steps.load_record(study, step) or {}
         ended = {"failed": "it failed", "interrupted": "it was interrupted", "running": "it was killed"}
         return [Reason("unfinished", ended.get(record.get("status", ""), "it has not run on this machine yet"))]
-    changes = [*explain_key(done, key), *(explain_inputs(done["inputs"], inputs) if inputs is not None else ())]
+    changes = list(steps.explain_key(done, key))
+    changes += steps.explain_inputs(done["inputs"], inputs) if inputs is not None else ()
     return [*changes, *(Reason("missing", f"{path} is missing") for path in list_missing(study, step))]
 
 
 def explain_study(study: Study, params: StudyParams) -> dict[str, list[Reason]]:
     """For each step, why it would run; empty lists for those that are up to date."""
     reasons: dict[str, list[Reason]] = {}
-    for step in list_steps(study).values():
-        before = [Reason("upstream", f"{name} runs") for name in list_upstream(study, step) if reasons[name]]
-        inputs = None if before else hash_inputs(study, step)
-        reasons[step.name] = [*list_reasons(study, step, compute_key(step, params), inputs), *before]
+    for step in steps.list_steps(study).values():
+        before = [Reason("upstream", f"{name} runs") for name in steps.list_upstream(study, step) if reasons[name]]
+        inputs = None if before else steps.hash_inputs(study, step)
+        reasons[step.name] = [*list_reasons(study, step, steps.compute_key(step, params), inputs), *before]
     return reasons
 
 
@@ -104,7 +87,7 @@ def tell_plan(study: Study, params: StudyParams) -> str:
     """A table of the steps: whether each would run, and the time and memory of its last run that succeeded."""
     rows, seconds, unknown = [], 0.0, 0
     for name, reasons in explain_study(study, params).items():
-        record = load_ok_record(study, find_step(study, name))
+        record = steps.load_ok_record(study, steps.find_step(study, name))
         took = format_duration(record["wall_seconds"]) if record else "not known yet"
         memory = f"{record['peak_memory_bytes'] / 2**30:.1f} GiB" if record else ""
         rows.append(f"{name:<24} {'runs' if reasons else 'up to date':<10} {took:>14} {memory:>10}".rstrip())

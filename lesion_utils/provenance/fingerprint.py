@@ -32,13 +32,9 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint_code(source: str) -> str:
-    """Hash of what a piece of Python does, 16 hexadecimal digits; text that is not Python counts as it stands."""
-    try:
-        text = _spell(_drop_docstrings(_parse(source)))
-    except SyntaxError:
-        text = source
-    return digest_bytes(text.encode())[:16]
+def fingerprint_tree(tree: ast.Module) -> str:
+    """Hash of what a piece of Python does, 16 hexadecimal digits; takes its docstrings away."""
+    return digest_bytes(_spell(_drop_docstrings(tree)).encode())[:16]
 
 
 def fingerprint_modules(entry: Iterable[str]) -> dict[str, str]:
@@ -75,21 +71,17 @@ def fingerprint_notebook(path: Path) -> str:
 
 
 def list_notebook_modules(path: Path) -> list[str]:
-    """Modules of this package that a notebook's code cells import, sorted."""
-    return sorted({name for source in read_code_cells(path) for name in list_imports(source)})
-
-
-def read_code_cells(path: Path) -> list[str]:
-    """Sources of a notebook's code cells, without the one tagged `parameters`, which every run replaces.
+    """Modules of this package that a notebook's code cells import, sorted.
 
     Raises:
         RunError: the notebook is missing, or is not one.
     """
-    return ["".join(cell["source"]) for cell in _read_cells(path) if cell["cell_type"] == "code"]
+    sources = ("".join(cell["source"]) for cell in _read_cells(path) if cell["cell_type"] == "code")
+    return sorted({name for source in sources for name in list_imports(source)})
 
 
 def _read_cells(path: Path) -> list[dict[str, Any]]:
-    """A notebook's cells but for the one tagged `parameters`."""
+    """A notebook's cells but for the one tagged `parameters`, which every run replaces."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (OSError, json.JSONDecodeError, KeyError) as error:
@@ -104,7 +96,7 @@ def _read_cells(path: Path) -> list[dict[str, Any]]:
 def list_imports(source: str) -> set[str]:
     """Names, inside this package, that a piece of Python imports anywhere; "" stands for the package itself."""
     try:
-        return set(_walk_imports(_parse(source)))
+        return set(_walk_imports(parse(source)))
     except SyntaxError:
         return set()
 
@@ -112,19 +104,18 @@ def list_imports(source: str) -> set[str]:
 @cache
 def _read_module(path: Path) -> tuple[str, frozenset[str], frozenset[str]]:
     """A module's fingerprint, the modules of this package that it imports, and the data files that it names."""
-    tree = _drop_docstrings(_parse(path.read_text(encoding="utf-8")))
-    fingerprint = digest_bytes(_spell(tree).encode())[:16]
-    return fingerprint, frozenset(_walk_imports(tree)), frozenset(_walk_data_files(tree))
+    tree = parse(path.read_text(encoding="utf-8"))
+    return fingerprint_tree(tree), frozenset(_walk_imports(tree)), frozenset(_walk_data_files(tree))
 
 
 def _walk_imports(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
+        names: list[str] = []
         if isinstance(node, ast.Import):
-            yield from (_inside(alias.name) for alias in node.names if _is_inside(alias.name))
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module and _is_inside(node.module):
-            base = _inside(node.module)
-            yield base
-            yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names)
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        yield from (name.removeprefix(PACKAGE).lstrip(".") for name in names if f"{name}.".startswith(f"{PACKAGE}."))
 
 
 def _walk_data_files(tree: ast.AST) -> Iterator[str]:
@@ -161,15 +152,12 @@ def _list_parents(name: str) -> list[str]:
     return [".".join(parts[:n]) for n in range(1, len(parts))]
 
 
-def _is_inside(module: str | None) -> bool:
-    return module == PACKAGE or (module or "").startswith(f"{PACKAGE}.")
+def parse(source: str) -> ast.Module:
+    """The syntax tree; several threads may ask at once.
 
-
-def _inside(module: str) -> str:
-    return module.removeprefix(PACKAGE).lstrip(".")
-
-
-def _parse(source: str) -> ast.Module:
+    Raises:
+        SyntaxError: it is no Python.
+    """
     with _parsing:
         return ast.parse(source)
 

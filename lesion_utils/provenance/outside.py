@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,22 +45,21 @@ def fingerprint_source(params: Data) -> str | None:
     """
     entries: list[str] = []
     if params.source == "isic2016":
-        root, suffixes = paths.data_dir(), {".jpg", ".csv"}
-        folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())] if root.is_dir() else []
-        entries += [line for folder in folders for line in _stat_lines(folder, suffixes)]
+        root = paths.data_dir()
+        files = (path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.suffix in (".jpg", ".csv"))
+        entries += _stat_files(files, root)
     own = [(params.images, params.labels)] if params.images and params.labels else []
     for images, labels in (*own, *((place.images, place.labels) for place in params.external.values())):
-        entries += _stat_own(images, labels)
+        folder, table = paths.find_own(images), paths.find_own(labels)
+        entries += [*_stat_files(folder.rglob("*"), folder), *_stat_files([table], table)]
     if params.source == "embedded" and not entries:
         return None
     return hashlib.sha256("\n".join(entries).encode()).hexdigest()[:16]
 
 
-def _stat_own(images: str, labels: str) -> list[str]:
-    """One line for each file below a folder of images, and for the file of their labels."""
-    folder = paths.find_own(images)
-    files = [(path.relative_to(folder).as_posix(), path) for path in sorted(folder.rglob("*"))]
-    stats = [(name, path.stat()) for name, path in [*files, ("", paths.find_own(labels))] if path.is_file()]
+def _stat_files(files: Iterable[Path], folder: Path) -> list[str]:
+    """One line for each file: its name within a folder, size, time of the last change."""
+    stats = [(path.relative_to(folder).as_posix(), path.stat()) for path in sorted(files) if path.is_file()]
     return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
 
 
@@ -118,13 +118,6 @@ def pin_path(tag: str) -> Path:
 def hub_folder(tag: str) -> Path:
     """Where huggingface_hub keeps a tag's repository."""
     return hub_cache() / f"models--timm--{tag}"
-
-
-def _stat_lines(folder: Path, suffixes: set[str]) -> list[str]:
-    """One line for each file: its folder and name, size, time of the last change."""
-    with os.scandir(folder) as files:
-        wanted = [(f.name, f.stat()) for f in files if Path(f.name).suffix in suffixes]
-    return sorted(f"{folder.name}/{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in wanted)
 
 
 def hub_cache() -> Path:

@@ -31,6 +31,7 @@ from lesion_utils.provenance.steps import Step
 from lesion_utils.provenance.verify import seal_record
 
 SCHEMA_VERSION = 1
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def name_run(step: Step, key: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
@@ -68,7 +69,6 @@ def finish_run(
     Args:
         status: "running", "ok", "failed" or "interrupted".
         started: UTC.
-        outputs: files that the step made.
     """
     ended = datetime.now(UTC)
     finished = {
@@ -77,8 +77,8 @@ def finish_run(
         "determinism": {"level": None, "warned_ops": []},
         **(describe_training(study, step) if status == "ok" else {}),
         "status": status,
-        "started": _format_time(started),
-        "ended": _format_time(ended),
+        "started": f"{started:{_TIME}}",
+        "ended": f"{ended:{_TIME}}",
         "wall_seconds": round((ended - started).total_seconds(), 2),
         "peak_memory_bytes": measure_peak_memory(),
         "outputs": [_describe_output(study, path) for path in sorted(outputs)],
@@ -160,7 +160,7 @@ def list_packages() -> dict[str, str]:
 
 def list_seeds(step: Step, params: StudyParams) -> dict[str, Any]:
     """Every seed among the parameters that a step uses."""
-    sections = {name: params.section(name).model_dump() for name in step.uses}
+    sections = {name: getattr(params, name).model_dump() for name in step.uses}
     named = ((name, key, section) for name, section in sections.items() for key in ("seed", "seeds"))
     return {f"{name}.{key}": section[key] for name, key, section in named if key in section}
 
@@ -190,13 +190,12 @@ def scrub_paths(text: str) -> str:
         "$WEIGHTS_DIR": paths.weights_dir(),
         "$LESION_CACHE": paths.cache_dir(),
         "$REPORTS_DIR": paths.reports_root(),
-        ".": project_root(),
         "<env>": Path(sys.prefix),
         "<python>": Path(sys.base_prefix),
         "~": Path.home(),
     }
-    inside = {name: p for name, p in named.items() if p and p != Path("/") and not _is_own(name, p)}
-    for name, path in sorted(inside.items(), key=lambda item: -len(str(item[1]))):
+    others = {name: p for name, p in named.items() if p and p != Path("/") and not p.is_relative_to(project_root())}
+    for name, path in sorted((others | {".": project_root()}).items(), key=lambda item: -len(str(item[1]))):
         in_json = json.dumps(str(path), ensure_ascii=False)[1:-1]  # a quotation mark has a backslash there
         text = re.sub(f"(?:{re.escape(str(path))}|{re.escape(in_json)})" + r"(?![\w.-])", name, text)
     # Each pattern begins with fixed text: an executed notebook is megabytes of images in one line.
@@ -204,15 +203,6 @@ def scrub_paths(text: str) -> str:
     return re.sub(cells, "<cell>", text).replace("./lesion_utils/", "lesion_utils/")
 
 
-def _is_own(name: str, path: Path) -> bool:
-    """Folders of the project itself are told by their relative path."""
-    return name != "." and path.is_relative_to(project_root())
-
-
 def _describe_output(study: Study, path: Path) -> dict[str, Any]:
     relative = path.relative_to(study.report_dir).as_posix()
     return {"path": relative, "sha256": digest_file(path), "bytes": path.stat().st_size}
-
-
-def _format_time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

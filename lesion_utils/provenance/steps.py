@@ -45,10 +45,10 @@ class Step:
 
     name: str
     uses: tuple[str, ...]
-    reads: tuple[str, ...] = ()
-    makes: tuple[str, ...] = ()
-    entry: str = ""
-    product: str = ""
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+    entry: str
+    product: str
     network: str | None = None
 
     @property
@@ -140,7 +140,7 @@ def compute_key(step: Step, params: StudyParams) -> dict[str, Any]:
     """
     entry = list_notebook_modules(step.notebook) if step.is_notebook else [step.entry.partition(":")[0]]
     return {
-        "params": {name: params.section(name).model_dump(mode="json") for name in step.uses},
+        "params": {name: getattr(params, name).model_dump(mode="json") for name in step.uses},
         "code": fingerprint_modules(entry),
         "notebook": fingerprint_notebook(step.notebook) if step.is_notebook else None,
         "data": fingerprint_source(params.data) if step.name == "data" else None,

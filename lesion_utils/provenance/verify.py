@@ -50,7 +50,6 @@ def verify_study(study: Study, *, skip: Collection[str] = ()) -> list[Finding]:
     """Check every file of a study's report; takes as long as reading the files.
 
     Args:
-        study: whose report is checked.
         skip: names of steps to leave out; the index page leaves itself out while it is made.
 
     Returns:
@@ -62,20 +61,14 @@ def verify_study(study: Study, *, skip: Collection[str] = ()) -> list[Finding]:
     params = load_study(study.params_dir)
     checked = [step for step in list_steps(study).values() if step.name not in skip]
     findings = [finding for step in checked for finding in _verify_step(study, step, params)]
-    strays = _find_strays(study, {finding.path for finding in findings}, skip)
-    return findings + [
-        Finding(path, _find_owner(study, path), "not recorded", "no run that ended well made it") for path in strays
-    ]
+    for path in _find_strays(study, {finding.path for finding in findings}, skip):
+        owner = next((name for name, step in list_steps(study).items() if step.may_make(path)), "")
+        findings.append(Finding(path, owner, "not recorded", "no run that ended well made it"))
+    return findings
 
 
 def verify_copy(folder: Path) -> list[Finding]:
-    """Check every file of a published copy against the list that lies beside it.
-
-    Args:
-        folder: `docs/<study>`.
-
-    Returns:
-        one finding per file, listed or not.
+    """Check every file of a published copy, listed or not, against the list that lies beside it.
 
     Raises:
         RunError: there is no list, or it is not one.
@@ -88,11 +81,7 @@ def verify_copy(folder: Path) -> list[Finding]:
 def verify_paper(folder: Path) -> list[Finding]:
     """Check what `make paper` wrote, and whether the report's files that it was written from are still the same.
 
-    Args:
-        folder: `reports/<study>/paper`; what else lies there, the draft itself among it, is its author's.
-
-    Returns:
-        one finding per listed file.
+    What else lies in the folder, the draft itself among it, is its author's.
 
     Raises:
         RunError: there is no list, or it is not one.
@@ -145,13 +134,7 @@ def describe_verdict(findings: Collection[Finding]) -> dict[str, str]:
 
 
 def describe_findings(findings: Collection[Finding], *, folder: str, do: str) -> str:
-    """What is not clean, one line per file or per step, and the verdict, for a terminal.
-
-    Args:
-        findings: of a report, of its published copy or of a paper.
-        folder: what was checked.
-        do: the next action where something is not clean.
-    """
+    """What is not clean in a folder, one line per file or per step, and the verdict, for a terminal."""
     lines = [f"  {state:<16} {what:<44} {why}".rstrip() for state, what, why in _group(findings)]
     verdict = describe_verdict(findings)
     if lines:
@@ -224,10 +207,6 @@ def _list_reasons(study: Study, step: Step, params: StudyParams, record: Mapping
         done = {**record, "data": None, "weights": None}
         key = {**key, "data": None, "weights": None}
     return [*steps.explain_key(done, key), *steps.explain_inputs(done["inputs"], inputs)]
-
-
-def _find_owner(study: Study, path: str) -> str:
-    return next((name for name, step in list_steps(study).items() if step.may_make(path)), "")
 
 
 def _find_strays(study: Study, known: Collection[str], skip: Collection[str]) -> list[str]:

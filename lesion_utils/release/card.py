@@ -41,8 +41,6 @@ def write_card(
     """The card's Markdown, as the hub's model pages have it.
 
     Args:
-        run: that is exported.
-        network: as `run.load()` gives it.
         folder: of the export, for the code that loads it.
         about: what its `config.json` says beyond what timm needs.
         asked_for: whether a person named exactly this run.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from lesion_utils.core import files
 from lesion_utils.core.errors import CheckpointError
 from lesion_utils.core.files import cannot_write, dump_json, write_atomic
 from lesion_utils.core.paths import Study
+from lesion_utils.data.cache import Progress
 from lesion_utils.data.prepared import load_prepared
 from lesion_utils.models.networks import data_config, multiply_full_windows
 from lesion_utils.models.predict import TrainedNetwork, place_network, read_settings
@@ -38,16 +38,14 @@ CROP_MODES = {"squash": "squash", "crop": "center", "pad": "border"}
 
 
 def export_study(
-    study: Study, model: str = "", *, onnx: bool = False, push: str = "", on_progress: Callable[[str, int, int], None]
+    study: Study, model: str = "", *, onnx: bool = False, push: str = "", on_progress: Progress
 ) -> list[Path]:
     """Export the networks of a study that are meant; see `choose_runs` and `export_run`.
 
     Args:
-        study: with a report.
         model: as `choose_runs` takes it.
         onnx: whether each comes as an ONNX file as well, compared on some of the study's images.
         push: repository on the hub, `user/name`, that one network goes to; "" for none.
-        on_progress: called with a network's name, how many are done, and of how many.
     """
     runs, folders = choose_runs(study, model), []
     if push:
@@ -72,7 +70,6 @@ def export_run(run: TrainedRun, *, asked_for: bool = False, images: np.ndarray |
     """Write `reports/<study>/models/<network>_<regime>_seed<k>/`: weights, `config.json` and the card `README.md`.
 
     Args:
-        run: of the study's report.
         asked_for: whether a person named exactly this run; otherwise it was chosen on validation, as the card says.
         images: with which `model.onnx` is compared; None writes none. See `onnx.write_onnx`.
 

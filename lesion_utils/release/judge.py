@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,43 +10,27 @@ import pandas as pd
 
 from lesion_utils.config.schema import Comparison
 from lesion_utils.core.errors import DataError
-from lesion_utils.core.files import write_atomic
 from lesion_utils.core.names import list_models
 from lesion_utils.core.paths import Study
-from lesion_utils.data.labels import read_labels
+from lesion_utils.data.labels import LISTED, read_labels
 from lesion_utils.evaluation.elsewhere import GROUPS, judge_scores, widen_measures
 from lesion_utils.evaluation.evaluate import CALL
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.models.predict import TrainedNetwork
 from lesion_utils.release.predict import ScoredFolder
 
-#: Refused lines of a file of labels that are listed.
-LISTED = 30
 
-
-@dataclass(frozen=True)
-class Judged:
-    """What scores are worth.
-
-    Attributes:
-        measures: as `elsewhere.judge_scores`.
-        matched: how many images and labels belong together, in words.
-        threshold: above which an image was called malignant; None for 0.5.
-    """
-
-    measures: pd.DataFrame
-    matched: str
-    threshold: float | None
-
-
-def judge_folder(scored: ScoredFolder, labels: str, params: Comparison, *, threshold: float | None) -> Judged:
+def judge_folder(
+    scored: ScoredFolder, labels: str, params: Comparison, *, threshold: float | None
+) -> tuple[pd.DataFrame, str]:
     """What the scores are worth by a file of labels.
 
     Args:
-        scored: the folder.
         labels: a CSV file with the columns image and label; with site or skin_type these are judged apart.
-        params: bootstrap and confidence.
         threshold: chosen on the validation images of the network's study; None to call above 0.5.
+
+    Returns:
+        measures, as `elsewhere.judge_scores`; and how many images and labels belong together, in words.
 
     Raises:
         DataError: lists every line that is refused; or no scored image has a label.
@@ -64,8 +47,8 @@ def judge_folder(scored: ScoredFolder, labels: str, params: Comparison, *, thres
         raise _wrong_labels(path, f"  - none of its {len(known)} lines names an image that was scored")
     columns = {column: [label.more.get(column, "") for label in judged["label"]] for column in GROUPS}
     table = judged.assign(target=[label.target for label in judged["label"]], **columns)
-    without = f"{len(table)} of {len(own)} scored images and {len(known)} labels belong together"
-    return Judged(judge_scores(table, params, threshold=threshold), without, threshold)
+    matched = f"{len(table)} of {len(own)} scored images and {len(known)} labels belong together"
+    return judge_scores(table, params, threshold=threshold), matched
 
 
 def find_threshold(network: TrainedNetwork, about: Mapping[str, Any]) -> float | None:
@@ -80,22 +63,11 @@ def find_threshold(network: TrainedNetwork, about: Mapping[str, Any]) -> float |
     return float(values[0]) if len(values) == 1 else None
 
 
-def describe_judged(judged: Judged) -> str:
+def describe_measures(measures: pd.DataFrame, *, threshold: float | None) -> str:
     """The measures as a terminal shows them."""
-    called = f"{judged.threshold:.3f}, as the study chose" if judged.threshold is not None else f"{CALL}"
-    table = widen_measures(judged.measures).set_index(["group", "images", "malignant"]).T
-    return f"{judged.matched}; an image is called malignant above {called}\n{table.to_string()}"
-
-
-def write_measures(judged: Judged, out: Path) -> Path:
-    """Write `measures.csv`.
-
-    Raises:
-        DataError: the disk is full or the folder is not writable.
-    """
-    path = out / "measures.csv"
-    write_atomic(path, judged.measures.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
-    return path
+    called = f"{threshold:.3f}, as the study chose" if threshold is not None else f"{CALL}"
+    table = widen_measures(measures).set_index(["group", "images", "malignant"]).T
+    return f"an image is called malignant above {called}\n{table.to_string()}"
 
 
 def _wrong_labels(path: Path, problems: str) -> DataError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +14,9 @@ from scipy.special import expit
 
 from lesion_utils.core import files
 from lesion_utils.core.errors import DataError, ParamsError, RunError
-from lesion_utils.core.files import write_atomic
+from lesion_utils.core.files import dump_csv, write_atomic
 from lesion_utils.core.paths import Study
+from lesion_utils.data.cache import WORKERS, Progress
 from lesion_utils.data.images import Aspect, ImageError, decode_square, inspect_image, run_parallel
 from lesion_utils.data.labels import SUFFIXES
 from lesion_utils.evaluation.evaluate import CALL
@@ -29,9 +30,6 @@ from lesion_utils.release.runs import choose_runs, describe_runs, list_runs
 
 #: Photographs on the contact sheet, the highest probabilities first.
 SHOWN = 30
-
-#: Called with what is being done, how many images are done, and of how many.
-OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,6 @@ def open_model(model: str, study: Study) -> tuple[TrainedNetwork, dict[str, Any]
     Args:
         model: the folder of an export or its `model.onnx`, a run's `best.pt`, or `network`, `network/regime` or
             `network/regime/seed` of the study.
-        study: whose network, if it is not a path.
 
     Returns:
         The network, and what is known of its origin: `label`, `study` (None: not known) and `data`.
@@ -98,13 +95,10 @@ def find_folder(images: str) -> Path:
     return folder
 
 
-def score_folder(folder: Path, network: TrainedNetwork, *, on_progress: OnProgress | None = None) -> ScoredFolder:
+def score_folder(folder: Path, network: TrainedNetwork, *, on_progress: Progress | None = None) -> ScoredFolder:
     """Score every photograph in a folder; a broken one is reported and the rest goes on.
 
-    Args:
-        folder: with JPEG, PNG, TIFF, BMP or WebP files; folders in it and hidden files are left alone.
-        network: trained.
-        on_progress: called after each batch.
+    Folders in it and hidden files are left alone.
 
     Raises:
         DataError: there is no image in the folder, or none that can be read.
@@ -114,7 +108,7 @@ def score_folder(folder: Path, network: TrainedNetwork, *, on_progress: OnProgre
     problems: list[tuple[str, str]] = []
     for start in range(0, len(files), size):
         chunk = files[start : start + size]
-        squares = list(run_parallel(lambda file: decode_image(file, network), chunk, workers=os.cpu_count() or 1))
+        squares = list(run_parallel(lambda file: decode_image(file, network), chunk, workers=WORKERS))
         good = [i for i, square in enumerate(squares) if isinstance(square, np.ndarray)]
         problems += [(file.name, why) for file, why in zip(chunk, squares, strict=True) if isinstance(why, str)]
         names += [chunk[i].name for i in good]
@@ -130,9 +124,8 @@ def score_folder(folder: Path, network: TrainedNetwork, *, on_progress: OnProgre
 
 def list_images(folder: Path) -> list[Path]:
     """The photographs directly in a folder, by name."""
-    found = folder.iterdir() if folder.is_dir() else ()
-    chosen = (p for p in found if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir())
-    return sorted(chosen, key=lambda path: path.name)
+    found = sorted(folder.iterdir(), key=lambda path: path.name)
+    return [p for p in found if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir()]
 
 
 def decode_image(file: Path, network: TrainedNetwork) -> np.ndarray | str:
@@ -226,8 +219,7 @@ def _tabulate(names: Sequence[str], logits: np.ndarray) -> pd.DataFrame:
 
 
 def _to_csv(table: pd.DataFrame) -> str:
-    table = table.assign(file=table["file"].map(readable_name))
-    return table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    return dump_csv(table.assign(file=table["file"].map(readable_name)))
 
 
 def _open_checkpoint(path: Path) -> tuple[TrainedNetwork, dict[str, Any]]:

@@ -40,7 +40,6 @@ def push_folder(folder: Path, repository: str) -> None:
     """Send an exported folder to the hub, as one commit; the repository is made where there is none.
 
     Args:
-        folder: of `export_run`.
         repository: `user/name`. The token is the hub's client's: HF_TOKEN, or that of `hf auth login`.
 
     Raises:

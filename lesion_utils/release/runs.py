@@ -117,11 +117,10 @@ def choose_runs(study: Study, model: str = "") -> list[TrainedRun]:
     """The runs that are meant.
 
     Args:
-        study: whose.
         model: "" for each network of the study, or `network`, `network/regime`, `network/regime/seed`, and in a
             study with several folds `.../fold`. What is left open is chosen: the most pretrained regime, and of its
-            seeds and folds the one with the highest validation AP, among
-            equals the one with the lower validation loss. The test images play no part.
+            seeds and folds the one with the highest validation AP, among equals the one with the lower validation
+            loss. The test images play no part.
 
     Raises:
         ParamsError: there is no such study.

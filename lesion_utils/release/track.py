@@ -38,7 +38,6 @@ def track_study(study: Study, to: str) -> str:
     """Write what is new of a study to MLflow, in the experiment of its name.
 
     Args:
-        study: whose report is read.
         to: a folder, which gets an `mlflow.db`, or any address that MLflow knows, such as http://localhost:5000.
 
     Returns:

@@ -24,7 +24,8 @@ from lesion_utils.config.selection import Question, Selection, change_params
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.paths import Study, docs_root
-from lesion_utils.data.prepared import PreparedData, load_prepared, open_images
+from lesion_utils.data.cache import open_cache
+from lesion_utils.data.prepared import PreparedData, load_prepared
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals
 from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
@@ -137,8 +138,7 @@ def open_training_images(study: Study, data: Data) -> TrainingImages:
 def without_test_images(params: Data, data: PreparedData) -> TrainingImages:
     """The images of training and validation, decoded as `params` says; no other image is even opened."""
     table = data.table[data.table["subset"].isin(("train", "val"))].reset_index(drop=True)
-    cache = open_images(table, params.stored_size, params.aspect)
-    return TrainingImages(cache.images, table, data.duplicates)
+    return TrainingImages(open_cache(table, params.stored_size, params.aspect), table, data.duplicates)
 
 
 def _train(trial: Trial, *, folder: Path, on_event: OnEvent | None) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from challenge import SMALL, write_challenge
+from challenge import SMALL, read_dataset, write_challenge
 
 from lesion_utils.core.errors import DataError
-from lesion_utils.data.challenge import CHALLENGE_COUNTS, FOLDERS, LABEL_FILES, read_dataset, scan_dataset
+from lesion_utils.data.challenge import CHALLENGE_COUNTS, FOLDERS, LABEL_FILES, scan_dataset
 
 TRAIN = LABEL_FILES["train"]
 
@@ -22,7 +22,7 @@ def root(tmp_path):
 def test_the_table_is_sorted_and_complete(root):
     lines = (root / TRAIN).read_text().splitlines()
     (root / TRAIN).write_text("\n".join(reversed(lines)))
-    table = read_dataset(root, counts=SMALL)
+    table = read_dataset(root)
     assert list(table.columns) == ["image_id", "split", "target", "path"]
     assert list(table["image_id"]) == [f"ISIC_{i:07d}" for i in range(8)]
     assert list(table["split"]) == ["train"] * 5 + ["test"] * 3
@@ -38,7 +38,7 @@ def test_all_problems_come_in_one_report(root):
     shutil.copy(root / FOLDERS["test"] / "ISIC_0000006.jpg", root / FOLDERS["train"])
     (root / LABEL_FILES["test"]).write_text("ISIC_0000005,0.0\nISIC_0000006,0.0\n")
     with pytest.raises(DataError) as caught:
-        read_dataset(root, counts=SMALL)
+        read_dataset(root)
     report = str(caught.value).splitlines()
     assert report[0].endswith("7 problems in the data:")
     for words in (
@@ -55,16 +55,17 @@ def test_all_problems_come_in_one_report(root):
 
 def test_wrong_counts_are_refused(root):
     with pytest.raises(DataError, match=r"3 benign and 2 malignant images with .* expected 727 and 173"):
-        read_dataset(root)
-    assert len(read_dataset(root, counts=None)) == 8
+        read_dataset(root, CHALLENGE_COUNTS)
+    assert len(read_dataset(root, None)) == 8
 
 
 def test_other_files_are_remarked(root):
     (root / FOLDERS["train"] / "Thumbs.db").touch()
     (root / FOLDERS["train"] / "ISIC_0000000_mask.png").touch()
-    scan = scan_dataset(root, counts=SMALL)
-    assert scan.problems == []
-    assert scan.notes == [f"{FOLDERS['train']}: left aside what is neither .jpg nor .webp (1 x .db, 1 x .png)"]
+    problems, notes = [], []
+    scan_dataset(root, counts=SMALL, problems=problems, notes=notes)
+    assert problems == []
+    assert notes == [f"{FOLDERS['train']}: left aside what is neither .jpg nor .webp (1 x .db, 1 x .png)"]
 
 
 def test_an_empty_folder_names_what_belongs_there(tmp_path):
@@ -76,7 +77,7 @@ def test_an_empty_folder_names_what_belongs_there(tmp_path):
 
 @pytest.mark.real_data
 def test_the_challenge_has_its_counts_and_labels(real_data):
-    table = read_dataset(real_data)
+    table = read_dataset(real_data, CHALLENGE_COUNTS)
     for split, counts in CHALLENGE_COUNTS.items():
         assert tuple(table[table["split"] == split]["target"].value_counts().sort_index()) == counts
     # Counted from the raw text, without the reader: its test labels are numbers, the training labels words.

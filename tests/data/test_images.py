@@ -18,7 +18,7 @@ from lesion_utils.data.images import ImageError, content_box, decode_square, ins
 
 def peak_snr(a: np.ndarray, b: np.ndarray) -> float:
     """Peak signal-to-noise ratio, dB."""
-    return float(10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)))
+    return float(10 * np.log10(255**2 / (np.mean((a.astype(float) - b) ** 2) + 1e-9)))
 
 
 def write(path, raw: bytes):
@@ -33,11 +33,15 @@ def test_facts_are_those_of_the_file(tmp_path, mode):
     assert inspect_image(path) == (120, 80, len(raw), hashlib.sha256(raw).hexdigest(), mode, "JPEG")
 
 
-@pytest.mark.parametrize("mode", ["L", "CMYK"])
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [("L", "jpg"), ("CMYK", "jpg"), ("CMYK", "tif"), ("P", "png"), ("RGBA", "png"), ("LA", "webp"), ("RGB", "bmp")],
+)
 @pytest.mark.fault("data", "grey and CMYK images", "converted, and remarked")
-def test_grey_and_cmyk_become_the_same_colours(tmp_path, mode):
+def test_every_mode_becomes_the_same_colours(tmp_path, mode, suffix):
     picture = draw_picture(2, mode=mode)
-    decoded = decode_square(write(tmp_path / "a.jpg", encode_jpeg(picture, 98)), size=64, aspect="squash")
+    picture.save(tmp_path / f"a.{suffix}", quality=98)
+    decoded = decode_square(tmp_path / f"a.{suffix}", size=64, aspect="squash")
     wanted = np.asarray(picture.convert("RGB").resize((64, 64), Image.Resampling.BICUBIC))
     assert peak_snr(decoded, wanted) > 35
 
@@ -108,9 +112,11 @@ GOOD = encode_jpeg(draw_picture(5))
         (encode_jpeg(draw_picture(6, width=400, height=20)), "absurd size, 400 x 20 px"),
         (encode_jpeg(draw_picture(6, width=16, height=16)), "absurd size, 16 x 16 px"),
         (encode_jpeg(draw_picture(6, width=600, height=100)), "absurd size, 600 x 100 px"),
+        (encode_jpeg(Image.new("L", (20_001, 5_001))), "absurd size, 20001 x 5001 px"),
     ],
 )
 @pytest.mark.fault("data", "empty files, pages for images, absurd sizes", "refused by name")
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_what_is_no_photograph_is_refused(tmp_path, raw, words):
     with pytest.raises(ImageError, match=words):
         inspect_image(write(tmp_path / "a.jpg", raw))

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from challenge import SMALL, draw_picture, encode_jpeg, write_challenge
+from challenge import SMALL, draw_picture, encode_jpeg, read_dataset, write_challenge
 from PIL import Image
 from sections import data_params
 from small_project import AWKWARD_NAME
@@ -46,19 +46,24 @@ PAIRS = {
 }
 
 
-def study_params(**changes):
-    return SimpleNamespace(data=data_params(stored_size=48, **changes))
+def prepare_it(**changes):
+    return prepare_study(paths.Study("t"), SimpleNamespace(data=data_params(stored_size=48, **changes)))
 
 
 @pytest.fixture
-def challenge(places, monkeypatch):
-    """A small challenge, prepared: a train and a test image are one, two training images are one in another size."""
-    root = write_challenge(places / "data", COUNTS)
+def root(places, monkeypatch):
+    """A small challenge."""
+    monkeypatch.setattr(prepare, "CHALLENGE_COUNTS", COUNTS)
+    return write_challenge(places / "data", COUNTS)
+
+
+@pytest.fixture
+def challenge(root):
+    """It prepared: a train and a test image are one, two training images are one in another size."""
     train, test = (root / folder for folder in isic.FOLDERS.values())
     (train / "ISIC_0000002.jpg").write_bytes((test / "ISIC_0000021.jpg").read_bytes())
     Image.open(train / "ISIC_0000005.jpg").resize((240, 160)).save(train / "ISIC_0000006.jpg")
-    monkeypatch.setattr(prepare, "CHALLENGE_COUNTS", COUNTS)
-    return prepare_study(paths.Study("t"), study_params())
+    return prepare_it()
 
 
 def test_the_outputs_say_what_is_in_the_files(challenge, places):
@@ -76,13 +81,13 @@ def test_the_outputs_say_what_is_in_the_files(challenge, places):
         assert str(places) not in path.read_text(), "an absolute path"
 
 
-def test_later_steps_open_the_same_images(challenge, monkeypatch):
+def test_later_steps_open_the_same_images(challenge):
     prepared = load_prepared(paths.Study("t"), data_params())
     table = prepared.table
-    assert list(table["image_id"]) == list(prepared.cache.image_ids) == list(challenge.table["image_id"])
+    assert list(table["image_id"]) == list(challenge.table["image_id"])
     for row in (0, 17, 29):
         wanted = decode_square(table["path"][row], size=48, aspect="squash")
-        np.testing.assert_array_equal(prepared.cache.images[row], wanted)
+        np.testing.assert_array_equal(prepared.images[row], wanted)
     assert table["subset"].value_counts().to_dict() == {"train": 15, "test": 10, "val": 4, "left_out": 1}
     assert table["subset"][2] == "left_out" and table["subset"][5] == table["subset"][6]
     kinds = prepared.duplicates.set_index("image_id_a")["kind"].to_dict()
@@ -90,7 +95,7 @@ def test_later_steps_open_the_same_images(challenge, monkeypatch):
 
 
 def test_pixel_statistics_are_those_of_the_decoded_images(challenge):
-    images = challenge.cache.images.astype(float)
+    images = challenge.images.astype(float)
     table = challenge.table
     np.testing.assert_allclose(table[["red_mean", "green_mean", "blue_mean"]], images.mean(axis=(1, 2)), rtol=1e-8)
     np.testing.assert_allclose(table[["red_std", "green_std", "blue_std"]], images.std(axis=(1, 2)), rtol=1e-8)
@@ -98,14 +103,12 @@ def test_pixel_statistics_are_those_of_the_decoded_images(challenge):
     np.testing.assert_allclose(table["corner_mean"], corners.mean(axis=(0, 2, 3, 4)), rtol=1e-8)
 
 
-def test_padding_is_not_part_of_the_statistics(places, monkeypatch):
-    root = write_challenge(places / "data", COUNTS)
+def test_padding_is_not_part_of_the_statistics(root):
     white = encode_jpeg(Image.new("RGB", (96, 64), "white"))
     (root / isic.FOLDERS["train"] / "ISIC_0000000.jpg").write_bytes(white)
-    monkeypatch.setattr(prepare, "CHALLENGE_COUNTS", COUNTS)
-    prepared = prepare_study(paths.Study("t"), study_params(aspect="pad"))
+    prepared = prepare_it(aspect="pad")
     first = prepared.table.iloc[0]
-    assert prepared.cache.images[0].min() == 0
+    assert prepared.images[0].min() == 0
     assert (first["red_mean"], first["red_std"], first["corner_mean"]) == (255, 0, 255)
 
 
@@ -113,9 +116,9 @@ def test_preparing_again_changes_no_file(challenge, places):
     data = places / "reports" / "t" / "data"
     for path in data.iterdir():
         os.utime(path, ns=(1, 1))
-    prepare_study(paths.Study("t"), study_params())
+    prepare_it()
     assert {path.stat().st_mtime_ns for path in data.iterdir()} == {1}
-    prepare_study(paths.Study("t"), study_params(seed=2))
+    prepare_it(seed=2)
     assert {p.name for p in data.iterdir() if p.stat().st_mtime_ns != 1} == {"split.csv", "manifest.json"}
 
 
@@ -125,18 +128,15 @@ def test_the_content_hash_follows_bytes_labels_and_split(challenge, places):
     text = labels.read_text()
     swapped = text.replace("0000000,benign", "0000000,malignant").replace("0000019,malignant", "0000019,benign")
     labels.write_text(swapped)
-    relabelled = prepare_study(paths.Study("t"), study_params()).manifest["content"]
+    relabelled = prepare_it().manifest["content"]
     labels.write_text(text)
-    reseeded = prepare_study(paths.Study("t"), study_params(seed=3)).manifest["content"]
-    again = prepare_study(paths.Study("t"), study_params()).manifest["content"]
-    assert len({before, relabelled, reseeded}) == 3 and again == before
+    reseeded = prepare_it(seed=3).manifest["content"]
+    assert len({before, relabelled, reseeded}) == 3 and prepare_it().manifest["content"] == before
 
 
-def test_progress_is_reported_to_the_end(places, monkeypatch):
-    write_challenge(places / "data", COUNTS)
-    monkeypatch.setattr(prepare, "CHALLENGE_COUNTS", COUNTS)
+def test_progress_is_reported_to_the_end(root):
     calls = []
-    prepare_study(paths.Study("t"), study_params(), on_progress=lambda *call: calls.append(call))
+    prepare_study(paths.Study("t"), SimpleNamespace(data=data_params()), on_progress=lambda *call: calls.append(call))
     assert calls == [("decode", done, 30) for done in range(1, 31)]
 
 
@@ -196,13 +196,18 @@ def test_a_study_that_was_not_prepared_says_so(places):
     assert "make all STUDY=mine" in str(caught.value)
 
 
-@pytest.mark.slow
-def test_the_embedded_images_are_the_whole_challenge_with_its_native_sizes_and_duplicates(places):
-    prepared = prepare_study(paths.Study("t"), study_params(source="embedded"))
-    assert prepared.summary == "1,279 images (900 training, 379 test), resized to at most 256 px"
-    assert prepared.manifest["notes"] == [] and len(prepared.label_changes) == 7
+def assert_whole_challenge(prepared):
+    assert prepared.manifest["notes"] == []
     assert set(prepared.table["image_id"][prepared.table["subset"] == "left_out"]) == LEAKS
     assert prepared.duplicates.set_index(["image_id_a", "image_id_b"])["kind"].to_dict() == PAIRS
+
+
+@pytest.mark.slow
+def test_the_embedded_images_are_the_whole_challenge_with_its_native_sizes_and_duplicates(places):
+    prepared = prepare_it(source="embedded")
+    assert prepared.summary == "1,279 images (900 training, 379 test), resized to at most 256 px"
+    assert len(prepared.label_changes) == 7
+    assert_whole_challenge(prepared)
     native = prepared.table.set_index("image_id").loc["ISIC_0000000"]
     assert (native["native_width"], native["native_height"], native["native_bytes"]) == (1022, 767, 50993)
 
@@ -215,8 +220,7 @@ def test_the_table_of_label_changes_is_well_formed():
 
 @pytest.mark.real_data
 def test_label_changes_agree_with_the_challenges_labels(real_data):
-    table = isic.read_dataset(real_data)
-    merged = read_label_changes().merge(table, on=["image_id", "split"])
+    merged = read_label_changes().merge(read_dataset(real_data, isic.CHALLENGE_COUNTS), on=["image_id", "split"])
     assert len(merged) == 7 and (merged["target"] == 0).all()
 
 
@@ -224,8 +228,7 @@ def test_label_changes_agree_with_the_challenges_labels(real_data):
 @pytest.mark.slow
 def test_the_challenge_is_prepared(real_data, places, monkeypatch):
     monkeypatch.setenv("DATA_DIR", str(real_data))
-    prepared = prepare_study(paths.Study("t"), study_params())
+    prepared = prepare_it()
     assert prepared.summary == "1,279 images (900 training, 379 test), resized to at most 640 px"
-    assert set(prepared.table["image_id"][prepared.table["subset"] == "left_out"]) == LEAKS
-    assert prepared.duplicates.set_index(["image_id_a", "image_id_b"])["kind"].to_dict() == PAIRS
-    assert prepared.manifest["notes"] == [] and Path(prepared.cache.path).parent == places / "cache" / "images"
+    assert_whole_challenge(prepared)
+    assert Path(prepared.images.filename).parent == places / "cache" / "images"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -96,9 +95,9 @@ def test_sets_from_elsewhere_are_scored_by_every_network_once(tmp_path):
     data, params, path = make_images(), make_params(seeds=[1, 2]), tmp_path / "resnet50_elsewhere.csv"
     result = train_network(params, "resnet50", data=data, folder=tmp_path)
     test = data.table[data.table["subset"] == "test"]
-    cache = SimpleNamespace(images=data.images[test.index], path=Path("squash40-abc.u8"))
-    others = test[["image_id", "target"]].assign(set="P")
-    seen = SimpleNamespace(elsewhere=others, elsewhere_cache=cache)
+    images = np.memmap(tmp_path / "squash40-abc.u8", np.uint8, "w+", shape=(len(test), *data.images.shape[1:]))
+    images[:] = data.images[test.index]
+    seen = SimpleNamespace(elsewhere=test[["image_id", "target"]].assign(set="P"), elsewhere_images=images)
     assert score_elsewhere(result, seen, folder=tmp_path, path=path) == "2 networks scored P (12 images)."
     first, own = read_predictions(path), result.predictions.query("split == 'test'")
     keys = ["seed", "image_id"]
@@ -109,6 +108,6 @@ def test_sets_from_elsewhere_are_scored_by_every_network_once(tmp_path):
         weights.unlink()
     score_elsewhere(result, seen, folder=tmp_path, path=path)
     assert read_predictions(path).equals(first), "from what was kept"
-    none = SimpleNamespace(elsewhere=others[:0])
+    none = SimpleNamespace(elsewhere=seen.elsewhere[:0])
     assert "names no test sets" in score_elsewhere(result, none, folder=tmp_path, path=tmp_path / "none.csv")
     assert not (tmp_path / "none.csv").exists()

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +25,6 @@ from small_project import STEPS, clean_environment, make_project, run, write_not
 from lesion_utils.config.load import load_study
 from lesion_utils.core import console
 from lesion_utils.core.console import describe_event, format_clock, format_duration
-from lesion_utils.core.paths import Study
 from lesion_utils.pipeline import execute
 
 STEP = "04_vgg19_finetune"
@@ -54,7 +54,8 @@ def record(project: Path) -> dict:
 def test_a_run_leaves_a_record_of_everything_and_nothing_of_this_machine(project):
     # A warning's text and a plot's file name are where a machine's folders get into notebooks.
     code = 'save("figures/04_vgg19_finetune_a.png", os.environ["LESION_RUN_ID"])\nprint(os.getcwd(), sys.prefix)'
-    done = run_code(project, f'{code}\nimport warnings; warnings.warn("w")\nsave("predictions/vgg19.csv", "1")')
+    code += '\nimport warnings, tqdm.auto; warnings.warn("w")\nsave("predictions/vgg19.csv", "1")'
+    done = run_code(project, code)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(rf"{STEP} +ok +\d+ s\n", done.stdout)
     run_json = record(project)
@@ -77,6 +78,7 @@ def test_a_run_leaves_a_record_of_everything_and_nothing_of_this_machine(project
     executed = nbformat.read(project / REPORT / "notebooks" / f"{STEP}.ipynb", as_version=4)
     assert executed.metadata.papermill.input_path == f"./notebooks/{STEP}.ipynb"
     assert "./notebooks <env>" in executed.cells[-1].outputs[0].text
+    assert "IProgress" not in str(executed.cells[-1].outputs), "a progress bar asked for widgets on the page"
     injected = next(c for c in executed.cells if "injected-parameters" in c.metadata.get("tags", []))
     assert '"study": "demo"' in injected.source
 
@@ -102,13 +104,6 @@ def test_a_failed_cell_is_explained_and_its_notebook_kept(project):
     assert run_code(project, 'save("predictions/vgg19.csv", "2")').returncode == 0
     assert not (project / REPORT / "notebooks" / f"{STEP}.partial.ipynb").exists()
     assert not list((project / REPORT / "figures").glob(f"{STEP}_*"))
-
-
-@pytest.mark.slow
-def test_progress_bars_that_ask_for_widgets_do_not_warn_on_a_page(project):
-    assert run_code(project, "import tqdm.auto\nprint('loaded')").returncode == 0
-    executed = nbformat.read(project / REPORT / "notebooks" / f"{STEP}.ipynb", as_version=4)
-    assert [output.text for output in executed.cells[-1].outputs] == ["loaded\n"]
 
 
 @pytest.mark.slow
@@ -147,9 +142,8 @@ def start(project: Path, code: str) -> subprocess.Popen[str]:
     begun = project / REPORT / "predictions" / "begun"
     begun.unlink(missing_ok=True)
     write_notebook(project, STEP, f'save("predictions/begun", str(os.getpid()))\n{code}')
-    command = [sys.executable, "-m", "lesion_utils", "run", STEP]
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "lesion_utils", "run", STEP],
         cwd=project,
         env=clean_environment(),
         stdout=subprocess.PIPE,
@@ -159,11 +153,16 @@ def start(project: Path, code: str) -> subprocess.Popen[str]:
         # Where these tests run in the background, they were started with Ctrl-C ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 60
-    while not begun.is_file() or not begun.read_text():
-        assert time.monotonic() < deadline and process.poll() is None, process.communicate()
-        time.sleep(0.05)
+    wait_for(lambda: process.poll() is not None or (begun.is_file() and begun.read_text()), "it did not begin")
+    assert process.poll() is None, process.communicate()
     return process
+
+
+def wait_for(condition: Callable[[], object], otherwise: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.05)
 
 
 def is_alive(pid: int) -> bool:
@@ -171,13 +170,6 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def stop(process: subprocess.Popen[str], number: int, *, group: bool) -> None:
-    """Ask a run to end, and again while it ends."""
-    for _ in range(2):
-        os.killpg(process.pid, number) if group else process.send_signal(number)
-        time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -191,23 +183,17 @@ def test_a_stopped_run_is_not_taken_for_done(project, tmp_path, number, group):
     own = shutil.copytree(project, tmp_path / "own")  # what the run before has left must not matter
     process = start(own, "time.sleep(120)")
     kernel = int((own / REPORT / "predictions" / "begun").read_text())
-    if number == signal.SIGTERM:
-        stop(process, number, group=group)
-    else:
-        process.send_signal(number)
+    for _ in range(2 if number == signal.SIGTERM else 1):  # asked to end, and again while it ends
+        os.killpg(process.pid, number) if group else process.send_signal(number)
+        time.sleep(0.05)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == (-9 if number == signal.SIGKILL else 130)
-    if number != signal.SIGKILL:
-        assert err.strip() == f"{STEP} was interrupted; go on with: make all STUDY=demo"
-    assert out == ""
-    deadline = time.monotonic() + 60
-    while is_alive(kernel):
-        assert time.monotonic() < deadline, "the kernel outlived its run"
-        time.sleep(0.1)
+    killed = number == signal.SIGKILL
+    assert process.returncode == (-9 if killed else 130) and out == ""
+    assert killed or err.strip() == f"{STEP} was interrupted; go on with: make all STUDY=demo"
+    wait_for(lambda: not is_alive(kernel), "the kernel outlived its run")
     assert not (own / REPORT / "keys" / f"{STEP}.done.json").exists()
     assert (own / REPORT / "notebooks" / f"{STEP}.partial.ipynb").is_file()
-    reason = "killed" if number == signal.SIGKILL else "interrupted"
-    assert f"{STEP} runs because it was {reason}" in run(own, "why").stdout
+    assert f"{STEP} runs because it was {'killed' if killed else 'interrupted'}" in run(own, "why").stdout
 
 
 @pytest.mark.slow
@@ -224,12 +210,10 @@ def test_two_runs_of_a_step_at_once_do_the_work_once(project):
 
 
 @pytest.mark.fault("kills", "a step that fails after an earlier success", "the earlier files return")
-def test_earlier_outputs_return_when_a_run_fails(tmp_path, monkeypatch):
-    monkeypatch.setenv("REPORTS_DIR", str(tmp_path))
-    study, step = Study("demo"), STEPS["01_eda"]
-    old = study.figures / "01_eda_old.png"
-    both = study.figures / "01_eda_both.png"
-    other = study.figures / "02_augmentation_preview_a.png"
+def test_earlier_outputs_return_when_a_run_fails(study):
+    step = STEPS["01_eda"]
+    names = ("01_eda_old", "01_eda_both", "02_augmentation_preview_a")
+    old, both, other = (study.figures / f"{name}.png" for name in names)
     old.parent.mkdir(parents=True)
     for path in (old, both, other):
         path.write_text("before")
@@ -250,11 +234,10 @@ def test_each_device_has_its_lock(monkeypatch, asked, device):
     assert execute.choose_device() == device
 
 
-def test_only_jobs_or_a_cluster_train_ahead_and_the_steps_own_failures_end_it(tmp_path, monkeypatch):
+def test_only_jobs_or_a_cluster_train_ahead_and_the_steps_own_failures_end_it(study, params, monkeypatch):
     """Another network's failure is said, and left to its own notebook."""
-    monkeypatch.setenv("REPORTS_DIR", str(tmp_path))
-    study, step, out, Task = Study("demo"), STEPS["03_resnet50_finetune"], io.StringIO(), namedtuple("Task", "network")
-    given = (study, step, load_study(study.params_dir), "run")
+    out, Task = io.StringIO(), namedtuple("Task", "network")
+    given = (study, STEPS["03_resnet50_finetune"], params, "run")
     for name in ("JOBS", "CLUSTER"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.setitem(sys.modules, "lesion_utils.training.ahead", None)  # to import it is an error

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_project import STEPS
 
-from lesion_utils.config.load import load_study
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.paths import Study
 from lesion_utils.pipeline import graph
@@ -19,18 +18,6 @@ from lesion_utils.provenance import steps
 from lesion_utils.provenance.steps import Reason, find_step, list_upstream
 
 KEY = {"params": {"vgg19": {"optim": {"momentum": 0.9}}}, "code": {}, "notebook": "a", "data": None, "weights": None}
-
-
-@pytest.fixture(scope="module")
-def params():
-    return load_study(Study("demo").params_dir)
-
-
-@pytest.fixture
-def study(tmp_path, monkeypatch) -> Study:
-    """A study whose report is an empty folder."""
-    monkeypatch.setenv("REPORTS_DIR", str(tmp_path))
-    return Study("demo")
 
 
 def finish(study: Study, name: str, key: dict, inputs: dict) -> None:
@@ -77,7 +64,7 @@ def test_an_unknown_step_is_named():
 )
 def test_a_change_in_a_file_changes_these_keys(params, section, expected):
     change = {"data": {"seed": 7}, "augmentation": {"rotation": 1.0}, "comparison": {"seed": 7}}
-    changed_section = params.section(section).model_copy(update=change.get(section, {"drop_rate": 0.25}))
+    changed_section = getattr(params, section).model_copy(update=change.get(section, {"drop_rate": 0.25}))
     changed = params.model_copy(update={section: changed_section})
     keys = {name: (steps.compute_key(step, params), steps.compute_key(step, changed)) for name, step in STEPS.items()}
     assert [name for name, (before, after) in keys.items() if before != after] == expected
@@ -97,32 +84,28 @@ def test_keys_are_written_once(study, params):
     assert (study.keys / "01_eda.json").stat().st_mtime_ns > 0, "a missing output makes the key new"
 
 
-def test_no_reason_for_the_same_content(study):
-    finish(study, "04_vgg19_finetune", KEY, {"data/manifest.json": "a"})
-    assert list_reasons(study, STEPS["04_vgg19_finetune"], KEY, {"data/manifest.json": "a"}) == []
+LOCAL = {"weights": {"name": "x", "state": "local", "size": 9}}
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "reason"),
+    ("before", "change", "reasons"),
     [
-        ({"params": {"vgg19": {"optim": {"momentum": 0.95}}}}, "params", "params vgg19.optim.momentum 0.9 -> 0.95"),
-        ({"params": {"vgg19": {"optim": {}}}}, "params", "params vgg19.optim.momentum 0.9 -> (absent)"),
-        ({"notebook": "b"}, "notebook", "the notebook changed"),
-        ({"code": {"lesion_utils/training/fit.py": "a"}}, "code", "code changed in lesion_utils/training/fit.py"),
-        ({"data": "x"}, "images", "the images' files changed"),
-        ({"weights": {"name": "x"}}, "weights", "the pretrained weights changed"),
+        ({}, {}, []),
+        # What was trained with weights that are gone stays true, and training would only fail without them.
+        (LOCAL, {"weights": {"name": "x", "state": "not local"}}, []),
+        ({}, {"params": {"vgg19": {"optim": {"momentum": 0.95}}}},
+         [Reason("params", "params vgg19.optim.momentum 0.9 -> 0.95")]),
+        ({}, {"params": {"vgg19": {"optim": {}}}}, [Reason("params", "params vgg19.optim.momentum 0.9 -> (absent)")]),
+        ({}, {"notebook": "b"}, [Reason("notebook", "the notebook changed")]),
+        ({}, {"code": {"lesion_utils/cli.py": "a"}}, [Reason("code", "code changed in lesion_utils/cli.py")]),
+        ({}, {"data": "x"}, [Reason("images", "the images' files changed")]),
+        ({}, LOCAL, [Reason("weights", "the pretrained weights changed")]),
     ],
-)
-def test_every_change_has_its_sentence(study, change, kind, reason):
-    finish(study, "04_vgg19_finetune", KEY, {})
-    assert list_reasons(study, STEPS["04_vgg19_finetune"], {**KEY, **change}, {}) == [Reason(kind, reason)]
-
-
-def test_weights_that_are_gone_are_no_reason(study):
-    """What was trained with them stays true, and training would only fail without them."""
-    finish(study, "04_vgg19_finetune", {**KEY, "weights": {"name": "x", "state": "local", "size": 9}}, {})
-    gone = {**KEY, "weights": {"name": "x", "state": "not local"}}
-    assert list_reasons(study, STEPS["04_vgg19_finetune"], gone, {}) == []
+)  # fmt: skip
+def test_every_change_has_its_sentence(study, before, change, reasons):
+    finish(study, "04_vgg19_finetune", KEY | before, {"data/manifest.json": "a"})
+    found = list_reasons(study, STEPS["04_vgg19_finetune"], KEY | before | change, {"data/manifest.json": "a"})
+    assert found == reasons
 
 
 def test_changed_inputs_and_missing_outputs_are_named(study):

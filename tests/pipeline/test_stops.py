@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,9 @@ def run_with(project: Path, code: str, step: str) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=project, env=clean_environment(), capture_output=True, text=True, check=False)
 
 
-def assert_not_done(project: Path, step: str) -> None:
-    """`make` compares the mark, and nothing else."""
-    assert not (project / REPORT / STEPS[step].mark).exists()
+def is_marked(project: Path, step: str) -> bool:
+    """Whether a step counts as done: `make` compares the mark, and nothing else."""
+    return (project / REPORT / STEPS[step].mark).exists()
 
 
 def assert_made_again(project: Path, *steps: str) -> None:
@@ -77,12 +78,23 @@ def assert_made_again(project: Path, *steps: str) -> None:
     assert verdict.returncode == 0, verdict.stdout
 
 
+def kill_at_writes(project: Path, step: str, choose: Callable[[range], Iterable[int]]) -> None:
+    """Kill a step before some of its writes; the first is what takes the mark away."""
+    whole = run_with(project, COUNT.format(number=-1), step)
+    writes = range(1, -int(whole.stdout.split()[-1]))
+    assert len(writes) > 4, "mark, record, files, record and mark"
+    for number in choose(writes):
+        killed = run_with(project, COUNT.format(number=number), step)
+        assert killed.returncode == -9, f"write {number} of {writes[-1]}: {killed.stderr}"
+        assert number == 1 or not is_marked(project, step)
+
+
 @pytest.mark.slow
 @pytest.mark.fault("kills", "between a step's files and its mark", "the step runs again")
 def test_a_run_that_is_killed_is_made_again(project):
     for moment, (step, code) in MOMENTS.items():
         assert run_with(project, code, step).returncode == -9, moment
-        assert_not_done(project, step)
+        assert not is_marked(project, step)
     assert_made_again(project, "data", STEP)
 
 
@@ -90,31 +102,19 @@ def test_a_run_that_is_killed_is_made_again(project):
 @pytest.mark.parametrize("step", LOST)
 @pytest.mark.fault("kills", "at any write of a step", "the step runs again; the report verifies")
 def test_a_run_that_is_killed_at_each_of_its_writes_is_made_again(project, step):
-    whole = run_with(project, COUNT.format(number=-1), step)
-    writes = -1 - int(whole.stdout.split()[-1])
-    for number in range(2, writes + 1):  # the first write is what takes the mark away
-        killed = run_with(project, COUNT.format(number=number), step)
-        assert killed.returncode == -9, f"write {number} of {writes}: {killed.stderr}"
-        assert_not_done(project, step)
+    kill_at_writes(project, step, lambda writes: writes[1:])
     assert_made_again(project, step)
 
 
 @pytest.mark.slow
 @pytest.mark.fault("kills", "at any write of a step", "the step runs again; the report verifies")
 def test_a_run_that_is_killed_at_any_write_or_cannot_write_its_page_is_made_again(project):
-    whole = run_with(project, COUNT.format(number=-1), STEP)
-    writes = -1 - int(whole.stdout.split()[-1])
-    assert writes > 8, "mark, record, parameters, notebook, page, record and mark"
-    for number in random.Random(2016).sample(range(1, writes + 1), 3):
-        killed = run_with(project, COUNT.format(number=number), STEP)
-        assert killed.returncode == -9, f"write {number} of {writes}: {killed.stderr}"
-        if number > 1:  # the first write is what takes the mark away
-            assert_not_done(project, STEP)
+    kill_at_writes(project, STEP, lambda writes: random.Random(2016).sample(writes, 3))
     page = project / REPORT / "html" / f"{STEP}.html"
     page.unlink(missing_ok=True)
     page.mkdir()
     (page / "in the way").touch()
     assert f"{STEP} failed" in run_with(project, "", STEP).stderr
-    assert_not_done(project, STEP)
+    assert not is_marked(project, STEP)
     shutil.rmtree(page)
     assert_made_again(project, STEP)

@@ -13,11 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from small_project import STEPS
+from small_project import STEPS, write_notebook
 
-from lesion_utils.config.load import load_study
 from lesion_utils.core import git
-from lesion_utils.core.paths import Study, project_root
+from lesion_utils.core.paths import project_root
 from lesion_utils.provenance import record as provenance
 from lesion_utils.provenance.steps import compute_key
 from lesion_utils.provenance.verify import seal_record
@@ -27,17 +26,6 @@ FIELDS = (
     "schema_version run_id step study title status started ended wall_seconds peak_memory_bytes commit dirty_hash "
     "params code notebook data weights packages lock_hash device determinism seeds inputs outputs seal"
 )
-
-
-@pytest.fixture
-def study(tmp_path, monkeypatch) -> Study:
-    monkeypatch.setenv("REPORTS_DIR", str(tmp_path))
-    return Study("demo")
-
-
-@pytest.fixture(scope="module")
-def params():
-    return load_study(Study("demo").params_dir)
 
 
 @pytest.fixture
@@ -142,8 +130,6 @@ def test_peak_memory_is_in_bytes():
 
 
 def test_a_notebooks_title_is_its_first_heading(tmp_path, monkeypatch):
-    from small_project import write_notebook
-
     (tmp_path / "notebooks").mkdir()
     write_notebook(tmp_path, STEP.name, "1")
     monkeypatch.setattr("lesion_utils.provenance.steps.project_root", lambda: tmp_path)

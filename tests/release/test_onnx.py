@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_study import make_params
-from trained_report import write_trained_report
+from trained_report import use_machine, write_trained_report
 
 from lesion_utils import cli
 from lesion_utils.core.errors import CheckpointError, RunError
@@ -44,13 +44,12 @@ def folder(tmp_path_factory):
     """Of `make export ONNX=1`: a small network with test-time augmentation, trained once."""
     root = tmp_path_factory.mktemp("onnx")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for name, value in {"REPORTS_DIR": root, "LESION_CACHE": root / "cache", "THREADS": 1, "DEVICE": "cpu"}.items():
-            monkeypatch.setenv(name, str(value))
+        use_machine(monkeypatch, root)
         write_trained_report(STUDY, make_params(tta="flips"))
         photographs = SimpleNamespace(images=read_photographs(size=40, count=20))
         monkeypatch.setattr(export, "load_prepared", create_autospec(load_prepared, return_value=photographs))
         assert cli.main(["export", "--model", "resnet50", "--onnx"]) == 0
-        yield root / "demo" / "models" / "resnet50_scratch_seed1"
+        yield STUDY.report_dir / "models" / "resnet50_scratch_seed1"
 
 
 def test_any_reader_makes_the_inputs_by_the_metadata_and_has_the_checkpoints_logits(folder):

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pandas as pd
 import pytest
 from tiny_study import make_images, make_params
+from trained_report import use_machine
 
 from lesion_utils import cli
 from lesion_utils.core.errors import RunError
@@ -25,9 +26,7 @@ STUDY = Study("demo")
 def trained(tmp_path_factory):
     """The folder of a report with a finished training."""
     with pytest.MonkeyPatch.context() as patch:
-        reports = tmp_path_factory.mktemp("reports")
-        for name, value in {"REPORTS_DIR": str(reports), "THREADS": "1", "DEVICE": "cpu"}.items():
-            patch.setenv(name, value)
+        use_machine(patch, tmp_path_factory.mktemp("trained"))
         folder = STUDY.runs / "03_resnet50_finetune"
         train_network(make_params(), "resnet50", data=make_images(16, 6, 6), folder=folder)
         STUDY.metrics.mkdir()

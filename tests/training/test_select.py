@@ -18,6 +18,7 @@ from lesion_utils.config.load import load_file, load_study
 from lesion_utils.config.selection import Question, Selection, change_params
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.core.paths import Study, params_root
+from lesion_utils.provenance.fingerprint import digest_file
 from lesion_utils.training import select, select_page
 from lesion_utils.training.classifiers import split_folds
 from lesion_utils.training.jobs import run_job
@@ -38,7 +39,8 @@ def data(small_machine, few_fits, tmp_path):
             path.write_bytes(b"")
     pairs = [("ISIC_0000000", "ISIC_0000001"), ("ISIC_0000002", "ISIC_0000043")]  # the last one is a test image
     duplicates = pd.DataFrame(pairs, columns=["image_id_a", "image_id_b"])
-    return SimpleNamespace(table=made.table.assign(path=list(map(str, paths))), duplicates=duplicates)
+    table = made.table.assign(path=paths, sha256=[digest_file(path) for path in paths])
+    return SimpleNamespace(table=table, duplicates=duplicates)
 
 
 ASKED = {"question": "Which?", "network": "resnet50", "seeds": [1, 2], "because": "It is enough."}

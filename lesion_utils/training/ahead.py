@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -146,6 +147,8 @@ def open_local(count: int, devices: Sequence[str]) -> Iterator[Workers]:
         pools[:] = [get_reusable_executor(**settings)]  # another one, where a lost worker has ended it
         return pools[0].submit(run_job, job, {})
 
+    # The pool ends a worker whose memory has grown from task to task, and starts another: that is no news to a user.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
     with ExitStack() as stack:
         for device in devices[1:count]:
             stack.enter_context(lock_file(folder / f".cuda{device}.lock"))

@@ -188,6 +188,7 @@ def test_a_pinned_file_that_changes_in_the_cache_is_refused(hub):
         find_weights(make_params(backbone="vgg19.tv_in1k"))
 
 
+@mark.slow  # it waits for three seconds
 def test_a_slow_hub_is_waited_for_and_one_too_slow_is_an_error_that_says_so(hub, monkeypatch):
     hub.delay = 1.0
     assert find_weights(make_params()).sha256 == SHA

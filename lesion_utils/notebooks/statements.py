@@ -223,6 +223,7 @@ def select_differences(found: Findings, block: str) -> pd.DataFrame:
 
 
 def select_rows(table: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """The rows of one (model, regime)."""
     return table[(table["model"] == run[0]) & (table["regime"] == run[1])]
 
 

@@ -72,7 +72,7 @@ def examine_study(study: Study) -> list[Finding]:
 
 
 def check_environment() -> Iterator[Finding]:
-    """Which Python it is, without which none of this runs, and whether every package is the lock's."""
+    """Which Python runs this, and whether every package is the lock's."""
     yield Finding("ok", "python", f"{platform.python_version()} in {scrub_paths(sys.prefix)}")
     different = list(list_differences((project_root() / "requirements.lock").read_text(encoding="utf-8")))
     if different:

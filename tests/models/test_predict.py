@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from tiny_study import make_images, make_params, regimes
 
+from lesion_utils.config.schema import Network
 from lesion_utils.core.errors import CheckpointError
-from lesion_utils.models.inference import prefetch
+from lesion_utils.models.inference import VIEWS, prefetch
 from lesion_utils.models.predict import load_network
 from lesion_utils.training.fit import train_network
 
@@ -27,6 +30,10 @@ def test_a_loaded_network_gives_the_scores_of_its_run(tmp_path, regime, tta):
     np.testing.assert_allclose(network.predict(DATA.images, rows), table["logit"], rtol=1e-5, atol=1e-6)
     assert network.selected["epoch"] == run["selected_epoch"]
     assert (network.stored_size, network.aspect, network.regime) == (40, "squash", regime)
+
+
+def test_every_augmentation_that_a_study_may_ask_for_has_its_views():
+    assert get_args(Network.model_fields["tta"].annotation) == tuple(VIEWS)
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path):

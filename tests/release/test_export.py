@@ -126,7 +126,7 @@ def test_real_backbones_come_back_exactly(backbone, monkeypatch):
     shutil.rmtree(folder)  # pytest would keep half a gigabyte
 
 
-@pytest.mark.parametrize(("aspect", "tta"), [("squash", "none"), ("crop", "flips"), ("pad", "none")])
+@pytest.mark.parametrize(("aspect", "tta"), [("squash", "none"), ("crop", "flips"), ("pad", "flips_and_middle")])
 def test_the_cards_code_runs_and_gives_our_scores(aspect, tta, monkeypatch):
     run = choose(aspect=aspect, tta=tta)
     folder = export_run(run)

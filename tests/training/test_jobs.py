@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import psutil
 import pytest
 import worker_tasks
+from joblib.externals.loky import process_executor
 from tiny_study import read_results
 from worker_tasks import ROUNDS, count_epochs, killing, make_jobs
 
@@ -161,3 +165,12 @@ def test_a_pool_that_is_taken_down_prints_no_traceback(monkeypatch):
     assert not heard
     stumble()
     assert [args.exc_type for args in heard] == [KeyError], "elsewhere threads are heard"
+
+
+def test_a_worker_that_the_pool_replaces_for_its_memory_is_no_news():
+    (said,) = re.findall(r'"(A worker stopped [^"]*)"', inspect.getsource(process_executor))
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with open_local(1, []):
+            warnings.warn(f"{said}executor.", UserWarning, stacklevel=1)
+    assert not shown

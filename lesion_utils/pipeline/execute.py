@@ -1,4 +1,4 @@
-"""Running one step: only where its content changed, one at a time per device, never half done.
+"""Running one step: only where its content changed, one training at a time per device, never half done.
 
 A step is done when its mark is there, which is what `make` compares; a run removes it first and writes it last. So
 whatever stops a run, and whenever, its step does not count as done, and the same command goes on from the last epoch.
@@ -135,15 +135,15 @@ def _train_ahead(study: Study, step: Step, params: StudyParams, run_id: str, *, 
 
 @contextmanager
 def lock_device(study: Study, step: Step, *, console: Console) -> Iterator[None]:
-    """Hold the device that a step computes on; says so when it has to wait for another run."""
-    device = choose_device() if step.network else "cpu"
-    path = paths.reports_root() / f".{device}.lock"
+    """Hold the device that a step trains on, or else the step; says so when it has to wait for another run."""
+    held = choose_device() if step.network else step.name
+    path = paths.reports_root() / f".{held}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0.2)
     except Timeout:
-        with console.show_step(step.name, lambda: f"waits for another run on this {device}"):
+        with console.show_step(step.name, lambda: f"waits for another run, which holds {held}"):
             lock.acquire()
     try:
         yield

@@ -20,11 +20,13 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from filelock import FileLock, Timeout
 from small_project import STEPS, clean_environment, make_project, run, write_notebook
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core import console
 from lesion_utils.core.console import describe_event, format_clock, format_duration
+from lesion_utils.core.paths import reports_root
 from lesion_utils.pipeline import execute
 
 STEP = "04_vgg19_finetune"
@@ -232,6 +234,22 @@ def test_each_device_has_its_lock(monkeypatch, asked, device):
     monkeypatch.setenv("DEVICE", asked)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert execute.choose_device() == device
+
+
+@pytest.mark.parametrize(
+    ("step", "name"), [("03_resnet50_finetune", "cpu"), ("04_vgg19_finetune", "cpu"), ("01_eda", "01_eda")]
+)
+def test_a_step_that_trains_holds_its_device_and_any_other_only_itself(study, monkeypatch, step, name):
+    monkeypatch.setenv("DEVICE", "cpu")
+    with execute.lock_device(study, STEPS[step], console=execute.Console(io.StringIO())):
+        locks = {
+            held: FileLock(reports_root() / f".{held}.lock") for held in ("cpu", "01_eda", "02_augmentation_preview")
+        }
+        with pytest.raises(Timeout):
+            locks.pop(name).acquire(timeout=0)
+        for lock in locks.values():
+            with lock.acquire(timeout=0):
+                pass
 
 
 def test_only_jobs_or_a_cluster_train_ahead_and_the_steps_own_failures_end_it(study, params, monkeypatch):

@@ -11,33 +11,43 @@
    validate.py, which decodes files; in turns too.
 4. Peak memory of training, a validation and a checkpoint, GB, in a process of its own.
 
-Measured on an AMD EPYC (Zen 3, AVX2 alone, float32), one thread, batch 16. Two to five other programs used the two
-cores, so these are processor seconds (decoding by timm's workers, other processes, is not in them):
+Measured on an AMD EPYC of the fifth generation that did nothing else, held to AVX2 and float32 by
+ATEN_CPU_CAPABILITY=avx2 and ONEDNN_MAX_CPU_ISA=AVX2; two threads, batch 16:
 
     training, images/s        project  fixed batch   ratio     a step's seconds: network  optimiser  data
-    resnet50,  64 px             13.2         16.6    0.80                          1.02       0.18  0.01
-    resnet50, 224 px             1.77         1.78    0.99                          8.84       0.21  0.04
-    vgg19,     64 px             2.74         3.08    0.89                          4.09       2.09  0.01
+    resnet50,  64 px             65.2         72.1    0.91                          0.21       0.03  0.00
+    resnet50, 224 px             7.93         7.93    1.00                          1.98       0.03  0.01
+    vgg19,     64 px             16.2         17.0    0.95                          0.89       0.09  0.00
 
-    scoring, images/s         project  model(x)  timm's validate   ratio    graph, s
-    resnet50,  64 px             76.6      63.1             59.2    1.21         0.4
-    resnet50, 224 px             7.28      6.21             6.25    1.17         2.3
-    vgg19,     64 px             15.6       9.8              9.6    1.59         1.2
+    scoring, images/s         project  model(x)  a script's  timm's validate   ratios            graph, s
+    resnet50,  64 px              303       253         250             116    1.20, 1.21, 2.6        0.1
+    resnet50, 224 px             28.9      22.9        15.1            20.6    1.26, 1.92, 1.40       0.6
+    vgg19,     64 px             62.0      41.3        17.7            35.2    1.50, 3.50, 1.8        0.3
 
-VGG19's 139.6 million weights, with the cores less busy: fused AdamW took 430 to 480 ms with tensors in channels last,
-as they were when the table was made, and takes 110 since `optim.step_in_memory_order` shows it rows of memory; clipping
-takes 96 (45 to read the norm, 50 to scale), a moving average 102. On two quiet threads a step of the demo (batch 64, 32
-px) is 0.9 to 1.1 s forward, 2.4 to 2.9 s backward, half of it in convolutions, 0.1 s clipping and 0.1 s AdamW. The
-network alone, without the reading of images, scores ResNet50 at 224 px 1.25 times as fast as `model(x)` with the memory
-settings of a run's kernel, which both have above, and 1.4 times (6.1 to 7.9 against 4.5 to 5.1 images/s) with the C
-library's own, which a plain script has; at 64 px 1.6 times so. Peak memory at 224 px: ResNet50 3.3 GB. The fixed costs
-of a notebook, in wall seconds: 2.5 until its first cell runs, 4 (01, without torch) to 10 (03, timm and torch) for
-imports, 2 for its page, and for each figure, in processor seconds: PNG 0.23, SVG 0.19, PDF 0.60 (the comparison's
-alone).
+On one thread ResNet50 is scored at 224 px 1.21 times as fast as by `model(x)` and 1.72 times as by a script's, VGG19
+1.06 and 1.45 times; VGG19 trains at 224 px at 0.86 images/s, 0.99 of a fixed batch. With bfloat16, on two threads,
+ResNet50 trains at 224 px at 23.2 images/s, 0.98 of a fixed batch, and is scored at 84.7, where `model(x)`, which stays
+with float32, makes 38.2 and a script's 19.3. Peak memory at 224 px: ResNet50 3.2 GB, VGG19 5.5 GB.
+
+VGG19 at 64 px learned at 10.5 images/s, in turns with today's 16.9, before its first wide layer was a matrix product
+and before AdamW was shown rows of memory: 1.6 times as fast. Of a step's 0.95 s its convolutions take 0.66, forward and
+backward, 153 GFLOP at 231 GFLOP/s: no slower than a product of two matrices of 2048 x 2048, 223. Its two wide layers
+take 0.2 s, AdamW 0.04, the gradient's norm and its scaling 0.03.
 
 The whole demo, `make all` once the environment stood, in wall time on two cores that did nothing else: 5 min 50 s on an
-AMD EPYC of the third generation (AVX2 alone); of the fifth, 1 min 45 s with bfloat16, 2 min 18 s in float32 with AVX2
-alone.
+AMD EPYC of the third generation (AVX2 alone); of the fifth, 1 min 50 s with bfloat16, 2 min 14 s held to AVX2. There,
+by step:
+
+    seconds                    whole   start  imports  training  final scores  other cells  page
+    01_eda                       7.5     1.5      1.3                                  4.2   0.7
+    02_augmentation_preview      7.2     1.5      3.0                                  2.3   0.0
+    03_resnet50_finetune        36.5     1.4      4.0      19.0           3.3          7.4   0.3
+    04_vgg19_finetune           66.4     1.5      4.1      28.6          16.5         14.6   1.2
+    05_comparison               11.6     1.5      1.3                                  7.9   0.7
+
+`make -j3 all` took 2 min 7 s (1 min 40 s with bfloat16): what trains nothing runs beside what trains. JOBS=2 with one
+thread each took 2 min 38 s (2 min 4 s), since VGG19 trains longer than all the rest; so one training after the other,
+with all threads, is the default.
 """
 
 from __future__ import annotations

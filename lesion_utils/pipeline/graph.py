@@ -64,7 +64,8 @@ def explain_study(study: Study, params: StudyParams) -> dict[str, list[Reason]]:
     """For each step, why it would run; empty lists for those that are up to date."""
     reasons: dict[str, list[Reason]] = {}
     for step in steps.list_steps(study).values():
-        before = [Reason("upstream", f"{name} runs") for name in steps.list_upstream(study, step) if reasons[name]]
+        upstream = [name for name in steps.list_upstream(study, step) if reasons[name]]
+        before = [Reason("upstream", f"{name} {_verb(reasons[name])}") for name in upstream]
         inputs = None if before else steps.hash_inputs(study, step)
         reasons[step.name] = [*list_reasons(study, step, steps.compute_key(step, params), inputs), *before]
     return reasons
@@ -78,9 +79,14 @@ def tell_why(study: Study, params: StudyParams) -> str:
 def _tell_step(name: str, reasons: Sequence[Reason]) -> str:
     if not reasons:
         return f"{name} is up to date"
-    verb = "follows, since" if all(reason.kind == "upstream" for reason in reasons) else "runs because"
+    link = "because" if _verb(reasons) == "runs" else "too, since"
     more = f"; and {len(reasons) - _SPELT_OUT} more" if len(reasons) > _SPELT_OUT else ""
-    return f"{name} {verb} {'; '.join(map(str, reasons[:_SPELT_OUT]))}{more}"
+    return f"{name} {_verb(reasons)} {link} {'; '.join(map(str, reasons[:_SPELT_OUT]))}{more}"
+
+
+def _verb(reasons: Sequence[Reason]) -> str:
+    """Where only earlier steps run, what they make decides: often it is the same again."""
+    return "may run" if all(reason.kind == "upstream" for reason in reasons) else "runs"
 
 
 def tell_plan(study: Study, params: StudyParams) -> str:

@@ -70,6 +70,18 @@ def test_a_change_in_a_file_changes_these_keys(params, section, expected):
     assert [name for name, (before, after) in keys.items() if before != after] == expected
 
 
+def test_what_only_an_earlier_step_may_change_may_run(study, params, monkeypatch):
+    """The data made again are the same as a rule: then nothing else runs."""
+    monkeypatch.setattr(
+        graph, "list_reasons", lambda study, step, *_: [Reason("code", "code changed")] if step.name == "data" else []
+    )
+    why = graph.tell_why(study, params).splitlines()
+    assert why[:2] == ["data runs because code changed", "01_eda may run too, since data runs"]
+    assert why[5] == (
+        "05_comparison may run too, since data runs; 01_eda may run; 03_resnet50_finetune may run; and 1 more"
+    )
+
+
 def test_keys_are_written_once(study, params):
     graph.write_keys(study, params)
     times = {path: path.stat().st_mtime_ns for path in study.keys.iterdir()}

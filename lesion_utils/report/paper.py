@@ -62,6 +62,7 @@ def write_paper(study: Study, params: StudyParams) -> Path:
     """
     report, folder = Report(study.report_dir), study.report_dir / "paper"
     charts = [figure for figure in report.figures if figure.step == COMPARISON and not figure.shows_images]
+    charts = [figure for figure in charts if not _shows_nothing(study.metrics / f"{COMPARISON}_{figure.name}.csv")]
     pdfs = {figure.name: study.figures / f"{COMPARISON}_{figure.name}.pdf" for figure in charts}
     tables = [study.metrics / f"{COMPARISON}_{name}.csv" for name in TABLES]
     sources = [study.metrics / f"{COMPARISON}.json", *tables, *pdfs.values()]
@@ -105,6 +106,11 @@ def write_paper(study: Study, params: StudyParams) -> Path:
     read = [f"../{path.relative_to(study.report_dir).as_posix()}" for path in sources]
     write_sums(folder, [*texts, *(f"figures/{name}.pdf" for name in pdfs), *read])
     return draft
+
+
+def _shows_nothing(table: Path) -> bool:
+    """Whether the table of a chart, where it has one of its own, is without rows: the chart then says only that."""
+    return table.is_file() and pd.read_csv(table).empty
 
 
 def write_numbers(report: Report) -> str:

@@ -66,6 +66,15 @@ def test_the_draft_is_whole(paper):
     assert sorted(re.findall(r"\\begin(\{\S+?\})", text)) == sorted(re.findall(r"\\end(\{\S+?\})", text))
 
 
+def test_a_chart_of_an_empty_table_is_left_out(study, params):
+    table = study.metrics / "05_comparison_classifiers.csv"
+    for rows, shown in (("", False), ("knn,0.5\n", True)):
+        table.write_text(f"classifier,ap\n{rows}")
+        paper = write_paper(study, params).parent
+        assert ("figures/classifiers.pdf" in read_all(paper)) == shown
+        assert "figures/roc.pdf" in read_all(paper)
+
+
 def test_figures_stand_in_the_column_that_they_were_drawn_for(paper):
     """Narrow ones in the text, wide ones on the pages of one column that end it."""
     for name, wide in (("results", False), ("figures", True)):
@@ -118,7 +127,7 @@ def test_verify_sees_a_changed_number_and_a_newer_report_and_leaves_the_draft_to
 
 
 def test_an_unfinished_report_has_no_paper(study, params):
-    next(study.figures.glob("05_comparison_*.pdf")).unlink()
+    (study.figures / "05_comparison_roc.pdf").unlink()
     with pytest.raises(RunError, match="from a finished report"):
         write_paper(study, params)
 

@@ -164,7 +164,7 @@ def measure_calibration(targets: ArrayLike, logits: ArrayLike, *, confidence: fl
     """
     labels, logits = _check_logits(targets, logits)
     reach, malignant = norm.ppf((1 + confidence) / 2), labels.sum()
-    shift = _find_shift(malignant, logits)
+    shift = _find_shift(float(malignant), logits)
     slope, ratio = _measure_slope(labels, logits), malignant / expit(logits).sum()
     of_shift = reach / np.sqrt(_spread(expit(logits + shift)).sum())
     factor = np.exp(reach * np.sqrt((1 - labels.mean()) / malignant))

@@ -63,7 +63,8 @@ def tabulate_predictive_values(results: pd.DataFrame, params: Comparison, *, tar
         one row per model and share: `model`, `regime`, `name`, `threshold`, `prevalence`, `ppv`, `ppv_low`, `ppv_high`,
         `npv`, `npv_low`, `npv_high`; none of models without validation images.
     """
-    malignant, benign = int(np.sum(targets)), int(np.sum(1 - np.asarray(targets)))
+    labels = np.asarray(targets)
+    malignant, benign = int(labels.sum()), int((1 - labels).sum())
     rows, keys = [], ["model", "regime", "name", "threshold"]
     shares = results[(results["seed"] == ENSEMBLE) & results["metric"].str.endswith(AT_TARGET)]
     for key, part in shares.groupby(keys, sort=False):

@@ -161,7 +161,7 @@ def _find_analytic(
     found = {"auc": ("DeLong", delong_interval(targets, probs, confidence=confidence))}
     ranking = rank_scores(targets, probs)
     for sensitivity in SENSITIVITIES:
-        if not bounds_from_below(sensitivity, int(np.sum(targets)), confidence=confidence):
+        if not bounds_from_below(sensitivity, int(np.asarray(targets).sum()), confidence=confidence):
             bound = bound_specificity(targets, probs, sensitivity=sensitivity, confidence=confidence)
             top = max(bound, float(ranking.specificity_at(sensitivity)))  # a perfect ranking lies above any bound
             found[f"{AT_SENSITIVITY}{sensitivity * 100:.0f}"] = (ONE_SIDED, Interval(0.0, top))

@@ -23,9 +23,15 @@ from lesion_utils.provenance.record import read_title, scrub_paths
 from lesion_utils.provenance.steps import Step
 
 KERNEL = "lesion-utils"
+#: Ctrl-C is for the run, which ends its kernel. An interrupt of the kernel itself is ignored, in cells as between them:
+#: between two, ipykernel would forget what it was asked, and the run would wait for the answer for ever.
+IGNORE_INTERRUPTS = "get_ipython().kernel.pre_handler_hook = lambda: None"
 #: How it starts: the file that the environment came with names the place where that was installed, even once moved.
 THIS_PYTHON = {
-    "argv": [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+    "argv": [
+        *(sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"),
+        f"--IPKernelApp.exec_lines={IGNORE_INTERRUPTS}",
+    ],
     "display_name": KERNEL,
     "language": "python",
 }

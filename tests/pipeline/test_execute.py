@@ -199,6 +199,15 @@ def test_a_stopped_run_is_not_taken_for_done(project, tmp_path, number, group):
 
 
 @pytest.mark.slow
+@pytest.mark.fault("kills", "the kernel alone, by INT, in a cell or between two", "goes on")
+def test_an_interrupt_of_the_kernel_alone_is_ignored(project):
+    """Between two cells, ipykernel would lose the request, and the run would wait for its answer for ever."""
+    done = run_code(project, "os.kill(os.getpid(), 2); time.sleep(0.5)\nsave('predictions/vgg19.csv', '4')")
+    assert done.returncode == 0, done.stderr
+    assert (project / REPORT / "predictions" / "vgg19.csv").read_text() == "4"
+
+
+@pytest.mark.slow
 @pytest.mark.fault("together", "two runs of one step", "the work is done once")
 def test_two_runs_of_a_step_at_once_do_the_work_once(project):
     code = 'save("predictions/vgg19.csv", "3"); time.sleep(2)'

@@ -10,8 +10,10 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from lesion_utils.config.load import to_mapping
 from lesion_utils.config.schema import StudyParams
@@ -129,5 +131,15 @@ def kernel_environment(run_id: str) -> Iterator[str]:
         try:
             yield folder
         finally:
+            _end_kernels()
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _end_kernels() -> None:
+    """End a kernel that was only starting when its run was stopped: nbclient ends those alone that have answered."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if "ipykernel_launcher" in child.cmdline():
+                child.kill()
+                child.wait()

@@ -139,12 +139,8 @@ def test_when_memory_runs_out_the_message_says_what_to_lower(project, code):
     assert f"try batch_size: {size} with accumulation: 2 in params/demo/vgg19.yaml" in done.stderr
 
 
-def start(project: Path, code: str) -> subprocess.Popen[str]:
-    """Start the step, and return when its cell has begun."""
-    begun = project / REPORT / "predictions" / "begun"
-    begun.unlink(missing_ok=True)
-    write_notebook(project, STEP, f'save("predictions/begun", str(os.getpid()))\n{code}')
-    process = subprocess.Popen(
+def start_run(project: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "-m", "lesion_utils", "run", STEP],
         cwd=project,
         env=clean_environment(),
@@ -155,6 +151,14 @@ def start(project: Path, code: str) -> subprocess.Popen[str]:
         # Where these tests run in the background, they were started with Ctrl-C ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+
+
+def start(project: Path, code: str) -> subprocess.Popen[str]:
+    """Start the step, and return when its cell has begun."""
+    begun = project / REPORT / "predictions" / "begun"
+    begun.unlink(missing_ok=True)
+    write_notebook(project, STEP, f'save("predictions/begun", str(os.getpid()))\n{code}')
+    process = start_run(project)
     wait_for(lambda: process.poll() is not None or (begun.is_file() and begun.read_text()), "it did not begin")
     assert process.poll() is None, process.communicate()
     return process
@@ -196,6 +200,23 @@ def test_a_stopped_run_is_not_taken_for_done(project, tmp_path, number, group):
     assert not (own / REPORT / "keys" / f"{STEP}.done.json").exists()
     assert (own / REPORT / "notebooks" / f"{STEP}.partial.ipynb").is_file()
     assert f"{STEP} runs because it was {'killed' if killed else 'interrupted'}" in run(own, "why").stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
+@pytest.mark.fault("kills", "the runner, by TERM, while its kernel starts", "no kernel is left, and none complains")
+def test_a_kernel_that_was_only_starting_ends_with_its_run(project, tmp_path):
+    own = shutil.copytree(project, tmp_path / "own")
+    at_start = "import os, sys, time\nif 'ipykernel_launcher' in sys.orig_argv:\n    "
+    (own / "sitecustomize.py").write_text(f"{at_start}open('starts', 'w').write(str(os.getpid()))\n    time.sleep(3)\n")
+    process = start_run(own)
+    starts = own / "notebooks" / "starts"
+    wait_for(lambda: starts.is_file() and starts.read_text(), "its kernel did not start")
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.strip() == f"{STEP} was interrupted; go on with: make all STUDY=demo"
+    assert not is_alive(int(starts.read_text()))
 
 
 @pytest.mark.slow

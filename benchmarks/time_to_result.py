@@ -19,7 +19,7 @@ ATEN_CPU_CAPABILITY=avx2 and ONEDNN_MAX_CPU_ISA=AVX2; two threads, batch 16:
     resnet50, 224 px             7.93         7.93    1.00                          1.98       0.03  0.01
     vgg19,     64 px             16.2         17.0    0.95                          0.89       0.09  0.00
 
-    scoring, images/s         project  model(x)  a script's  timm's validate   ratios            graph, s
+    scoring, images/s         project  model(x)  a script's  timm's validate   to each           graph, s
     resnet50,  64 px              303       253         250             116    1.20, 1.21, 2.6        0.1
     resnet50, 224 px             28.9      22.9        15.1            20.6    1.26, 1.92, 1.40       0.6
     vgg19,     64 px             62.0      41.3        17.7            35.2    1.50, 3.50, 1.8        0.3

@@ -105,7 +105,7 @@ def test_a_report_that_may_only_be_read_is_named(project):
     try:
         quiet = make(project, "all", prefix=as_everyone())
         assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
-        (project / REPORT).chmod(0o755)
+        (project / REPORT).chmod(0o755)  # who runs the tests need not be root
         (project / REPORT / "index.html").unlink()
         (project / REPORT).chmod(0o555)
         refused = make(project, "all", prefix=as_everyone())

@@ -31,7 +31,7 @@ from lesion_utils.training.jobs import Job, Workers, run_job
 #: Systems that start workers, and dask-jobqueue's name for each.
 QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster"}
 
-#: Seconds in which a scheduler has to answer.
+#: Seconds in which a scheduler, or a worker that has examined itself, has to answer.
 PATIENCE = 30
 
 
@@ -113,13 +113,18 @@ class Gate:
         for address in here.keys() - self._examined.keys():
             place = {"workers": [address], "pure": False, "allow_other_workers": False}
             self._examined[address] = self._client.submit(examine, *self._asks, **place)
-        for address, found in self._examined.items():
-            if not isinstance(found, str) and found.done():
+        for address in here:
+            found = self._examined[address]
+            if isinstance(found, str) or not found.done():
+                continue
+            try:
                 wrong = self._examined[address] = self._compare(found)
-                if wrong:
-                    self._console.report(f"refused: worker at {address}: {wrong}")
-                else:
-                    self._client.run(_take_tasks, self.resource, workers=[address], on_error="return")
+            except TimeoutError:
+                continue  # it died with its answer, which Dask now waits to ask it for again
+            if wrong:
+                self._console.report(f"refused: worker at {address}: {wrong}")
+            else:
+                self._client.run(_take_tasks, self.resource, workers=[address], on_error="return")
         if here and all(isinstance(wrong := self._examined[address], str) and wrong for address in here):
             raise RunError(
                 f"none of the {len(here)} workers can take tasks; {address}: {wrong}",
@@ -136,7 +141,7 @@ class Gate:
     def _compare(self, found: Any) -> str:
         if found.status != "finished":
             return f"cannot be examined: {found.exception()!r}" if found.status == "error" else "went away"
-        theirs = found.result()
+        theirs = found.result(timeout=PATIENCE)
         differ = [key for key in self._expected | theirs if self._expected.get(key) != theirs.get(key)]
         return "; ".join(f"{key}: {theirs.get(key)} (here: {self._expected.get(key)})" for key in differ)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -27,6 +28,7 @@ from lesion_utils.core.errors import RunError
 from lesion_utils.training.ahead import train_ahead
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: make test installs it")
+Gate = pytest.importorskip("lesion_utils.training.cluster").Gate
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_workers")]
 
 
@@ -101,6 +103,30 @@ def test_a_cluster_leaves_the_bytes_of_one_process_though_workers_are_killed(one
     assert read_results(tmp_path / "runs") == one_process
     assert set(count_epochs(jobs).values()) == {1}, "an epoch that was kept was trained again"
     assert "Dask scheduler tcp://127.0.0.1" in said and "refused" not in said
+
+
+class Lost:
+    """What Dask has of an answer whose worker died before anybody fetched it."""
+
+    status = "finished"
+
+    def done(self) -> bool:
+        return True
+
+    def result(self, timeout: float | None = None) -> dict:
+        assert timeout, "it would be waited for, for ever"
+        raise TimeoutError
+
+
+@pytest.mark.fault("kills", "a worker of a cluster, between its examination and our asking for it", "others go on")
+def test_a_worker_that_died_with_its_answer_is_not_waited_for(tmp_path):
+    at, out = {"workers": {"tcp://192.0.2.1:1": {}}}, io.StringIO()
+    client = SimpleNamespace(status="running", scheduler_info=lambda: at, submit=lambda *_, **__: Lost())
+    gate = Gate(client, "token", make_jobs(tmp_path), console=Console(out))
+    gate.admit()
+    at["workers"] = {}
+    gate.admit()
+    assert (gate.count_workers(), out.getvalue()) == (0, "")
 
 
 @pytest.mark.fault("kills", "a cluster's scheduler, during training", "said; the next call ends with the same bytes")

@@ -141,6 +141,7 @@ def test_a_changed_value_and_a_changed_word_run_what_they_concern_only(project, 
     assert [line.split()[0] for line in why if line.endswith("is up to date")] == ["data", "03_resnet50_finetune"]
     plan = make(project, "plan").stdout
     assert re.search(r"^04_vgg19_finetune +runs +\d+ s +0\.\d GiB$", plan, re.MULTILINE), plan
+    assert re.search(r"^05_comparison +may run +\d+ s", plan, re.MULTILINE), plan
     left = set(ran(make(project, "all").stdout)) ^ {*NAMES, "index"}
     assert left == {"03_resnet50_finetune"}, "05 runs where 01 or 04 left other files"
     assert (project / "reports/demo/predictions/vgg19.csv").read_text() == "0.95"

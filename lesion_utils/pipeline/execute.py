@@ -46,7 +46,7 @@ def run_step(name: str, study: Study, *, console: Console) -> None:
     """
     step = steps.find_step(study, name)
     params = load_study(study.params_dir)
-    with lock_device(study, step, console=console), end_on_signals() as asked:
+    with take_turns(step, console=console), end_on_signals() as asked:
         started = time.time()
         key, inputs = steps.compute_key(step, params), steps.hash_inputs(study, step)
         reasons = graph.list_reasons(study, step, key, inputs)
@@ -134,8 +134,11 @@ def _train_ahead(study: Study, step: Step, params: StudyParams, run_id: str, *, 
 
 
 @contextmanager
-def lock_device(study: Study, step: Step, *, console: Console) -> Iterator[None]:
-    """Hold the device that a step trains on, or else the step; says so when it has to wait for another run."""
+def take_turns(step: Step, *, console: Console) -> Iterator[None]:
+    """Hold the device that a step trains on; where it trains nothing, the step, which a second run waits for.
+
+    Says so when it has to wait for another run, of whichever study.
+    """
     held = choose_device() if step.network else step.name
     path = paths.reports_root() / f".{held}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)

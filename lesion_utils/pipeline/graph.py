@@ -96,7 +96,7 @@ def tell_plan(study: Study, params: StudyParams) -> str:
         record = steps.load_ok_record(study, steps.find_step(study, name))
         took = format_duration(record["wall_seconds"]) if record else "not known yet"
         memory = f"{record['peak_memory_bytes'] / 2**30:.1f} GiB" if record else ""
-        rows.append(f"{name:<24} {'runs' if reasons else 'up to date':<10} {took:>14} {memory:>10}".rstrip())
+        rows.append(f"{name:<24} {_verb(reasons) if reasons else 'up to date':<10} {took:>14} {memory:>10}".rstrip())
         if reasons:
             seconds += record["wall_seconds"] if record else 0
             unknown += record is None

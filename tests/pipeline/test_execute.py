@@ -271,7 +271,7 @@ def test_each_device_has_its_lock(monkeypatch, asked, device):
 )
 def test_a_step_that_trains_holds_its_device_and_any_other_only_itself(study, monkeypatch, step, name):
     monkeypatch.setenv("DEVICE", "cpu")
-    with execute.lock_device(study, STEPS[step], console=execute.Console(io.StringIO())):
+    with execute.take_turns(STEPS[step], console=execute.Console(io.StringIO())):
         locks = {
             held: FileLock(reports_root() / f".{held}.lock") for held in ("cpu", "01_eda", "02_augmentation_preview")
         }

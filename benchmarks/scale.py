@@ -32,9 +32,9 @@ from lesion_utils.config.load import load_study
 from lesion_utils.core import paths
 from lesion_utils.core.console import Console
 from lesion_utils.core.paths import Study
-from lesion_utils.training import ahead
-from lesion_utils.training.jobs import Job, run_job
-from lesion_utils.training.select import TrainingImages
+from lesion_utils.extras import ahead
+from lesion_utils.extras.jobs import Job, run_job
+from lesion_utils.extras.select import TrainingImages
 
 IMAGES, SIZE, EPOCHS = 256, 40, 4
 

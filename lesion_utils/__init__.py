@@ -1,6 +1,6 @@
 """ResNet50 and VGG19 on ISIC 2016 Part 3, in rooms; each room says in its docstring what lives there.
 
-Imports go one way, from the first to the last: cli, pipeline, release, report, notebooks, training, figures, models,
+Imports go one way, from the first to the last: cli, pipeline, extras, report, notebooks, training, figures, models,
 evaluation, data, provenance, config, core.
 
 ## From a photograph to a number

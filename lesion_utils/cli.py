@@ -182,12 +182,12 @@ def examine(options: argparse.Namespace) -> int:
 
 
 def select(options: argparse.Namespace) -> None:
-    from lesion_utils.training.select import list_trainings, select_settings
+    from lesion_utils.extras.select import list_trainings, select_settings
 
     study, console, params = options.study, Console(), _read_params(options.study)
     with console.show_step("select"):
         if os.environ.get("JOBS") or os.environ.get("CLUSTER"):
-            from lesion_utils.training.ahead import train_ahead
+            from lesion_utils.extras.ahead import train_ahead
 
             for failed, error in train_ahead(list_trainings(study, params), console=console).items():
                 console.report(f"{failed}: {error}")
@@ -216,7 +216,7 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def compare(options: argparse.Namespace) -> None:
-    from lesion_utils.report import compare
+    from lesion_utils.extras import compare
 
     comparison = compare.compare_reports(options.a, options.b)
     print(compare.describe_comparison(comparison, outputs=options.outputs))
@@ -233,7 +233,7 @@ def publish(options: argparse.Namespace) -> None:
 
 
 def write_paper(options: argparse.Namespace) -> None:
-    from lesion_utils.report.paper import write_paper
+    from lesion_utils.extras.paper import write_paper
 
     print(write_paper(options.study, _read_params(options.study)))
 
@@ -246,7 +246,7 @@ def clean(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    from lesion_utils.release.export import export_study
+    from lesion_utils.extras.export import export_study
 
     console, what = Console(), {"onnx": options.onnx, "push": options.push}
     with console.show_step("export"):
@@ -255,15 +255,15 @@ def export(options: argparse.Namespace) -> None:
 
 
 def track(options: argparse.Namespace) -> None:
-    from lesion_utils.release.track import track_study
+    from lesion_utils.extras.track import track_study
 
     print(track_study(options.study, options.to))
 
 
 def predict(options: argparse.Namespace) -> None:
     from lesion_utils.core.files import dump_csv, write_atomic
-    from lesion_utils.release import judge
-    from lesion_utils.release import predict as scoring
+    from lesion_utils.extras import judge
+    from lesion_utils.extras import predict as scoring
 
     console, folder, params = Console(), scoring.find_folder(options.images), _read_params(options.study)
     out = Path(options.out) if options.out else project_root() / "predictions" / folder.resolve().name

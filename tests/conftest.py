@@ -99,3 +99,14 @@ def small_machine(tmp_path, small_weights, monkeypatch) -> None:
     settings = {"WEIGHTS_DIR": small_weights, "LESION_CACHE": tmp_path / "cache", "THREADS": 1, "DEVICE": "cpu"}
     for name, value in settings.items():
         monkeypatch.setenv(name, str(value))
+
+
+@pytest.fixture
+def few_fits(monkeypatch):
+    """Classifiers are chosen from two candidates in two folds: for what is the same with more of both."""
+    from lesion_utils.training import classifiers
+    from lesion_utils.training.classifiers import CANDIDATES
+
+    few = {name: (kind, {key: values[:2] for key, values in grid.items()}) for name, (kind, grid) in CANDIDATES.items()}
+    monkeypatch.setattr(classifiers, "CANDIDATES", few)
+    monkeypatch.setattr(classifiers, "FOLDS", 2)

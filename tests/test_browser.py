@@ -21,7 +21,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core.paths import Study
-from lesion_utils.report.compare import compare_reports, write_comparison
+from lesion_utils.extras.compare import compare_reports, write_comparison
 from lesion_utils.report.notebook_pages import write_notebook_page
 from lesion_utils.report.publish import publish_study
 

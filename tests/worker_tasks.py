@@ -21,8 +21,8 @@ from tiny_study import TinyImages, make_demanding_study, make_images
 from lesion_utils.config.data import Data
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.paths import Study
+from lesion_utils.extras.jobs import Job
 from lesion_utils.models.weights import WeightsSource
-from lesion_utils.training.jobs import Job
 from lesion_utils.training.task import TrainingTask
 
 PARAMS = make_demanding_study(epochs=12)

@@ -120,9 +120,9 @@ def _train_ahead(study: Study, step: Step, params: StudyParams, run_id: str, *, 
     """
     if not step.network or not (os.environ.get("JOBS") or os.environ.get("CLUSTER")):
         return
+    from lesion_utils.extras.ahead import train_ahead
+    from lesion_utils.extras.jobs import list_jobs
     from lesion_utils.pipeline.notebook import kernel_environment
-    from lesion_utils.training.ahead import train_ahead
-    from lesion_utils.training.jobs import list_jobs
 
     with kernel_environment(run_id):
         failed = train_ahead(list_jobs(study, params), console=console)

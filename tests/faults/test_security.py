@@ -17,7 +17,8 @@ from small_project import ROOT, clean_environment, make
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core.paths import Study
-from lesion_utils.report import compare, index
+from lesion_utils.extras import compare
+from lesion_utils.report import index
 from lesion_utils.report.notebook_pages import write_notebook_page
 
 #: What runs the text that it is given, and what runs code that it finds in a file.

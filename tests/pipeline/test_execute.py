@@ -288,12 +288,12 @@ def test_only_jobs_or_a_cluster_train_ahead_and_the_steps_own_failures_end_it(st
     given = (study, STEPS["03_resnet50_finetune"], params, "run")
     for name in ("JOBS", "CLUSTER"):
         monkeypatch.delenv(name, raising=False)
-        monkeypatch.setitem(sys.modules, "lesion_utils.training.ahead", None)  # to import it is an error
+        monkeypatch.setitem(sys.modules, "lesion_utils.extras.ahead", None)  # to import it is an error
         execute._train_ahead(*given, console=console.Console(out))
         failed = {Task("vgg19"): ValueError("one\ntwo")}
         fake = SimpleNamespace(train_ahead=lambda jobs, console, failed=failed: failed)
-        monkeypatch.setitem(sys.modules, "lesion_utils.training.ahead", fake)
-        monkeypatch.setattr("lesion_utils.training.jobs.list_jobs", lambda *_: [])
+        monkeypatch.setitem(sys.modules, "lesion_utils.extras.ahead", fake)
+        monkeypatch.setattr("lesion_utils.extras.jobs.list_jobs", lambda *_: [])
         monkeypatch.setenv(name, "2")
         execute._train_ahead(*given, console=console.Console(out))
         assert out.getvalue().endswith("Task(network='vgg19'): one\n")

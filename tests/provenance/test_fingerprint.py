@@ -102,7 +102,7 @@ def test_templates_and_tables_count_for_the_modules_that_name_them():
 
 
 def test_what_runs_steps_and_what_writes_pages_reruns_no_notebook():
-    rooms = tuple(f"lesion_utils/{room}/" for room in ("report", "pipeline", "release"))
+    rooms = tuple(f"lesion_utils/{room}/" for room in ("report", "pipeline", "extras"))
     step_of_data = ("data/download.py", "data/prepare.py", "data/make_box.py", "data/split.py")
     for step in (step for step in STEPS.values() if step.is_notebook):
         reached = fingerprint_modules(list_notebook_modules(step.notebook))

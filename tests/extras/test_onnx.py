@@ -19,13 +19,13 @@ from lesion_utils.core.paths import Study
 from lesion_utils.data.box import open_box
 from lesion_utils.data.images import decode_square
 from lesion_utils.data.prepared import load_prepared
+from lesion_utils.extras import export, onnx
+from lesion_utils.extras.predict import open_model, score_folder
+from lesion_utils.extras.runs import choose_runs
 from lesion_utils.models.compute import choose_compute
 from lesion_utils.models.networks import build_network
 from lesion_utils.models.predict import TrainedNetwork
 from lesion_utils.models.preprocess import resize_batch
-from lesion_utils.release import export, onnx
-from lesion_utils.release.predict import open_model, score_folder
-from lesion_utils.release.runs import choose_runs
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.slow  # torch's exporter alone takes seconds to load

@@ -6,12 +6,13 @@ import json
 
 import nbformat
 import pytest
-from fake_report import edit_json
+from fake_report import copy_fake_project, edit_json
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion_utils.core.errors import RunError
-from lesion_utils.report.compare import Number, compare_reports, describe_comparison, write_comparison
+from lesion_utils.core.paths import Study
+from lesion_utils.extras.compare import Number, compare_reports, describe_comparison, write_comparison
 
 
 @pytest.fixture
@@ -48,6 +49,12 @@ def test_the_verdict_on_a_number(a, b, verdict):
 def test_the_verdict_does_not_depend_on_the_order(left, right):
     a, b = (interval(value, low, high) for low, value, high in (left, right))
     assert Number("x", a, b).verdict == Number("x", b, a).verdict
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch) -> Study:
+    copy_fake_project(tmp_path, monkeypatch)
+    return Study("demo")
 
 
 def test_a_report_agrees_with_itself(reports):

@@ -22,9 +22,9 @@ from worker_tasks import ROUNDS, count_epochs, killing, make_jobs
 
 from lesion_utils.core.console import Console
 from lesion_utils.core.errors import ParamsError, RunError
-from lesion_utils.training import ahead
-from lesion_utils.training.ahead import open_local, train_ahead
-from lesion_utils.training.jobs import Progress
+from lesion_utils.extras import ahead
+from lesion_utils.extras.ahead import open_local, train_ahead
+from lesion_utils.extras.jobs import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("two_workers")
@@ -91,7 +91,7 @@ def test_each_worker_has_a_device_of_its_own(tmp_path):
 def test_workers_end_with_whoever_started_them(tmp_path):
     script = (
         "import worker_tasks, pathlib, sys\n"
-        "from lesion_utils.training.ahead import open_local\n"
+        "from lesion_utils.extras.ahead import open_local\n"
         "with open_local(2, []) as workers:\n"
         "    job = worker_tasks.make_jobs(pathlib.Path(sys.argv[1]))[0]\n"
         "    workers.submit(job).result()\n"

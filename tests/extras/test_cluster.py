@@ -25,10 +25,10 @@ from worker_tasks import ROUNDS, count_epochs, killing, make_jobs
 
 from lesion_utils.core.console import Console
 from lesion_utils.core.errors import RunError
-from lesion_utils.training.ahead import train_ahead
+from lesion_utils.extras.ahead import train_ahead
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: make test installs it")
-Gate = pytest.importorskip("lesion_utils.training.cluster").Gate
+Gate = pytest.importorskip("lesion_utils.extras.cluster").Gate
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("two_workers")]
 
 
@@ -215,6 +215,6 @@ def test_workers_that_differ_are_refused_by_what_differs(tmp_path, scheduler):
 
 def test_no_scheduler_says_how_to_start_one(tmp_path, monkeypatch):
     monkeypatch.setenv("CLUSTER", "tcp://127.0.0.1:9")
-    monkeypatch.setattr("lesion_utils.training.cluster.PATIENCE", 1)
+    monkeypatch.setattr("lesion_utils.extras.cluster.PATIENCE", 1)
     with pytest.raises(RunError, match=r"CLUSTER=tcp://127.0.0.1:9: no Dask scheduler answers(.|\n)*dask scheduler"):
         train_ahead(make_jobs(tmp_path), console=Console(io.StringIO()))

@@ -19,12 +19,10 @@ from lesion_utils import cli
 from lesion_utils.core.errors import CheckpointError, DataError, ParamsError, RunError
 from lesion_utils.core.paths import Study
 from lesion_utils.data.images import decode_square
-from lesion_utils.figures.cases import plot_contact_sheet
-from lesion_utils.models.gradcam import map_images
-from lesion_utils.release import predict
-from lesion_utils.release.export import export_run
-from lesion_utils.release.judge import find_threshold, judge_folder
-from lesion_utils.release.predict import (
+from lesion_utils.extras import predict
+from lesion_utils.extras.export import export_run
+from lesion_utils.extras.judge import find_threshold, judge_folder
+from lesion_utils.extras.predict import (
     decode_image,
     find_folder,
     open_model,
@@ -32,7 +30,9 @@ from lesion_utils.release.predict import (
     write_contact_sheet,
     write_scores,
 )
-from lesion_utils.release.runs import choose_runs
+from lesion_utils.extras.runs import choose_runs
+from lesion_utils.figures.cases import plot_contact_sheet
+from lesion_utils.models.gradcam import map_images
 
 STUDY = Study("demo")
 ROWS = range(11)

@@ -23,14 +23,14 @@ from lesion_utils import cli
 from lesion_utils.core.errors import CheckpointError, DataError, ParamsError, RunError, WeightsError
 from lesion_utils.core.paths import Study
 from lesion_utils.data.images import decode_square
+from lesion_utils.extras.export import export_run, load_exported
+from lesion_utils.extras.push import check_pushable
+from lesion_utils.extras.runs import choose_runs, describe_runs, list_runs
 from lesion_utils.models.checkpoint import load_checkpoint, save_checkpoint
 from lesion_utils.models.inference import forward_logits
 from lesion_utils.models.licences import KNOWN
 from lesion_utils.models.networks import build_network, data_config
 from lesion_utils.models.predict import TrainedNetwork
-from lesion_utils.release.export import export_run, load_exported
-from lesion_utils.release.push import check_pushable
-from lesion_utils.release.runs import choose_runs, describe_runs, list_runs
 
 STUDY = Study("demo")
 
@@ -115,7 +115,7 @@ def test_real_backbones_come_back_exactly(backbone, monkeypatch):
     model = build_network(settings, pretrained=False, seed=5).eval()
     compute = run.load().compute
     network = TrainedNetwork(compute.place(model), settings, compute, "scratch", 1, {"epoch": 1}, 40, "squash")
-    monkeypatch.setattr("lesion_utils.release.runs.load_network", lambda path: network)
+    monkeypatch.setattr("lesion_utils.extras.runs.load_network", lambda path: network)
     x = torch.rand(2, 3, 32, 32).contiguous(memory_format=compute.memory_format)
     with torch.inference_mode():
         before = forward_logits(model, x, compute=compute)

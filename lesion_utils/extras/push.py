@@ -8,9 +8,9 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from lesion_utils.core.errors import RunError, WeightsError
+from lesion_utils.extras.card import describe_start
+from lesion_utils.extras.runs import TrainedRun
 from lesion_utils.models.weights import hub_endpoint, offline_variable
-from lesion_utils.release.card import describe_start
-from lesion_utils.release.runs import TrainedRun
 
 
 def check_pushable(runs: Sequence[TrainedRun]) -> None:

@@ -16,8 +16,8 @@ from lesion_utils.data.labels import LISTED, read_labels
 from lesion_utils.evaluation.elsewhere import GROUPS, judge_scores, widen_measures
 from lesion_utils.evaluation.evaluate import CALL
 from lesion_utils.evaluation.predictions import ENSEMBLE
+from lesion_utils.extras.predict import ScoredFolder
 from lesion_utils.models.predict import TrainedNetwork
-from lesion_utils.release.predict import ScoredFolder
 
 
 def judge_folder(

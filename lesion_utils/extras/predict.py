@@ -20,13 +20,13 @@ from lesion_utils.data.cache import WORKERS, Progress
 from lesion_utils.data.images import Aspect, ImageError, decode_square, inspect_image, run_parallel
 from lesion_utils.data.labels import SUFFIXES
 from lesion_utils.evaluation.evaluate import CALL
+from lesion_utils.extras.export import describe_run, load_exported
+from lesion_utils.extras.onnx import load_onnx
+from lesion_utils.extras.runs import choose_runs, describe_runs, list_runs
 from lesion_utils.figures.cases import plot_contact_sheet
 from lesion_utils.figures.style import render_figure
 from lesion_utils.models.gradcam import map_images
 from lesion_utils.models.predict import TrainedNetwork, load_network
-from lesion_utils.release.export import describe_run, load_exported
-from lesion_utils.release.onnx import load_onnx
-from lesion_utils.release.runs import choose_runs, describe_runs, list_runs
 
 #: Photographs on the contact sheet, the highest probabilities first.
 SHOWN = 30

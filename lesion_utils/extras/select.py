@@ -31,6 +31,8 @@ from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.paired_tests import compare_bootstrap
 from lesion_utils.evaluation.predictions import join_folds
+from lesion_utils.extras.jobs import Job
+from lesion_utils.extras.select_page import group_margins, name_margins, write_text
 from lesion_utils.figures.style import save
 from lesion_utils.figures.training import plot_margins
 from lesion_utils.training.classifiers import (
@@ -41,8 +43,6 @@ from lesion_utils.training.classifiers import (
     split_folds,
 )
 from lesion_utils.training.fit import OnEvent, fit
-from lesion_utils.training.jobs import Job
-from lesion_utils.training.select_page import group_margins, name_margins, write_text
 from lesion_utils.training.task import TrainingTask, choose_regimes, list_folds
 
 FILE = "selection.yaml"

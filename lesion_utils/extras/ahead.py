@@ -27,7 +27,7 @@ from lesion_utils.core import paths
 from lesion_utils.core.console import Console
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.core.files import lock_file
-from lesion_utils.training.jobs import Job, Progress, Workers, run_job
+from lesion_utils.extras.jobs import Job, Progress, Workers, run_job
 
 #: Times that workers may be lost, one after the other, before a task has got an epoch further.
 TRIES = 3
@@ -70,7 +70,7 @@ def _open_workers(
     jobs: Sequence[Job], *, asked: int, cluster: str, console: Console
 ) -> AbstractContextManager[Workers]:
     if cluster:
-        from lesion_utils.training.cluster import open_cluster
+        from lesion_utils.extras.cluster import open_cluster
 
         return open_cluster(cluster, jobs, count=asked, console=console)
     cores, devices = cpu_count(only_physical_cores=True), list_devices()

@@ -15,11 +15,11 @@ from lesion_utils.core.names import list_models
 from lesion_utils.core.paths import project_root
 from lesion_utils.evaluation.evaluate import evaluate, label_metric
 from lesion_utils.evaluation.predictions import read_predictions
+from lesion_utils.extras.runs import TrainedRun, list_runs
 from lesion_utils.models import custom
 from lesion_utils.models.licences import Licence, find_licence
 from lesion_utils.models.networks import data_config
 from lesion_utils.models.predict import TrainedNetwork
-from lesion_utils.release.runs import TrainedRun, list_runs
 from lesion_utils.report.pages import format_number
 
 #: Metrics of the card, in its order; each stands there with its interval.

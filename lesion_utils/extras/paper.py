@@ -31,7 +31,7 @@ from lesion_utils.report.content import Report
 from lesion_utils.report.index import COMPARISON
 from lesion_utils.report.publish import write_sums
 
-TEMPLATES = Path(__file__).resolve().parent / "templates" / "paper"
+TEMPLATES = Path(__file__).resolve().parent / "paper_templates"
 #: Made of a template each; all but `main.tex`.
 WRITTEN = ("abstract.tex", "methods.tex", "results.tex", "limitations.tex", "figures.tex")
 TABLES = ("results", "leaderboard", "checklist")

@@ -8,17 +8,8 @@ import pytest
 from tiny_study import make_images, read_results
 from worker_tasks import PARAMS
 
-from lesion_utils.training import ahead, classifiers
-from lesion_utils.training.classifiers import CANDIDATES
+from lesion_utils.extras import ahead
 from lesion_utils.training.fit import train_network
-
-
-@pytest.fixture
-def few_fits(monkeypatch):
-    """Classifiers are chosen from two candidates in two folds: for what is the same with more of both."""
-    few = {name: (kind, {key: values[:2] for key, values in grid.items()}) for name, (kind, grid) in CANDIDATES.items()}
-    monkeypatch.setattr(classifiers, "CANDIDATES", few)
-    monkeypatch.setattr(classifiers, "FOLDS", 2)
 
 
 @pytest.fixture

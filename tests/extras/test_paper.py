@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from lesion_utils.cli import main
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.paths import Study, docs_root
+from lesion_utils.extras.paper import WRITTEN, _is_wide, escape_tex, name_macro, write_paper
 from lesion_utils.provenance.verify import verify_paper
 from lesion_utils.report.content import Report
-from lesion_utils.report.paper import WRITTEN, _is_wide, escape_tex, name_macro, write_paper
 
 PUBLISHED = sorted(path.parents[1] for path in docs_root().glob("*/metrics/05_comparison_checklist.csv"))[0]
 

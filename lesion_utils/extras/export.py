@@ -19,14 +19,14 @@ from lesion_utils.core.files import cannot_write, dump_json, write_atomic
 from lesion_utils.core.paths import Study
 from lesion_utils.data.cache import Progress
 from lesion_utils.data.prepared import load_prepared
+from lesion_utils.extras.card import write_card
+from lesion_utils.extras.onnx import write_onnx
+from lesion_utils.extras.push import check_pushable, push_folder
+from lesion_utils.extras.runs import TrainedRun, choose_runs
 from lesion_utils.models.networks import data_config, multiply_full_windows
 from lesion_utils.models.predict import TrainedNetwork, place_network, read_settings
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.fingerprint import digest_file
-from lesion_utils.release.card import write_card
-from lesion_utils.release.onnx import write_onnx
-from lesion_utils.release.push import check_pushable, push_folder
-from lesion_utils.release.runs import TrainedRun, choose_runs
 
 WEIGHTS, CONFIG, CARD, ONNX = "model.safetensors", "config.json", "README.md", "model.onnx"
 

@@ -13,11 +13,9 @@ from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
 from lesion_utils.core.errors import MetricError
-from lesion_utils.core.names import name_held_out
 from lesion_utils.evaluation.intervals import (
     ENDS,
     Estimate,
-    format_value,
     percentile_interval,
     split_draws,
     wilson_interval,
@@ -188,39 +186,3 @@ def _measure_slope(labels: NDArray[np.bool_], logits: NDArray[np.float64]) -> Es
 
 def _spread(probs: NDArray[np.float64]) -> NDArray[np.float64]:
     return probs * (1 - probs)
-
-
-def state_calibration(rows: pd.DataFrame, folds: int = 1) -> list[str]:
-    """What rows of `tables.tabulate_calibration` say of each model, as trained and recalibrated, in a sentence."""
-    return [_state_model(part.set_index("stage"), folds) for _, part in rows.groupby("name", sort=False)]
-
-
-def _state_model(stages: pd.DataFrame, folds: int) -> str:
-    before, after = stages.loc["before"], stages.loc["after"]
-    line = f"intercept {format_value(before['intercept'], form='+.2f')}, slope {before['recalibration_slope']:.2f}"
-    return (
-        f"{before['name']}, as trained: {_state_stage(before)}. Recalibrated on {before['validation_images']} "
-        f"{name_held_out(folds)} ({line}): {_state_stage(after)}."
-    )
-
-
-def _state_stage(row: pd.Series) -> str:
-    def write(name: str, form: str) -> str:
-        value, low, high = (row[name + end] for end in ENDS)
-        return format_value(value, low, high, form)
-
-    level = _read_interval(row, "in_the_large", 0, "too high", "too low", "neither shown too high nor too low")
-    reach = _read_interval(row, "slope", 1, "too extreme", "too cautious", "neither shown too extreme nor too cautious")
-    return (
-        f"observed over expected {write('observed_expected', '.2f')}, in the large {write('in_the_large', '+.2f')}, "
-        f"slope {write('slope', '.2f')}: on the whole its probabilities are {level}, and {reach}"
-    )
-
-
-def _read_interval(row: pd.Series, name: str, perfect: float, under: str, over: str, within: str) -> str:
-    """What an interval says of a perfect value: that the measured one lies under or over it, or nothing."""
-    if np.isnan(row[name]):
-        return "in a spread that cannot be told"
-    if row[f"{name}_low"] <= perfect <= row[f"{name}_high"]:
-        return within
-    return under if row[name] < perfect else over

@@ -78,24 +78,6 @@ def tabulate_predictive_values(results: pd.DataFrame, params: Comparison, *, tar
     return pd.DataFrame(rows, columns=[*keys, "prevalence", *(name + end for name in ("ppv", "npv") for end in ENDS)])
 
 
-def state_predictive_values(rows: pd.DataFrame) -> str:
-    """What a call means, in a sentence: rows of `tabulate_predictive_values` of one model, the test images' first."""
-    (share, positive, negative), *others = (
-        (f"{100 * row['prevalence']:.3g} %", _write_share(row, "ppv"), _write_share(row, "npv"))
-        for _, row in rows.iterrows()
-    )
-    first = (
-        f"Where {share} of lesions are malignant, as in the test images, a call of malignant is right in {positive}, "
-        f"one of benign in {negative}"
-    )
-    return "; ".join([first, *(f"where {share} are, in {ppv} and {npv}" for share, ppv, npv in others)]) + "."
-
-
-def _write_share(row: pd.Series, name: str) -> str:
-    value, *span = (f"{100 * row[name + end]:.1f}" for end in ENDS)
-    return f"{value} % ({' to '.join(span)})"
-
-
 def compute_net_benefit(
     targets: ArrayLike, probs: ArrayLike, *, thresholds: ArrayLike, weights: ArrayLike | None = None
 ) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Which of the study's rows to put forward, by validation; and which network is better, by the one declared test."""
+"""Which model cross-validation selects, and which network is better by the one declared test."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from itertools import combinations, product
 import numpy as np
 import pandas as pd
 
-from lesion_utils.config.schema import NamedComparison, StudyParams
-from lesion_utils.core.names import COMBINATION, REGIME_NAMES, REGIMES, join_words, name_model, name_series
-from lesion_utils.evaluation.evaluate import label_metric
-from lesion_utils.evaluation.intervals import draw_weights, format_value
+from lesion_utils.config.schema import NamedComparison
+from lesion_utils.core.names import COMBINATION, REGIME_NAMES, REGIMES, name_model
+from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.paired_tests import (
     PairedTest,
@@ -19,7 +18,7 @@ from lesion_utils.evaluation.paired_tests import (
     compare_mcnemar,
     detectable_difference,
 )
-from lesion_utils.evaluation.predictions import ENSEMBLE, find_missing, iterate_means, select_run
+from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_means, select_run
 
 #: How the regime of a classical classifier on frozen features begins.
 CLASSICAL = "features:"
@@ -55,29 +54,6 @@ def rank_on_validation(predictions: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("ap", ascending=False, kind="stable", ignore_index=True)
 
 
-def state_validation(order: pd.DataFrame, subsets: pd.Series, params: StudyParams) -> str:
-    """On what the rows are ordered, and whether that compares like with like.
-
-    Args:
-        subsets: train, val, test or left_out of each image.
-    """
-    if order.empty:
-        return "Without validation images nothing orders the rows."
-    count, folds = order["images"].iloc[0], params.data.folds
-    said = (
-        f"Each of the {count} training images is scored by networks and classifiers that learnt from the other parts "
-        f"of {folds}, the same parts for both. A test image has the mean of all {folds}, so a threshold or a line of "
-        "log odds that was fitted to single scores suits it only roughly."
-        if folds > 1
-        else f"Networks and classifiers learnt from the same {(subsets == 'train').sum()} images and are ordered on "
-        f"{count} others."
-    )
-    choosing = [name_model(model) for slot, model in params.models.items() if params.network(slot).keep == "best"]
-    if choosing:
-        said += f" {join_words(choosing)} kept the epoch that scored best on them, which flatters a little."
-    return said
-
-
 def list_spoken(table: pd.DataFrame, params: NamedComparison) -> list[tuple[str, str]]:
     """The rows that the prose speaks of, as (model, regime): of each network the declared regime, and the best taught.
 
@@ -104,16 +80,6 @@ def pick_classifiers(order: pd.DataFrame) -> dict[tuple[str, str], str]:
         (model, part["regime"].iloc[0]): f"best of {len(part)} by validation"
         for model, part in rows.groupby("model", sort=False)
     }
-
-
-def describe_left_out(predictions: pd.DataFrame, params: NamedComparison) -> list[str]:
-    """A sentence for each combination that lacks a member."""
-    missing = find_missing(predictions, params.averages)
-    return [
-        f"The combination \u201c{name}\u201d is left out: there are no scores of "
-        f"{' and of '.join(name_series(*member) for member in members)}."
-        for name, members in missing.items()
-    ]
 
 
 def compare_networks(predictions: pd.DataFrame, params: NamedComparison) -> pd.DataFrame:
@@ -175,42 +141,3 @@ def find_power(comparisons: pd.DataFrame, params: NamedComparison) -> float:
     if rows.empty:
         return np.nan
     return detectable_difference(rows["error"].iloc[0], alpha=params.primary.alpha, power=params.power)
-
-
-def state_primary(comparisons: pd.DataFrame, params: NamedComparison) -> str:
-    """The verdict of the one declared comparison, in a sentence that says no more than its numbers."""
-    primary, regime = params.primary, REGIME_NAMES[params.primary.regime]
-    rows = comparisons[comparisons["primary"]]
-    first, second = map(name_model, params.pair)
-    if rows.empty:
-        return (
-            f"The declared comparison ({first} against {second}, {regime}) could not be made: a network has no scores."
-        )
-    row, metric = rows.iloc[0], label_metric(primary.metric)
-    gap = format_value(row["difference"], row["low"], row["high"], "+.3f")
-    gap = gap.replace("(", f"({params.confidence * 100:g} % interval ")
-    p = "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.3f}"
-    numbers = f"{metric} {row['a']:.3f} against {row['b']:.3f}, difference {gap}, {p}, {row['test']}"
-    if row["p"] >= primary.alpha:
-        verdict = f"No significant difference between {first} and {second}"
-    else:
-        better, worse = (first, second) if row["difference"] > 0 else (second, first)
-        verdict = f"{better} ranks the test images better than {worse}"
-    unlike = (
-        f" {first} is a mean over {row['seeds_a']} seeds and {second} over {row['seeds_b']}: averaging alone can raise "
-        "a score."
-        if row["seeds_a"] != row["seeds_b"]
-        else ""
-    )
-    return f"{verdict}, {regime}, at the level {primary.alpha:g}: {numbers}.{unlike}"
-
-
-def state_power(comparisons: pd.DataFrame, params: NamedComparison) -> str:
-    """What the declared comparison could have shown."""
-    smallest = find_power(comparisons, params)
-    if np.isnan(smallest):
-        return "Without both networks nothing can be said about the power of their comparison."
-    return (
-        f"With a power of {params.power * 100:g} %, this test set shows AUC differences from {smallest:.3f} upwards; "
-        "a smaller one may exist and go unseen."
-    )

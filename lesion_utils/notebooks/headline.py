@@ -10,7 +10,8 @@ import pandas as pd
 from lesion_utils.core.names import REGIMES, name_held_out, name_series
 from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.predictions import ENSEMBLE
-from lesion_utils.evaluation.ranking import find_power, list_spoken, state_power, state_primary
+from lesion_utils.evaluation.ranking import find_power, list_spoken
+from lesion_utils.evaluation.sentences import state_power, state_primary
 from lesion_utils.evaluation.shortcuts import ALL, CONTROL, WITHIN
 from lesion_utils.evaluation.tables import format_spread, name_single
 from lesion_utils.notebooks.statements import (

@@ -10,12 +10,12 @@ import pandas as pd
 
 from lesion_utils.config.schema import NamedComparison
 from lesion_utils.core.names import COMBINATION, name_held_out, name_series
-from lesion_utils.evaluation.decisions import state_predictive_values
 from lesion_utils.evaluation.elsewhere import EVERYONE, Abroad, find_seen
 from lesion_utils.evaluation.evaluate import AT_TARGET, label_metric
 from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.evaluation.ranking import CLASSICAL, find_power, list_spoken
+from lesion_utils.evaluation.sentences import state_predictive_values
 from lesion_utils.evaluation.shortcuts import ALL, CONTROL, QUARTERS, WITHIN, Shortcuts
 
 Run = tuple[str, str]  # model, regime

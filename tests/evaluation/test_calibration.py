@@ -21,9 +21,9 @@ from lesion_utils.evaluation.calibration import (
     fit_recalibration,
     measure_calibration,
     measure_reliability,
-    state_calibration,
 )
 from lesion_utils.evaluation.intervals import ENDS
+from lesion_utils.evaluation.sentences import state_calibration
 from lesion_utils.evaluation.tables import tabulate_calibration
 
 

@@ -16,12 +16,12 @@ from lesion_utils.core.errors import MetricError
 from lesion_utils.evaluation.decisions import (
     compute_net_benefit,
     predict_values,
-    state_predictive_values,
     tabulate_predictive_values,
     trace_decision_curves,
 )
 from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.evaluation.predictions import select_run
+from lesion_utils.evaluation.sentences import state_predictive_values
 
 ANSWERS = json.loads(Path(__file__).with_name("dcurves_answers.json").read_text())
 

@@ -19,10 +19,8 @@ from lesion_utils.evaluation.ranking import (
     list_spoken,
     pick_classifiers,
     rank_on_validation,
-    state_power,
-    state_primary,
-    state_validation,
 )
+from lesion_utils.evaluation.sentences import state_power, state_primary, state_validation
 
 
 def test_one_comparison_is_primary(comparisons):

@@ -27,7 +27,8 @@ from lesion_utils.evaluation.decisions import tabulate_predictive_values
 from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.evaluation.literature import read_published
 from lesion_utils.evaluation.predictions import add_ensembles, select_run, write_predictions
-from lesion_utils.evaluation.ranking import compare_networks, describe_left_out, rank_on_validation, state_primary
+from lesion_utils.evaluation.ranking import compare_networks, rank_on_validation
+from lesion_utils.evaluation.sentences import describe_left_out, state_primary
 from lesion_utils.evaluation.tables import tabulate_results
 from lesion_utils.figures.comparison import plot_forest
 from lesion_utils.notebooks import headline

@@ -8,7 +8,7 @@ from drawn_predictions import CLASSICAL, COMPARISON, SKILL, draw_metadata, draw_
 from tiny_study import make_params
 
 from lesion_utils.config.schema import StudyParams
-from lesion_utils.evaluation import literature, predictions, ranking, shortcuts, tables
+from lesion_utils.evaluation import literature, predictions, ranking, sentences, shortcuts, tables
 from lesion_utils.figures.calibration import plot_decision_curve
 from lesion_utils.figures.comparison import (
     plot_classifier_heatmap,
@@ -82,8 +82,8 @@ def test_another_backbone_is_called_by_its_name_in_every_table_figure_and_senten
     texts |= {name: frame.to_csv() for name, frame in frames.items()}
     texts |= {
         "summary": str(said), "networks": str(networks), "detail": finetune.select_detail(alone).name,
-        "validation": ranking.state_validation(order, pd.Series(["train", "val"]), study),
-        "left out": str(ranking.describe_left_out(scores, settings)),
+        "validation": sentences.state_validation(order, pd.Series(["train", "val"]), study),
+        "left out": str(sentences.describe_left_out(scores, settings)),
     }  # fmt: skip
     wrong = {name for name, text in texts.items() if "resnet" in text.lower().replace("@resnet50", "")}
     silent = {name for name, text in texts.items() if written not in text}

@@ -18,8 +18,10 @@ endef
 $(foreach name,DATA_DIR WEIGHTS_DIR REPORTS_DIR LESION_CACHE IMAGES LABELS MODEL OUT PUSH TO A B,\
   $(if $(filter command,$(firstword $(origin $(name)))),$(eval $(call as_typed,$(name)))))
 quote = '$(subst ','\'',$(1))'
-ifneq ($(shell printf %s $(call quote,$(value STUDY)) | LC_ALL=C tr -d '0-9A-Za-z._\200-\377-'),)
-  $(error STUDY="$(value STUDY)" must be one folder under params/, named with letters, digits, ".", "_" and "-")
+# A study is one folder below params/: a name that leads elsewhere (.., a path, none at all) reaches no recipe.
+STUDIES := $(notdir $(patsubst %/data.yaml,%,$(wildcard params/*/data.yaml)))
+ifneq ($(if $(filter-out .% -%,$(STUDY)),,none)$(shell printf %s $(call quote,$(value STUDY)) | LC_ALL=C tr -d '0-9A-Za-z._\200-\377-'),)
+  $(error STUDY="$(value STUDY)" must be one folder under params/, named with letters, digits, ".", "_" and "-", such as $(STUDIES))
 endif
 
 # A script in $(BIN) names its Python in a first line that not every folder's name fits into: python -m has none.
@@ -62,7 +64,7 @@ STEPS     := data $(NOTEBOOKS) index
 help:  ## this page
 	@echo "Usage: make <what> [STUDY=demo] [DATA_DIR=folder] [WEIGHTS_DIR=folder] [DEVICE=cpu|cuda|cuda:1|mps] [THREADS=n] [TORCH=cpu|gpu]"
 	@echo "       [JOBS=n: workers here] [CLUSTER=tcp://host:port|slurm|pbs|lsf: workers elsewhere, docs/cluster.md]"
-	@echo "Studies:" $(notdir $(patsubst %/data.yaml,%,$(wildcard params/*/data.yaml)))
+	@echo "Studies: $(STUDIES)"
 	@echo
 	@sed -n 's/^\([a-z][a-z-]*\):.*  ## \(.*\)/\1@\2/p' Makefile | while IFS=@ read what why; do \
 	  printf '  %-15s %s\n' "$$what" "$$why"; done

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from lesion_utils.core.console import Console, describe_event
 from lesion_utils.core.errors import LesionError
-from lesion_utils.core.paths import Study, data_dir, docs_root, project_root, reports_root
+from lesion_utils.core.paths import Study, data_dir, docs_root, find_study, project_root, reports_root
+from lesion_utils.core.running import mark_running
 
 if TYPE_CHECKING:
     from lesion_utils.config.schema import StudyParams
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     _choose_cuda_device()
     try:
+        if "study" in options:
+            options.study = find_study(options.study)
         status = options.act(options) or 0
         sys.stdout.flush()
         return status
@@ -77,7 +80,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         return verb
 
     def add_study(verb: argparse.ArgumentParser, what: str = "folder under params/ (default: demo)") -> None:
-        verb.add_argument("study", nargs="?", type=Study, default="demo", help=what)
+        verb.add_argument("study", nargs="?", default="demo", help=what)
 
     step = add("run", run, "run one step, unless it is up to date")
     step.add_argument("step")
@@ -185,7 +188,7 @@ def select(options: argparse.Namespace) -> None:
     from lesion_utils.extras.select import list_trainings, select_settings
 
     study, console, params = options.study, Console(), _read_params(options.study)
-    with console.show_step("select"):
+    with mark_running(study, "select"), console.show_step("select"):
         if os.environ.get("JOBS") or os.environ.get("CLUSTER"):
             from lesion_utils.extras.ahead import train_ahead
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from small_project import AWKWARD_NAME, LOCKS, NAMES, ROOT, STEPS, clean_environment, copy_finished_project, make, run
+from small_project import AWKWARD_NAME, NAMES, ROOT, STEPS, clean_environment, copy_finished_project, make
 
 from lesion_utils.core import paths
 from lesion_utils.core.paths import Study
@@ -119,7 +119,7 @@ def test_a_wrong_parameter_stops_before_anything_runs(project, edit):
     ("arguments", "said"),
     [
         *((["all", f"STUDY={study}"], f'STUDY="{study}" must be one folder under params/, named with letters')
-          for study in ("my study", "my$study", "50%", "../demo")),
+          for study in ("my study", "my$study", "50%", "../demo", "", ".", "..", "...", ".hidden", "-x")),
         (["compare", "A=reports/x"], "make compare A=reports/x B=reports/y"),
         (["env", "TORCH=cuda"], 'TORCH="cuda" must be auto, cpu or gpu'),
     ],
@@ -268,63 +268,6 @@ def test_what_few_need_is_installed_for_those_who_ask(tmp_path, arguments, lock)
     shown = make(ROOT, "-n", *arguments, f"VENV={tmp_path}").stdout
     found = {name for name in ("onnx", "cluster", "mlflow") if f"-r requirements-{name}.lock" in shown}
     assert found == set(filter(None, [lock]))
-
-
-@pytest.fixture
-def clone(tmp_path):
-    """What `make clean` needs of the project, and a maker of files beside it."""
-    shutil.copytree(ROOT / "lesion_utils", tmp_path / "lesion_utils", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Makefile", *LOCKS):
-        shutil.copy(ROOT / name, tmp_path)
-
-    def add(*names: str, tracked: bool = False) -> list[Path]:
-        paths = [tmp_path / name for name in names]
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("both\n")
-        if tracked:
-            for command in (["init", "-q"], ["add", *names]):
-                subprocess.run(["git", *command], cwd=tmp_path, check=True)
-        return paths
-
-    return add
-
-
-@pytest.mark.parametrize("git", [True, False])
-def test_clean_removes_only_what_was_generated(tmp_path, clone, git):
-    kept = clone("data/isic2016/photo.jpg", "data/cache/a.npy", "params/demo/data.yaml", "reports/other/index.html")
-    generated = clone("reports/demo/keys/data.json", "reports/demo/figures/a.png")
-    (tracked,) = clone("reports/demo/index.html", tracked=git)
-    assert make(tmp_path, "clean").returncode == 0
-    assert all(path.is_file() for path in kept)
-    assert not any(path.exists() for path in generated)
-    assert tracked.is_file() == git
-
-
-@pytest.mark.fault("together", "`make clean` in another user's clone, of which git tells nothing", "removes nothing")
-def test_clean_removes_nothing_where_git_does_not_tell(tmp_path, clone, monkeypatch):
-    clone("reports/demo/keys/data.json")
-    (tracked,) = clone("reports/demo/index.html", tracked=True)
-    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    refused = make(tmp_path, "clean")
-    assert tracked.is_file() and refused.returncode == 2
-    assert "git does not say which files are under version control" in refused.stderr
-
-
-def test_clean_leaves_decoded_images_that_another_study_uses(tmp_path, clone):
-    clone(*(f"reports/{study}/keys/images.txt" for study in ("demo", "other")))
-    both, *_ = clone(*(f"data/cache/images/{name}" for name in ("both.u8", "both.json", "third.u8")))
-    assert run(tmp_path, "clean", "demo").stdout == "removed reports/demo\n"
-    assert both.is_file()
-    run(tmp_path, "clean", "other")
-    assert [path.name for path in both.parent.iterdir()] == ["third.u8"]
-
-
-def test_clean_leaves_a_report_that_came_with_the_project(tmp_path, clone):
-    """Without git and without keys, nothing says that the report was made here."""
-    (page,) = clone("reports/demo/index.html")
-    assert make(tmp_path, "clean").stdout == ""
-    assert page.is_file()
 
 
 @pytest.mark.slow

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from lesion_utils.core.errors import ParamsError
 from lesion_utils.core.names import NETWORKS
+
+#: What a study may be called: it becomes part of files' names, of make's targets and of commands.
+_STUDY_NAME = re.compile(r"\w[\w.-]*")
+
+#: Folders of the project in which no report may be written.
+_NO_REPORTS = (
+    ".ci", ".git", ".github", "benchmarks", "containers", "data", "docs", "lesion_utils", "notebooks", "params",
+    "requirements", "tests", "tools",
+)  # fmt: skip
 
 #: A study's YAML files that describe no network.
 _NO_NETWORK = ("data", "augmentation", "comparison", "selection")
@@ -55,8 +66,22 @@ def params_root() -> Path:
 
 
 def reports_root() -> Path:
-    """The folder of all studies' reports: `REPORTS_DIR`, or `reports` in the project."""
-    return _from_environment("REPORTS_DIR") or project_root() / "reports"
+    """The folder of all studies' reports: `REPORTS_DIR`, or `reports` in the project.
+
+    Raises:
+        ParamsError: reports would lie among the project's own files, where `make clean` would remove those.
+    """
+    root, folder = project_root(), _from_environment("REPORTS_DIR")
+    if folder is None:
+        return root / "reports"
+    if root.is_relative_to(folder) or any(folder.is_relative_to(root / name) for name in _NO_REPORTS):
+        raise ParamsError(
+            "reports cannot be written among the project's own files",
+            where=f"REPORTS_DIR={folder}",
+            expected="a folder for reports alone, outside the project or new in it",
+            do="choose another folder, or unset REPORTS_DIR",
+        )
+    return folder
 
 
 def docs_root() -> Path:
@@ -65,8 +90,40 @@ def docs_root() -> Path:
 
 
 def list_studies() -> list[str]:
-    """Names of the studies that exist, sorted."""
-    return sorted(p.name for p in params_root().iterdir() if (p / "data.yaml").is_file())
+    """Names of the studies that exist, sorted: folders in `params/` that have a data.yaml, whatever that is."""
+    root = params_root().resolve()
+    folders = [path for path in root.iterdir() if _STUDY_NAME.fullmatch(path.name) and path.is_dir()]
+    # A link out of params/ is no study: its files would be read from one place and named after another.
+    inside = [path for path in folders if path.resolve().parent == root]
+    return sorted(path.name for path in inside if os.path.lexists(path / "data.yaml"))
+
+
+def find_study(name: str) -> Study:
+    """The study of a name that somebody typed.
+
+    Every command that takes a study asks here first, so that no name leads out of `params/` and `reports/`.
+
+    Args:
+        name: a folder directly below `params/`.
+
+    Raises:
+        ParamsError: there is no such study, or the name is no plain folder's name, such as "..".
+    """
+    studies = list_studies()
+    if name in studies:
+        return Study(name)
+    shown = name if len(name) <= 60 else f"{name[:60]}..."
+    expected = "one of " + ", ".join(studies)
+    if not _STUDY_NAME.fullmatch(name):
+        what = "a study is one folder directly below params/, named with letters, digits, '.', '_' and '-'"
+        do = "choose one of these; if STUDY comes from a variable of the shell, check that it is set"
+    elif (params_root() / shown).is_dir() and (params_root() / shown).resolve().parent != params_root().resolve():
+        what, do = "this folder is a link out of params/", f"copy the folder itself to params/{name}"
+    else:
+        close = difflib.get_close_matches(name, studies, n=1)
+        what = f"there is no study {shown!r}" + (f", did you mean {close[0]!r}?" if close else "")
+        do = f"choose one, or copy params/isic2016 to params/{shown} and edit it"
+    raise ParamsError(what, where=f"STUDY={shown}", expected=expected, do=do)
 
 
 def list_networks(folder: Path) -> list[str]:
@@ -94,15 +151,7 @@ class Study:
         Raises:
             ParamsError: there is no such study.
         """
-        folder = params_root() / self.name
-        if not (folder / "data.yaml").is_file():
-            raise ParamsError(
-                f"there is no study {self.name!r}",
-                where=f"STUDY={self.name}",
-                expected="one of " + ", ".join(list_studies()),
-                do=f"choose one, or copy params/isic2016 to params/{self.name} and edit it",
-            )
-        return folder
+        return params_root() / find_study(self.name).name
 
     @property
     def networks(self) -> list[str]:

@@ -30,6 +30,7 @@ from lesion_utils.core.console import Console, follow_log, format_duration
 from lesion_utils.core.errors import LesionError
 from lesion_utils.core.files import remove_halves
 from lesion_utils.core.paths import Study, name_file
+from lesion_utils.core.running import mark_running
 from lesion_utils.pipeline import graph
 from lesion_utils.pipeline.failure import explain_failure
 from lesion_utils.provenance import record as provenance
@@ -46,7 +47,7 @@ def run_step(name: str, study: Study, *, console: Console) -> None:
     """
     step = steps.find_step(study, name)
     params = load_study(study.params_dir)
-    with take_turns(step, console=console), end_on_signals() as asked:
+    with take_turns(step, console=console), mark_running(study, step.name), end_on_signals() as asked:
         started = time.time()
         key, inputs = steps.compute_key(step, params), steps.hash_inputs(study, step)
         reasons = graph.list_reasons(study, step, key, inputs)

@@ -104,12 +104,9 @@ class Report:
 
     def count_seconds(self, step: str) -> float | None:
         """What a step has cost: the time of its last run or, where that found networks trained already, of training."""
-        histories = [
-            self.folder / "runs" / step / run["folder"] / "history.jsonl"
-            for run in self.metrics.get(step, {}).get("runs", [])
-        ]
-        epochs = [json.loads(line) for path in histories if path.is_file() for line in path.read_text().splitlines()]
-        trained = sum(epoch["seconds"] + epoch["seconds_validation"] for epoch in epochs)
+        runs = self.metrics.get(step, {}).get("runs", [])
+        histories = [self.folder / "runs" / step / run["folder"] / "history.jsonl" for run in runs]
+        trained = sum(_sum_seconds(path) for path in histories if path.is_file())
         wall = self.runs.get(step, {}).get("wall_seconds")
         return max(wall or 0, trained) or wall
 
@@ -147,6 +144,27 @@ def read_json(path: Path) -> Any:
         raise RunError(
             f"not readable as JSON ({error})", where=path, do="delete it and run `make all` for this study"
         ) from None
+
+
+def _sum_seconds(history: Path) -> float:
+    """The time of a run's epochs, from its history, s.
+
+    Raises:
+        RunError: a line does not say it.
+    """
+    total = 0.0
+    for number, line in enumerate(history.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            epoch = json.loads(line)
+            total += float(epoch["seconds"]) + float(epoch["seconds_validation"])
+        except (ValueError, KeyError, TypeError):
+            raise RunError(
+                "this line does not say how long its epoch took",
+                where=f"{history}:{number}",
+                expected='"seconds" and "seconds_validation", as training writes them',
+                do=f"restore the file, or delete the folder {history.parent.name} and run `make all` for this study",
+            ) from None
+    return total
 
 
 def _read_figure(path: Path) -> Figure:

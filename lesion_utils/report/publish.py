@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.errors import RunError
-from lesion_utils.core.files import write_atomic, write_if_changed
+from lesion_utils.core.files import cannot_write, write_atomic, write_if_changed
 from lesion_utils.core.paths import Study, docs_root
 from lesion_utils.evaluation.openings import publish_openings
 from lesion_utils.provenance.fingerprint import digest_file
@@ -34,42 +34,69 @@ KEPT = (
 
 
 def publish_study(study: Study, params: StudyParams) -> Path:
-    """Copy a report, list it on `docs/index.html` and its test openings in `docs/openings.csv`.
+    """Copy a report to `docs/<study>/`, list it on `docs/index.html` and its test evaluations in `docs/openings.csv`.
 
-    An earlier copy of the study is replaced as a whole.
+    The copy is built in a folder beside and then takes the place of an earlier one. If anything fails, the earlier copy
+    and the list stay as they were.
 
     Returns:
-        the copy's folder. Scores of images from elsewhere are not in it, unless `data.yaml` says so of every set.
+        The copy's folder. Scores of external images are not in it, unless `data.yaml` allows it for every set.
 
     Raises:
-        RunError: the report has no page, or links that lead nowhere, or files that no record accounts for. What is
-            stale is no obstacle, nor what is missing and not linked to: the page says so.
+        RunError: the report has no page, a link leads nowhere, or no record accounts for a file. Stale files are
+            published, and so is a report that lacks files to which no page links: its page says so.
+        DataError: a file cannot be written.
     """
     _refuse_unaccounted(study)
     folder = docs_root() / study.name
-    partial = folder.with_name(f".{study.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    found = (path for pattern in KEPT for path in study.report_dir.glob(pattern))
-    kept = [path.relative_to(study.report_dir).as_posix() for path in found]
-    if not all(place.publish for place in params.data.external.values()):
-        kept = [name for name in kept if not name.endswith("_elsewhere.csv") or not name.startswith("predictions/")]
-    for name in {*kept, *_list_links(study)}:
-        (partial / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(study.report_dir / name, partial / name)
-    if not params.data.publish_photographs:
-        _hide_photographs(study, params, partial)
-    _link_back(partial / "index.html")
-    write_crate(Report(study.report_dir), partial)
-    write_sums(partial)
-    replaced = folder.with_name(f".{study.name}.replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
-    if folder.is_dir():
-        folder.replace(replaced)
-    partial.replace(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
-    publish_openings(study.name)
-    write_front_page()
+    work = folder.with_name(f".publishing-{study.name}")
+    copy, earlier = work / study.name, work / "earlier"
+    if earlier.is_dir() and not folder.exists():
+        earlier.replace(folder)  # an earlier publication was killed between the two renames below
+    shutil.rmtree(work, ignore_errors=True)
+    swapped = False
+    try:
+        _fill_copy(study, params, copy)
+        others = [path.parent for path in docs_root().glob("*/index.html") if path.parent != folder]
+        front_page = _render_front_page([copy, *others])
+        if folder.is_dir():
+            folder.replace(earlier)
+        copy.replace(folder)
+        swapped = True
+        publish_openings(study.name)
+        _write_front_page(front_page)
+    except BaseException as error:
+        if swapped:
+            shutil.rmtree(folder)
+        if earlier.is_dir():
+            earlier.replace(folder)
+        if isinstance(error, OSError):
+            raise cannot_write(folder, error) from error
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def _fill_copy(study: Study, params: StudyParams, copy: Path) -> None:
+    """Write everything that a copy holds, its list of files last."""
+    for name in _list_published(study, params):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(study.report_dir / name, copy / name)
+    if not params.data.publish_photographs:
+        _hide_photographs(study, params, copy)
+    _link_back(copy / "index.html")
+    write_crate(Report(study.report_dir), copy)
+    write_sums(copy)
+
+
+def _list_published(study: Study, params: StudyParams) -> list[str]:
+    """The files of a report that its copy has, named relative to its folder."""
+    found = (path for pattern in KEPT for path in study.report_dir.glob(pattern))
+    kept = {path.relative_to(study.report_dir).as_posix() for path in found} | set(_list_links(study))
+    if not all(place.publish for place in params.data.external.values()):
+        kept -= {name for name in kept if name.startswith("predictions/") and name.endswith("_elsewhere.csv")}
+    return sorted(kept)
 
 
 def write_sums(folder: Path, names: Iterable[str] | None = None) -> None:
@@ -79,10 +106,13 @@ def write_sums(folder: Path, names: Iterable[str] | None = None) -> None:
     write_atomic(folder / SUMS, "".join(f"{digest_file(folder / name)}  {name}\n" for name in sorted(names)))
 
 
-def write_front_page() -> None:
-    """Write `docs/index.html`, the list of what is published."""
-    reports = [Report(path.parent) for path in sorted(docs_root().glob("*/index.html"))]
-    write_if_changed(docs_root() / "index.html", render_page("docs.html.j2", reports=reports))
+def _render_front_page(copies: Iterable[Path]) -> str:
+    """The list of the published studies."""
+    return render_page("docs.html.j2", reports=[Report(copy) for copy in sorted(copies, key=lambda copy: copy.name)])
+
+
+def _write_front_page(page: str) -> None:
+    write_if_changed(docs_root() / "index.html", page)
     write_if_changed(docs_root() / ".nojekyll", "")  # a forge serves the files as they are
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import re
 import shutil
@@ -18,7 +19,7 @@ from sections import change_data
 from lesion_utils.cli import main
 from lesion_utils.config.data import External
 from lesion_utils.config.load import load_study
-from lesion_utils.core.errors import RunError
+from lesion_utils.core.errors import DataError, RunError
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance.verify import verify_copy
 from lesion_utils.report.notebook_pages import HIDDEN
@@ -34,6 +35,7 @@ def study(study) -> Study:
     folder.mkdir(parents=True)
     for name in ("best.pt", "last.pt", "DONE", "history.jsonl"):
         (folder / name).write_text(name)
+    (folder / "history.jsonl").write_text('{"seconds": 30.5, "seconds_validation": 2}\n')
     return study
 
 
@@ -149,6 +151,53 @@ def test_a_page_that_was_lost_is_published_as_lost_once_the_index_says_so(study,
     assert not (folder / "html" / "03_resnet50_finetune.html").exists()
     assert list_dead_links(tmp_path / "docs") == []
     assert "html/03_resnet50_finetune.html</code>: missing" in (folder / "index.html").read_text()
+
+
+def read_all(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize(
+    "function", ["write_crate", "write_sums", "_render_front_page", "publish_openings", "_write_front_page"]
+)
+def test_a_publication_that_fails_leaves_everything_as_it_was(study, tmp_path, monkeypatch, function, again):
+    (tmp_path / "docs").mkdir()
+    if again:
+        publish(study)
+    before = read_all(tmp_path / "docs")
+
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"lesion_utils.report.publish.{function}", fail)
+    with pytest.raises(DataError, match="No space left"):
+        publish(study)
+    assert read_all(tmp_path / "docs") == before
+    assert not [path for path in (tmp_path / "docs").iterdir() if path.name.startswith(".publishing")]
+
+
+def test_a_publication_killed_between_its_two_renames_loses_no_copy(study, monkeypatch):
+    folder = publish(study)
+    work = folder.with_name(".publishing-demo")
+    work.mkdir()
+    folder.replace(work / "earlier")
+    monkeypatch.setattr("lesion_utils.report.publish.write_crate", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        publish(study)
+    assert not list_bad(folder) and not work.exists()
+
+
+def test_a_line_of_a_history_without_its_time_is_named(study):
+    metrics = study.metrics / "03_resnet50_finetune.json"
+    metrics.write_text(json.dumps({"runs": [{"folder": "finetune-seed1-0123"}]}))
+    add_output(study, "03_resnet50_finetune", metrics)
+    history = study.runs / "03_resnet50_finetune" / "finetune-seed1-0123" / "history.jsonl"
+    for line in ('{"seconds_validation": 2}', "no JSON", "[]"):
+        history.write_text(f'{{"seconds": 30.5, "seconds_validation": 2}}\n{line}\n')
+        with pytest.raises(RunError, match=r"history.jsonl:2: this line does not say how long its epoch took"):
+            publish(study)
+    assert not (study.report_dir.parents[1] / "docs" / "demo").exists()
 
 
 def test_publishing_again_leaves_nothing_of_the_earlier_copy(study):

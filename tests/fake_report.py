@@ -28,7 +28,7 @@ from lesion_utils.core import paths
 from lesion_utils.core.files import dump_json
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance import steps
-from lesion_utils.provenance.verify import seal_record
+from lesion_utils.provenance.seal import seal_record
 from lesion_utils.report.index import build_site
 from lesion_utils.report.notebook_pages import write_notebook_page
 

@@ -102,7 +102,9 @@ def read_results(folder: Path) -> dict[str, object]:
             lines = [json.loads(line) for line in path.read_text().splitlines()]
             found[name] = [deterministic_part(line) for line in lines]
         elif path.name == "DONE":
-            found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k != "seconds"}
+            record = json.loads(path.read_text())
+            del record["seconds"], record["seal"], record["files"]["history.jsonl"]
+            found[name] = record
         elif path.is_file():
             found[name] = path.read_bytes()
     return found

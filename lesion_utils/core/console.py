@@ -80,12 +80,21 @@ def follow_log(study: Study, step: str) -> Callable[[], str]:
     return read
 
 
+def list_remarks(study: Study, step: str) -> list[str]:
+    """The sentences in a step's training log that stay on the terminal, such as why a run was trained again."""
+    path = study.runs / step / "train.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [event["remark"] for event in map(json.loads, lines) if "remark" in event]
+
+
 def describe_event(event: Mapping[str, Any]) -> str:
     """One line of the training log in words.
 
     "from scratch, seed 1: epoch 3 of 16, loss 0.531, validation AP 0.412, AUC 0.701, 41 images/s, 40 s left"
     """
     run = name_training(event)
+    if "remark" in event:
+        return event["remark"]
     if "stage" in event:
         return f"{run}: {event['stage']}, {event['done']:,} of {event['total']:,}"
     return (

@@ -59,7 +59,10 @@ def train_ahead(jobs: Sequence[Job], *, console: Console) -> dict[Job, BaseExcep
         return {}
     console.show_count("waits for another command at the same tasks", 0, 0)
     with lock_file(jobs[0].log.with_name("command.lock")):  # it has the same logs
-        jobs = [job for job in jobs if not job.is_done()]
+        checked = [(job, *job.check()) for job in jobs]
+        for remark in filter(None, (remark for _, _, remark in checked)):
+            console.report(remark)
+        jobs = [job for job, done, _ in checked if not done]
         if not jobs:
             return {}
         with _open_workers(jobs, asked=int(asked), cluster=cluster, console=console) as workers:

@@ -29,6 +29,7 @@ from lesion_utils.core.paths import Study
 from lesion_utils.data.prepared import load_prepared
 from lesion_utils.models.compute import choose_compute
 from lesion_utils.models.weights import WeightsSource
+from lesion_utils.provenance.run_files import check_run
 from lesion_utils.provenance.steps import find_training_step
 from lesion_utils.training.fit import fit
 from lesion_utils.training.task import Images, TrainingTask, choose_regimes, identify, list_folds, name_run
@@ -66,11 +67,11 @@ class Job:
         task = TrainingTask(params, self.network, self.regime, self.seed, images, self.fold)
         return task, choose_regimes(params.network(self.network))[1]
 
-    def is_done(self) -> bool:
-        """Whether its run has been trained."""
+    def check(self) -> tuple[bool, str]:
+        """Whether its run has been trained and is unchanged, and if it changed, what to say; see `check_run`."""
         task, source = self.open()
         identity = identify(task, compute=choose_compute(task.settings), source=source)
-        return (self.folder / name_run(task, identity) / "DONE").is_file()
+        return check_run(self.folder / name_run(task, identity))
 
     def note(self, event: Mapping[str, Any]) -> None:
         """Add an event to the log; ends the task where the log is gone, since nobody waits for it any more."""

@@ -17,11 +17,11 @@ from urllib.parse import quote
 import pandas as pd
 
 from lesion_utils.core.errors import RunError
-from lesion_utils.core.files import read_json
 from lesion_utils.core.names import name_training
 from lesion_utils.core.paths import Study
 from lesion_utils.evaluation.intervals import ENDS
 from lesion_utils.provenance.fingerprint import digest_bytes
+from lesion_utils.provenance.run_files import read_done
 
 #: Of MLflow, where nothing else is set: it sends no reports of its use, prints no address for each run, and says within
 #: seconds, not minutes, that a server does not answer.
@@ -89,7 +89,7 @@ class Log:
         """Add the epochs of a training that are new; whether it is done."""
         epochs = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
         key = {name: epochs[0][name] for name in _NAMES[:3] if name in epochs[0]}
-        step, folder, record = history.parts[-3], history.parts[-2], read_json(history.with_name("DONE"))
+        step, folder, record = history.parts[-3], history.parts[-2], read_done(history.parent)
         if run := self._open(f"{step}/{folder}", f"{step}, {name_training(key)}", {"step": step, **key}):
             known, metrics = len(self._client.get_metric_history(run, "loss")), []
             left = sum(epoch["seconds"] + epoch["seconds_validation"] for epoch in epochs[known:])

@@ -167,7 +167,7 @@ class TrainingProgress:
     def __call__(self, event: Mapping[str, Any]) -> None:
         with self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
-        if "stage" in event:  # for the terminal, which reads the log
+        if "epoch" not in event:  # for the terminal, which reads the log
             return
         event = {"fold": "–", **event}
         row = " | ".join(self._COLUMNS.values()).format_map(event)

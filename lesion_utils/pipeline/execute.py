@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from lesion_utils.config.load import load_study
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
-from lesion_utils.core.console import Console, follow_log, format_duration
+from lesion_utils.core.console import Console, follow_log, format_duration, list_remarks
 from lesion_utils.core.errors import LesionError
 from lesion_utils.core.files import remove_halves
 from lesion_utils.core.paths import Study, name_file
@@ -82,6 +82,8 @@ def _make_step(
     try:
         with set_aside(study, step), console.show_step(step.name, follow_log(study, step.name)):
             _run_work(study, step, params, record["run_id"], console=console)
+        for remark in list_remarks(study, step.name):
+            console.report(remark)
     except BaseException as error:
         # The kernel, asked too, may have ended first: that is no failure.
         stopped = isinstance(error, KeyboardInterrupt) or asked.is_set()

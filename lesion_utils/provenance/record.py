@@ -27,8 +27,8 @@ from lesion_utils.core.names import name_data_set
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.provenance.fingerprint import digest_bytes, digest_file
 from lesion_utils.provenance.machine import name_processor
+from lesion_utils.provenance.seal import seal_record
 from lesion_utils.provenance.steps import Step
-from lesion_utils.provenance.verify import seal_record
 
 SCHEMA_VERSION = 1
 _TIME = "%Y-%m-%dT%H:%M:%SZ"

@@ -6,7 +6,6 @@ A published copy is a part of a report, and is checked against the list that `ma
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,10 +15,10 @@ from typing import Any
 from lesion_utils.config.load import load_study
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.errors import RunError
-from lesion_utils.core.files import dump_json
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance import steps
-from lesion_utils.provenance.fingerprint import digest_bytes, digest_file
+from lesion_utils.provenance.fingerprint import digest_file
+from lesion_utils.provenance.seal import read_sealed
 from lesion_utils.provenance.steps import Reason, Step, list_steps
 
 #: What can be said of a file, best first; only the first is clean.
@@ -112,12 +111,6 @@ def _verify_listed(folder: Path, path: str, digest: str | None) -> Finding:
     return Finding(path, "", "unchanged")
 
 
-def seal_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with a hash of all its other fields, so that a changed one shows."""
-    rest = {key: value for key, value in record.items() if key != "seal"}
-    return {**rest, "seal": digest_bytes(dump_json(rest).encode())}
-
-
 def describe_verdict(findings: Collection[Finding]) -> dict[str, str]:
     """The verdict in words: `headline`, `files`, `counts`, `sentence`, and `tone` ("good", "warn" or "bad")."""
     tally = Counter(finding.state for finding in findings)
@@ -175,16 +168,14 @@ def _verify_step(study: Study, step: Step, params: StudyParams) -> Iterator[Find
 
 def _read_record(path: Path) -> tuple[dict[str, Any] | None, str]:
     """A record, and what is wrong with it; None where it cannot be used."""
+    record, problem = read_sealed(path)
+    if record is None:
+        return None, problem if path.is_file() else "the step has not run"
     try:
-        text = path.read_text(encoding="utf-8")
-        record = json.loads(text)
-        intact = dump_json(seal_record(record)) == text
         _ = record["status"], record["params"], record["code"], [(o["path"], o["sha256"]) for o in record["outputs"]]
-    except FileNotFoundError:
-        return None, "the step has not run"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError):
         return None, "the record cannot be read"
-    return record, "" if intact else "the record is not as it was written"
+    return record, problem
 
 
 def _verify_output(study: Study, step: Step, output: Mapping[str, Any], reasons: str) -> Finding:

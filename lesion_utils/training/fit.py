@@ -1,8 +1,9 @@
 """Training: each regime, seed and fold of a network in a folder of its own, killed and continued without a trace.
 
 A run's folder holds `last.pt` (to go on from; removed at the end), `best.pt` (the selected weights), `history.jsonl`,
-`predictions.csv` and, written last, `DONE` (a record in JSON). Random numbers are functions of (seed, epoch, sample),
-so that a run that goes on from `last.pt` ends with the same bytes as one that was never stopped.
+`predictions.csv` and, written last, `DONE` (a record in JSON with the hashes of these files; a run is reused only if
+they hold). Random numbers are functions of (seed, epoch, sample), so that a run that goes on from `last.pt` ends with
+the same bytes as one that was never stopped.
 
 The test images are opened once, after the epoch is selected.
 """
@@ -26,7 +27,6 @@ from scipy.special import expit
 
 from lesion_utils.config.schema import PRETRAINED_REGIMES, StudyParams
 from lesion_utils.core.errors import TrainingError
-from lesion_utils.core.files import dump_json, write_atomic
 from lesion_utils.core.names import name_training
 from lesion_utils.evaluation.predictions import check_predictions, join_folds, read_predictions, write_predictions
 from lesion_utils.models.checkpoint import load_checkpoint
@@ -35,6 +35,7 @@ from lesion_utils.models.inference import forward_logits, read_rows
 from lesion_utils.models.networks import build_network, data_config
 from lesion_utils.models.preprocess import resize_batch
 from lesion_utils.models.weights import WeightsSource
+from lesion_utils.provenance.run_files import check_run, read_done, write_done
 from lesion_utils.training.inputs import TrainingBatch
 from lesion_utils.training.layers import set_train_mode
 from lesion_utils.training.loop import train_epoch
@@ -52,7 +53,7 @@ from lesion_utils.training.task import (
 
 #: Takes one mapping per epoch: regime, seed, fold (where there are several), epoch (from 1), epochs, loss, val_ap,
 #: val_auc, images_per_s, seconds_left; and, while features or final scores are computed, now and then: regime, seed,
-#: fold, stage, done, total (images).
+#: fold, stage, done, total (images); and, if a damaged run is trained again: regime, seed, fold, remark (a sentence).
 OnEvent = Callable[[dict[str, Any]], None]
 
 
@@ -118,7 +119,7 @@ def train_network(
 def fit(
     task: TrainingTask, *, folder: Path, source: WeightsSource | None = None, on_event: OnEvent | None = None
 ) -> FitResult:
-    """Train one run, go on with it, or read it if it is done.
+    """Train one run, go on with it, or read it if it is done and its files are unchanged.
 
     Args:
         task: what to train.
@@ -133,16 +134,20 @@ def fit(
     compute = choose_compute(task.settings)
     identity = identify(task, compute=compute, source=source)
     folder = folder / name_run(task, identity)
-    if not (folder / "DONE").is_file():
+    done, remark = check_run(folder)
+    if not done:
         with computing(compute) as nondeterministic, _explain_stops(task, folder):
             run = Run(task, compute=compute, source=source, identity=identity, folder=folder, on_event=on_event)
+            if remark:
+                run.discard(remark)
             run.resume()
             run.train()
             _finish(run, nondeterministic)
     elif on_event:
         on_event({**read_history(folder).iloc[-1].to_dict(), "seconds_left": 0.0})
     (folder / "last.pt").unlink(missing_ok=True)  # up to 1.7 GB that nobody goes on from any more
-    record = json.loads((folder / "DONE").read_text(encoding="utf-8"))
+    record = read_done(folder)
+    assert record is not None  # checked above, or written just now
     return FitResult(folder, record, read_predictions(folder / "predictions.csv"), read_history(folder))
 
 
@@ -220,7 +225,7 @@ def _finish(run: Run, nondeterministic: set[str]) -> None:
         "weights": run.source.to_dict() if run.source is not None and task.regime in PRETRAINED_REGIMES else None,
         "identity": run.identity,
     }
-    write_atomic(run.folder / "DONE", dump_json(record))
+    write_done(run.folder, record)
 
 
 def make_table(task: TrainingTask, rows: np.ndarray, logits: np.ndarray) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from lesion_utils.models.compute import Compute
 from lesion_utils.models.inference import prefetch
 from lesion_utils.models.networks import build_network, head_of
 from lesion_utils.models.weights import WeightsSource
+from lesion_utils.provenance.run_files import DONE, KEPT
 from lesion_utils.training.classifiers import fit_head
 from lesion_utils.training.inputs import load_batches, make_inputs, plan_epoch
 from lesion_utils.training.layers import freeze_backbone, freeze_layers, set_train_mode
@@ -37,7 +38,7 @@ from lesion_utils.training.sampling import derive_seed
 from lesion_utils.training.task import TrainingTask
 
 #: What lies in a run's folder.
-RUN_FILES = ("last.pt", "best.pt", "history.jsonl", "predictions.csv", "DONE")
+RUN_FILES = ("last.pt", *KEPT, DONE)
 
 
 class Run:
@@ -151,6 +152,12 @@ class Run:
         tell = self._tell("final scores")
         return self.inputs.predict(self.learner, rows, tta=self.task.settings.tta, on_batch=tell)
 
+    def discard(self, why: str) -> None:
+        """Remove every file of the run, to train it again from the start, and say why."""
+        for name in RUN_FILES:
+            (self.folder / name).unlink(missing_ok=True)
+        self._on_event({**self.task.key, "remark": why})
+
     def resume(self) -> None:
         """Go on from `last.pt`, if there is one.
 
@@ -162,7 +169,7 @@ class Run:
                 leftover.unlink()
         if (self.folder / "best.pt").is_file():
             self.best = load_checkpoint(self.folder / "best.pt", identity=self.identity)["selected"]
-        if not (self.folder / "last.pt").is_file():
+        if self.best is None or not (self.folder / "last.pt").is_file():  # the first epoch writes both, this one last
             return
         state = load_checkpoint(self.folder / "last.pt", identity=self.identity, device=self.compute.device)
         self.history = state["history"]

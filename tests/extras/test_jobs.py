@@ -72,7 +72,7 @@ def test_a_task_that_fails_leaves_the_others_alone(tmp_path):
     first, second = make_jobs(tmp_path, worker_tasks.open_in_parent_only)[0], make_jobs(tmp_path)[1]
     failed = train_ahead([first, second], console=Console(io.StringIO()))
     assert list(failed) == [first] and "these images cannot be read" in str(failed[first])
-    assert second.is_done() and not first.is_done()
+    assert second.check() == (True, "") and first.check() == (False, "")
 
 
 @pytest.mark.slow

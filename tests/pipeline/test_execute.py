@@ -57,9 +57,10 @@ def test_a_run_leaves_a_record_of_everything_and_nothing_of_this_machine(project
     # A warning's text and a plot's file name are where a machine's folders get into notebooks.
     code = 'save("figures/04_vgg19_finetune_a.png", os.environ["LESION_RUN_ID"])\nprint(os.getcwd(), sys.prefix)'
     code += '\nimport warnings, tqdm.auto; warnings.warn("w")\nsave("predictions/vgg19.csv", "1")'
+    code += f'\nsave("runs/{STEP}/train.jsonl", json.dumps({{"remark": "a run is trained again"}}) + "\\n")'
     done = run_code(project, code)
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(rf"{STEP} +ok +\d+ s\n", done.stdout)
+    assert re.fullmatch(rf"a run is trained again\n{STEP} +ok +\d+ s\n", done.stdout)
     run_json = record(project)
     figure = project / REPORT / "figures" / f"{STEP}_a.png"
     assert figure.read_text() == run_json["run_id"]

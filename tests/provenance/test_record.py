@@ -18,8 +18,8 @@ from small_project import STEPS, write_notebook
 from lesion_utils.core import git
 from lesion_utils.core.paths import project_root
 from lesion_utils.provenance import record as provenance
+from lesion_utils.provenance.seal import seal_record
 from lesion_utils.provenance.steps import compute_key
-from lesion_utils.provenance.verify import seal_record
 
 STEP = STEPS["04_vgg19_finetune"]
 FIELDS = (

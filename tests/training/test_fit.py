@@ -19,7 +19,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from tiny_study import NO_AUGMENTATION, make_images, make_params, regimes
+from tiny_study import NO_AUGMENTATION, make_images, make_params, read_results, regimes
 from torch import nn
 
 from lesion_utils.core.errors import TrainingError, WeightsError
@@ -409,6 +409,39 @@ def test_runs_are_recorded_and_not_trained_again(tmp_path, monkeypatch):
     again = train(tmp_path, on_progress=keep_epochs(events), **settings)
     assert again.predictions.equals(first.predictions)
     assert [(e["seed"], e["epoch"], e["seconds_left"]) for e in events] == [(1, 3, 0.0), (2, 3, 0.0)]
+
+
+DAMAGES = {
+    "best.pt": lambda path: path.unlink(),
+    "history.jsonl": lambda path: path.write_text(path.read_text().replace('"val_ap"', '"val_AP"')),
+    "predictions.csv": lambda path: path.write_text(path.read_text() + "\n"),
+    "DONE": lambda path: path.write_text(path.read_text().replace('"epochs": 3', '"epochs": 4')),
+}
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGES.items(), ids=DAMAGES)
+@pytest.mark.fault("training", "a file of a finished run is changed or deleted", "named; the run is trained again")
+def test_a_run_whose_files_changed_is_named_and_trained_again(tmp_path, name, damage):
+    settings, events = {"data": FEW, "batch_size": 64}, []
+    first = train(tmp_path, **settings)
+    expected, folder = read_results(tmp_path), tmp_path / first.runs[0]["folder"]
+    damage(folder / name)
+    again = train(tmp_path, on_progress=events.append, **settings)
+    assert events[0].keys() == {"regime", "seed", "remark"}
+    assert f"{folder.name} is trained again" in events[0]["remark"] and f"({name}: " in events[0]["remark"]
+    assert again.predictions.equals(first.predictions) and read_results(tmp_path) == expected
+
+
+def test_a_run_without_its_best_weights_begins_again(tmp_path):
+    def stop(event):
+        raise KeyboardInterrupt
+
+    whole = finish(tmp_path / "whole", data=FEW)
+    with pytest.raises(KeyboardInterrupt):
+        finish(tmp_path / "broken", data=FEW, on_event=stop)
+    (path,) = (tmp_path / "broken").glob("*/best.pt")
+    path.unlink()
+    assert finish(tmp_path / "broken", data=FEW) == whole
 
 
 # Exactness

@@ -97,7 +97,7 @@ def load_epoch(params: StudyParams, data: PreparedData) -> None:
     with computing(compute):
         model = compute.place(build_network(task.settings, pretrained=False, seed=1))
         inputs = make_inputs(task, model, compute=compute, source=None, on_batch=lambda done, total: None)
-        for _ in prefetch(load_batches(task, inputs, epoch=0, device=compute.device)):
+        for _ in prefetch(load_batches(task, inputs, epoch=0, device=compute.device), device=compute.device):
             pass
 
 

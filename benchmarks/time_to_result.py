@@ -192,8 +192,8 @@ def train_by_project(run: Run, seconds: Counter) -> None:
     """An epoch; adds the seconds in the optimiser and those of waiting for data."""
     prefetch = running.prefetch
 
-    def wait(batches: Iterable) -> Iterator:
-        following = timed(partial(next, prefetch(batches), None), seconds, "data")
+    def wait(batches: Iterable, *, device: str) -> Iterator:
+        following = timed(partial(next, prefetch(batches, device=device), None), seconds, "data")
         return iter(following, None)
 
     with ExitStack() as stack:

@@ -177,7 +177,7 @@ def ceiling_loop(run: Run, steps: int) -> Callable[[], None]:
     """(a)"""
     settings = run.task.settings
     model = run.model
-    optimizer = make_optimizer(model, run.task)
+    optimizer = make_optimizer(model, settings, run.task.regime)
     size = (settings.batch_size, 3, settings.image_size, settings.image_size)
     x = torch.rand(size, device=run.compute.device).contiguous(memory_format=run.compute.memory_format)
     y = (torch.arange(len(x), device=x.device) % 2).float()

@@ -13,10 +13,13 @@ from typing import Any
 import torch
 from torch import memory_format as MemoryFormat
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from lesion_utils.config.schema import Network
 from lesion_utils.core.errors import ParamsError
 from lesion_utils.provenance.machine import name_processor
+
+_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _NONDETERMINISTIC = "does not have a deterministic implementation"
 
@@ -28,7 +31,7 @@ class Compute:
     Attributes:
         device: "cpu", "cuda" or "mps".
         processor: its name or kind.
-        precision: "float32" or "bfloat16" in the forward and backward pass; weights are float32 in both.
+        precision: "float32", "bfloat16" or "float16" in the forward and backward pass; weights are float32 in all.
         threads: of the processor, for each operation.
         level: what is promised: "exact" (same processor and lock: the same bytes), "device" (likewise on a graphics
             device, except for the operations that the run lists), "fast" (nothing).
@@ -49,7 +52,11 @@ class Compute:
 
     def autocast(self) -> AbstractContextManager[object]:
         """The arithmetic of the forward pass."""
-        return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
+        return torch.autocast(self.device, dtype=_AUTOCAST.get(self.precision), enabled=self.precision in _AUTOCAST)
+
+    def make_scaler(self) -> GradScaler:
+        """What keeps small gradients from vanishing in float16; it does nothing in the other precisions."""
+        return GradScaler(self.device, enabled=self.precision == "float16")
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, in its memory format."""
@@ -73,9 +80,11 @@ def choose_compute(params: Network) -> Compute:
     level = params.determinism
     if level == "exact" and device != "cpu":
         level = "device"  # no graphics library promises more
-    precision = params.precision
+    precision: str = params.precision
     if precision == "auto":
-        precision = "bfloat16" if has_bfloat16(device) else "float32"
+        # CUDA emulates bfloat16 on older GPUs (T4, RTX 20); these compute in float16
+        slow = "float16" if device == "cuda" else "float32"
+        precision = "bfloat16" if has_bfloat16(device) else slow
     return Compute(device, _name_processor(device), precision, _choose_threads(), level, str(torch.__version__))
 
 
@@ -113,13 +122,25 @@ def computing(compute: Compute) -> Iterator[set[str]]:
         torch.use_deterministic_algorithms(compute.level != "fast", warn_only=True)
         deterministic.fill_uninitialized_memory = False  # costs a pass over memory, finds only bugs
         torch.backends.cudnn.benchmark = compute.level == "fast"
-        with torch.random.fork_rng(), _collect_nondeterministic() as operations:
+        with _fork_random(compute.device), _collect_nondeterministic() as operations:
             yield operations
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1], warn_only=before[2])
         deterministic.fill_uninitialized_memory = before[3]
         torch.backends.cudnn.benchmark = before[4]
+
+
+@contextmanager
+def _fork_random(device: str) -> Iterator[None]:
+    """Put the random states of the CPU and of this device back afterwards; other devices are not touched."""
+    with torch.random.fork_rng([torch.cuda.current_device()] if device == "cuda" else [], device_type="cuda"):
+        state = torch.mps.get_rng_state() if device == "mps" else None  # which `fork_rng` cannot fork
+        try:
+            yield
+        finally:
+            if state is not None:
+                torch.mps.set_rng_state(state)
 
 
 @contextmanager

@@ -156,7 +156,7 @@ def run_batches(
             yield [config.normalise(x).contiguous(memory_format=compute.memory_format) for x in resized]
 
     outputs, network = [], None
-    for squares in prefetch(prepare()):
+    for squares in prefetch(prepare(), device=compute.device):
         network = network or fuse_network(model, function, compute=compute, example=squares[0])
         views = squares if tta == "none" else [view for x in squares for view in flip_views(x)]
         with compute.autocast():
@@ -169,7 +169,12 @@ def run_batches(
 
 def read_rows(images: np.ndarray, rows: np.ndarray, device: str) -> Tensor:
     """Copy rows of a memory map to the device: (N, S, S, 3) uint8."""
-    return torch.from_numpy(np.asarray(images[rows])).to(device, non_blocking=True)
+    return copy_to(device, torch.from_numpy(np.asarray(images[rows])))
+
+
+def copy_to(device: str, tensor: Tensor) -> Tensor:
+    """A tensor on the device. CUDA copies from pinned memory, since it waits for itself to copy from any other."""
+    return (tensor.pin_memory() if device == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def hash_array(array: np.ndarray) -> str:
@@ -179,12 +184,21 @@ def hash_array(array: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def prefetch(items: Iterable[T], *, ahead: int = 2) -> Iterator[T]:
-    """The same items, made by another thread while the caller works on earlier ones.
+def prefetch(items: Iterable[T], *, device: str, ahead: int = 2) -> Iterator[T]:
+    """Make items in a second thread while the caller works on earlier ones; the same items in the same order.
 
-    The other thread computes on one core: in its parallel sections and in the network's, threads on the same few cores
-    would wait for each other. ResNet50's epoch on two cores, in turns within one run, was 5 to 10 % slower so.
+    The second thread computes on one core: threads of its parallel sections and of the network's would wait for each
+    other on the same few cores (5 to 10 % of an epoch of ResNet50 on two cores).
+
+    Args:
+        items: what is made.
+        device: on which it is made. On "mps" there is no second thread: two threads that use MPS abort the process
+            (pytorch issue 197805).
+        ahead: how many are made ahead.
     """
+    if device == "mps":
+        yield from items
+        return
     source = iter(items)
     with ThreadPoolExecutor(1, initializer=_compute_on_one_core) as pool:
         waiting: deque[Future[Any]] = deque(pool.submit(next, source, _END) for _ in range(ahead))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from functools import cache
 from typing import Any, NamedTuple
 
 import timm
@@ -33,8 +34,14 @@ class DataConfig(NamedTuple):
 
     def normalise(self, x: Tensor) -> Tensor:
         """Standardise (N, 3, H, W) float32 images in [0, 1]."""
-        mean, std = (torch.tensor(v, dtype=x.dtype, device=x.device)[:, None, None] for v in (self.mean, self.std))
+        mean, std = (_make_channels(values, x.dtype, x.device) for values in (self.mean, self.std))
         return (x - mean) / std
+
+
+@cache
+def _make_channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(3, 1, 1); made once, since each copy to a GPU would wait for it."""
+    return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
 
 
 def build_network(params: Network, *, pretrained: bool, seed: int) -> nn.Module:

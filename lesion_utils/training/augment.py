@@ -8,14 +8,13 @@ happens to it.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lesion_utils.config.schema import Augmentation
+from lesion_utils.models.inference import copy_to
 from lesion_utils.models.preprocess import resize_pixels
 
 #: Every operation, under its key in augmentation.yaml, and how its strength is written.
@@ -34,6 +33,8 @@ OPERATIONS = {
 
 #: Operations whose strength is a factor, 1 for no change; the others' is an amount, 0 for none.
 FACTORS = ("scale", "brightness", "contrast", "saturation")
+
+COLOURS = ("brightness", "contrast", "saturation", "hue")
 
 #: RGB to luma and the two chroma axes of NTSC (FCC 47 CFR 73.682): hue is an angle and saturation a length there.
 RGB_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
@@ -98,18 +99,23 @@ def apply_changes(
     """
     matrices = compose_geometry(draws)
     flips_only = np.array_equal(np.abs(matrices), np.broadcast_to(np.eye(2, 3), matrices.shape))
+    recolours = any((draws[name] != (name in FACTORS)).any() for name in COLOURS)
+    luma = np.tile(RGB_TO_YIQ[0], (len(matrices), 1))
+    changes = [matrices, *compose_colour(draws), luma] if recolours else [matrices]
+    on_device, *colours = _copy_together(changes, device=images.device.type)
     if flips_only:  # pixels change places and are not interpolated at all
-        x = _flip(resize_pixels(images, image_size, interpolation), draws)
+        x = _flip(resize_pixels(images, image_size, interpolation), on_device)
     else:
-        placed = torch.as_tensor(matrices, dtype=torch.float32, device=images.device)
-        settings: dict[str, Any] = {"mode": interpolation, "padding_mode": _PADDING[params.fill]}
         parts = []
-        for image, matrix, scale in zip(images.split(1), placed.split(1), draws["scale"], strict=True):
+        for image, matrix, scale in zip(images.split(1), on_device.split(1), draws["scale"], strict=True):
             side = min(images.shape[1], round(image_size * scale))
             reduced = resize_pixels(image, side, interpolation).float()
-            parts.append(F.grid_sample(reduced, _sampling_grid(matrix, image_size), **settings, align_corners=False))
+            grid = _sampling_grid(matrix, image_size)
+            padding = _PADDING[params.fill]
+            parts.append(F.grid_sample(reduced, grid, mode=interpolation, padding_mode=padding, align_corners=False))
         x = torch.cat(parts)
-    return _recolour(x.float().div_(255), draws)
+    x = x.float().div_(255)
+    return _recolour(x, *colours) if recolours else x.clamp_(0, 1)
 
 
 def draw_changes(params: Augmentation, indices: np.ndarray, *, seed: int, epoch: int) -> Draws:
@@ -194,9 +200,18 @@ def compose_colour(draws: Draws) -> tuple[np.ndarray, np.ndarray]:
     return matrix, draws["brightness"] * (1 - draws["contrast"])
 
 
-def _flip(x: Tensor, draws: Draws) -> Tensor:
-    for name, dim in (("horizontal_flip", 3), ("vertical_flip", 2)):
-        chosen = torch.as_tensor(draws[name] > 0, device=x.device)
+def _copy_together(arrays: list[np.ndarray], *, device: str) -> list[Tensor]:
+    """Arrays (N, ...) as float32 on the device, in one copy: on a GPU each copy costs more than its few numbers."""
+    count, sizes = len(arrays[0]), [array[0].size for array in arrays]
+    packed = np.concatenate([array.reshape(count, -1) for array in arrays], axis=1)
+    parts = copy_to(device, torch.from_numpy(packed).float()).split(sizes, dim=1)
+    return [part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
+
+
+def _flip(x: Tensor, matrices: Tensor) -> Tensor:
+    """Mirror the images whose matrix does: -1 instead of 1 on its diagonal, for the x axis and the y axis."""
+    for axis, dim in ((0, 3), (1, 2)):
+        chosen = matrices[:, axis, axis] < 0
         x = torch.where(chosen[:, None, None, None], x.flip(dim), x)
     return x
 
@@ -209,14 +224,10 @@ def _sampling_grid(matrices: Tensor, size: int) -> Tensor:
     return along_x[:, None] + along_y[:, :, None]
 
 
-def _recolour(x: Tensor, draws: Draws) -> Tensor:
-    """Apply the colour step to (N, 3, H, W) float32 in [0, 1] and clamp."""
-    if all((draws[name] == (name in FACTORS)).all() for name in ("brightness", "contrast", "saturation", "hue")):
-        return x.clamp_(0, 1)
-    luma = torch.as_tensor(RGB_TO_YIQ[0], dtype=x.dtype, device=x.device)
-    matrix, share = (torch.as_tensor(part, dtype=x.dtype, device=x.device) for part in compose_colour(draws))
-    matrix = matrix[..., None, None]
-    offset = share * (x.mean(dim=(2, 3)) * luma).sum(1)
+def _recolour(x: Tensor, matrices: Tensor, shares: Tensor, luma: Tensor) -> Tensor:
+    """Apply the colour step of `compose_colour` to (N, 3, H, W) float32 in [0, 1], and clamp."""
+    matrix = matrices[..., None, None]
+    offset = shares * (x.mean(dim=(2, 3)) * luma).sum(1)
     y = matrix[:, :, 0] * x[:, 0:1]
     y.addcmul_(matrix[:, :, 1], x[:, 1:2]).addcmul_(matrix[:, :, 2], x[:, 2:3])
     return y.add_(offset[:, None, None, None]).clamp_(0, 1)

@@ -14,7 +14,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from scipy.special import expit
 
 from lesion_utils.config.schema import PRETRAINED_REGIMES, StudyParams
@@ -31,15 +29,8 @@ from lesion_utils.core.names import name_training
 from lesion_utils.evaluation.predictions import check_predictions, join_folds, read_predictions, write_predictions
 from lesion_utils.models.checkpoint import load_checkpoint
 from lesion_utils.models.compute import choose_compute, computing
-from lesion_utils.models.inference import forward_logits, read_rows
-from lesion_utils.models.networks import build_network, data_config
-from lesion_utils.models.preprocess import resize_batch
 from lesion_utils.models.weights import WeightsSource
 from lesion_utils.provenance.run_files import check_run, read_done, write_done
-from lesion_utils.training.inputs import TrainingBatch
-from lesion_utils.training.layers import set_train_mode
-from lesion_utils.training.loop import train_epoch
-from lesion_utils.training.optim import make_optimizer
 from lesion_utils.training.run import Run
 from lesion_utils.training.task import (
     Images,
@@ -149,39 +140,6 @@ def fit(
     record = read_done(folder)
     assert record is not None  # checked above, or written just now
     return FitResult(folder, record, read_predictions(folder / "predictions.csv"), read_history(folder))
-
-
-def overfit(task: TrainingTask, *, images: int = 8, steps: int = 40) -> list[float]:
-    """Let a network learn a few images by heart, by the same `train_epoch`: a loop that cannot do that is broken.
-
-    Args:
-        task: its network, regime and images are used; augmentation and dropout are off, the learning rate is constant.
-        images: how many, half of each class.
-        steps: of the optimiser, each on all of them.
-
-    Returns:
-        The loss before each step.
-    """
-    settings = task.settings.model_copy(update={"drop_rate": 0.0})
-    compute = choose_compute(settings)
-    rows = task.rows("train")
-    rows = np.concatenate([rows[task.targets(rows) == target][: images // 2] for target in (0, 1)])
-    with computing(compute):
-        model = build_network(settings, pretrained=task.regime in PRETRAINED_REGIMES, seed=task.seed)
-        model, config = compute.place(model), data_config(model)
-        optimizer = make_optimizer(model, task)
-        set_train_mode(model, batchnorm=task.regime_params.batchnorm)
-        pixels = read_rows(task.data.images, rows, compute.device)
-        x = config.normalise(resize_batch(pixels, settings.image_size, interpolation=config.interpolation))
-        targets = torch.from_numpy(task.targets(rows)).float().to(compute.device)
-        batch = TrainingBatch(x.contiguous(memory_format=compute.memory_format), targets, len(rows), ends_step=True)
-        schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-        loss_fn = partial(F.binary_cross_entropy_with_logits, reduction="none")
-
-        def logits(x: torch.Tensor) -> torch.Tensor:
-            return forward_logits(model, x, compute=compute).squeeze(1)
-
-        return [train_epoch(logits, [batch], optimizer, schedule, loss_fn) for _ in range(steps)]
 
 
 def read_history(folder: Path) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lesion_utils.config.schema import Augmentation, Network
 from lesion_utils.core.paths import cache_dir
 from lesion_utils.models.compute import Compute
-from lesion_utils.models.inference import OnBatch, forward_logits, frozen_features, predict_logits, read_rows
+from lesion_utils.models.inference import OnBatch, copy_to, forward_logits, frozen_features, predict_logits, read_rows
 from lesion_utils.models.networks import data_config, head_of
 from lesion_utils.models.weights import WeightsSource
 from lesion_utils.training.augment import Augmenter
@@ -95,7 +95,7 @@ def load_batches(
         step_size = sum(len(batch.rows) for batch in step)
         for batch in step:
             x = inputs.training_batch(batch, epoch)
-            targets = torch.from_numpy(task.targets(batch.rows)).float().to(device)
+            targets = copy_to(device, torch.from_numpy(task.targets(batch.rows)).float())
             targets = soften(targets, settings.label_smoothing)
             if settings.mixup:
                 rng = np.random.default_rng(derive_seed("mixup", task.seed, epoch, number))

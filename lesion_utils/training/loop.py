@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.special import expit
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.training.inputs import TrainingBatch
@@ -22,30 +23,40 @@ def train_epoch(
     loss_fn: Callable[[Tensor, Tensor], Tensor],
     *,
     clip_norm: float = 0.0,
+    scaler: GradScaler | None = None,
     update_average: Callable[[], object] | None = None,
 ) -> float:
-    """One pass over the training images. Returns their mean loss, as optimised.
+    """Train for one epoch: one pass over the training images.
 
     Args:
         model: inputs to logits (N,), in training mode.
         batches: of the epoch.
         optimizer: of the weights.
-        schedule: of the learning rates, from step to step.
+        schedule: of the learning rate, stepped after each optimizer step.
         loss_fn: logits (N,) and targets (N,) to the loss of each image, (N,).
-        clip_norm: largest norm of the gradient; 0 leaves it alone.
-        update_average: takes the weights into their moving average, where there is one.
+        clip_norm: largest norm of the gradient; 0: no clipping.
+        scaler: scales the loss in float16; None in other precisions.
+        update_average: takes the weights into their moving average, if the study has one.
+
+    Returns:
+        The mean loss over the images, as optimised.
     """
+    scaler = scaler or GradScaler(enabled=False)  # which passes everything through
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     total, images = 0.0, 0
     for batch in batches:
         losses = loss_fn(model(batch.x), batch.targets)
-        (losses.sum() / batch.step_size).backward()
+        # step_size counts the images of all batches of a step, so that accumulation does not change the gradient
+        scaler.scale(losses.sum() / batch.step_size).backward()
+        # the sum stays on the device: to read it here would make the CPU wait for the GPU in every batch
         total, images = total + losses.detach().sum(), images + len(losses)
         if not batch.ends_step:
-            continue  # accumulation: the gradients of several batches add up to one step
+            continue  # gradients of several batches add up to one step
         if clip_norm:
+            scaler.unscale_(optimizer)  # the norm is that of the true gradient
             nn.utils.clip_grad_norm_(parameters, clip_norm)
-        optimizer.step()
+        scaler.step(optimizer)  # skips the step if a float16 gradient overflowed
+        scaler.update()
         optimizer.zero_grad()
         schedule.step()
         if update_average:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lesion_utils.config.schema import Network
+from lesion_utils.models.inference import copy_to
 
 
 def class_weights(targets: np.ndarray, method: str) -> tuple[float, float]:
@@ -64,7 +65,7 @@ def mix(x: Tensor, targets: Tensor, *, alpha: float, rng: np.random.Generator) -
     Returns:
         Blended samples and targets, each with its own share.
     """
-    partner = torch.as_tensor(rng.permutation(len(x)), device=x.device)
-    share = torch.as_tensor(rng.beta(alpha, alpha, len(x)), dtype=x.dtype, device=x.device)
+    partner = copy_to(x.device.type, torch.from_numpy(rng.permutation(len(x))))
+    share = copy_to(x.device.type, torch.from_numpy(rng.beta(alpha, alpha, len(x))).to(x.dtype))
     wide = share.view(-1, *[1] * (x.dim() - 1))
     return torch.lerp(x[partner], x, wide), torch.lerp(targets[partner], targets, share)

@@ -1,54 +1,144 @@
-"""The optimiser of a run, the schedule of its learning rates, and the averages of its weights."""
+"""Which layers learn and how fast: parameter groups, optimizer, learning-rate schedule, and averages of the weights.
+
+The learning rate of a regime (`regimes.<regime>.lr`) enters here once, in `parameter_groups`.
+"""
 
 from __future__ import annotations
 
+import copy
 import math
-from itertools import takewhile
+from itertools import compress
 from typing import Any
 
-import pandas as pd
 import torch
 from timm.models import group_parameters
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import PARAM_LIST, AveragedModel
 
-from lesion_utils.config.schema import Averaging, Optim
+from lesion_utils.config.schema import Averaging, Network, Optim, Regime
+from lesion_utils.core.errors import ParamsError
 from lesion_utils.models.networks import head_of
-from lesion_utils.training.layers import freeze_layers, parameter_groups
-from lesion_utils.training.task import TrainingTask
+
+_BATCHNORM = nn.modules.batchnorm._NormBase
 
 
-def make_optimizer(model: nn.Module, task: TrainingTask) -> torch.optim.Optimizer:
-    """The optimiser of a run, fused: for VGG19's 139.6 million weights a step is seven times faster so."""
-    params, regime = task.settings.optim, task.regime_params
-    groups = parameter_groups(model, task.settings, task.regime)
-    if params.name == "sgd":
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=regime.lr, momentum=params.momentum, fused=True)
+# Which layers learn
+
+
+def freeze_layers(model: nn.Module, params: Network, regime: Regime) -> None:
+    """Let the layers that a regime trains receive gradients, and no others.
+
+    The regime `features` trains the last layer. The other regimes train all layers but the first
+    `regimes.<regime>.frozen_layers`, which saves the time of the backward pass through them.
+
+    Args:
+        model: a network of `build_network`.
+        params: of the network.
+        regime: one of `params.regimes`.
+
+    Raises:
+        ParamsError: `frozen_layers` is not smaller than the number of layers, as timm counts them: ResNet50 has its
+            stem, 16 blocks and the head, VGG19 its 16 convolutions and the rest.
+    """
+    model.requires_grad_(regime != "features")
+    head_of(model).requires_grad_(True)
+    count = params.regimes[regime].frozen_layers
+    if regime == "features" or not count:
+        return
+    layer_of = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    total = 1 + max(layer_of.values())
+    if count >= total:
+        raise ParamsError(
+            f"{count} layers cannot be frozen", where="frozen_layers", expected=f"fewer than the network's {total}"
+        )
+    for name, parameter in model.named_parameters():
+        if layer_of[name] < count:
+            parameter.requires_grad_(False)
+
+
+def set_train_mode(model: nn.Module, *, batchnorm: str) -> None:
+    """Put a network in training mode.
+
+    Args:
+        model: the network; layers are frozen before.
+        batchnorm: "train" updates the running statistics and normalises by the batch; "frozen" normalises by the
+            running statistics of pretraining, as suits small batches and frozen backbones. BatchNorm's weight and bias
+            are trained in both cases. Frozen layers keep their statistics in both cases.
+    """
+    model.train()
+    for module in model.modules():
+        if isinstance(module, _BATCHNORM):
+            layer_is_frozen = module.weight is not None and not module.weight.requires_grad
+            module.train(batchnorm == "train" and not layer_is_frozen)
+
+
+# How fast they learn
+
+
+def parameter_groups(model: nn.Module, params: Network, regime: Regime) -> list[dict[str, Any]]:
+    """Parameter groups of the optimizer: discriminative learning rates, and no weight decay of norms and biases.
+
+    The learning rate falls by the factor `layer_decay` per layer, as timm counts layers, from the head to the input
+    (ULMFiT, Howard and Ruder 2018; BEiT, Bao et al. 2022).
+
+    Args:
+        model: a network of `build_network`; all its parameters become trainable, so call `freeze_layers` afterwards.
+        params: of the network.
+        regime: one of `params.regimes`; `features` has the parameters of the last layer only.
+
+    Returns:
+        Dictionaries with `params`, `lr` (peak), `lr_scale` and `weight_decay`.
+    """
+    model.requires_grad_(True)
+    groups = param_groups_layer_decay(
+        model,
+        weight_decay=params.optim.weight_decay,
+        no_weight_decay_list=model.no_weight_decay() if hasattr(model, "no_weight_decay") else (),
+        layer_decay=params.regimes[regime].layer_decay,
+    )
+    if regime == "features":
+        head = {id(p) for p in head_of(model).parameters()}
+        groups = [{**g, "params": [p for p in g["params"] if id(p) in head], "lr_scale": 1.0} for g in groups]
+    return [{**g, "lr": params.regimes[regime].lr * g["lr_scale"]} for g in groups if g["params"]]
+
+
+def make_optimizer(model: nn.Module, params: Network, regime: Regime) -> torch.optim.Optimizer:
+    """SGD or AdamW over `parameter_groups`.
+
+    Args:
+        model: a network of `build_network`, on its device; all its parameters become trainable.
+        params: of the network.
+        regime: one of `params.regimes`.
+    """
+    groups, optim = parameter_groups(model, params, regime), params.optim
+    # fused: a step over VGG19's 139.6 million weights is seven times faster
+    if optim.name == "sgd":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, momentum=optim.momentum, fused=True)
     else:
-        optimizer = torch.optim.AdamW(groups, lr=regime.lr, betas=(params.momentum, 0.999), fused=True)
+        optimizer = torch.optim.AdamW(groups, betas=(optim.momentum, 0.999), fused=True)
     step_in_memory_order(optimizer)
     return optimizer
 
 
 def step_in_memory_order(optimizer: torch.optim.Optimizer) -> None:
-    """Show a step the weights of convolutions in the order in which they lie in memory, channels last.
+    """Make a step see convolution weights in the order in which they lie in memory (channels last).
 
-    The fused step computes each weight alone, so that order changes no digit; but on processors it is four times faster
-    where memory is read in a row (VGG19's first wide layer, 103 million weights: 82 ms for 354 ms per step).
+    The fused step treats each weight by itself, so the order changes no digit. On CPUs it is four times faster to read
+    memory in sequence (VGG19's first wide layer, 103 million weights: 82 ms instead of 354 ms per step).
     """
     turned: list[nn.Parameter] = []
 
     def turn(parameters: list[nn.Parameter], order: tuple[int, ...]) -> None:
         for parameter in parameters:
-            gradient, parameter.grad = parameter.grad, None  # a gradient has the shape of its weights at all times
+            gradient, parameter.grad = parameter.grad, None  # torch wants gradient and weight of one shape at all times
             assert gradient is not None  # `before` chose those that have one
             parameter.data = parameter.data.permute(order)
             parameter.grad = gradient.permute(order)
 
-    def before(optimizer: torch.optim.Optimizer, *_: object) -> None:  # which would never be freed if it held itself
+    def before(optimizer: torch.optim.Optimizer, *_: object) -> None:  # as an argument: a closure would be a cycle
         every = (parameter for group in optimizer.param_groups for parameter in group["params"])
-        turned[:] = [p for p in every if p.grad is not None and _lies_channels_last(p)]
+        turned[:] = [p for p in every if p.grad is not None and _is_channels_last(p)]
         turn(turned, (0, 2, 3, 1))
 
     def after(*_: object) -> None:
@@ -58,19 +148,19 @@ def step_in_memory_order(optimizer: torch.optim.Optimizer) -> None:
     optimizer.register_step_post_hook(after)
 
 
-def _lies_channels_last(weight: Tensor) -> bool:
+def _is_channels_last(weight: Tensor) -> bool:
     return weight.dim() == 4 and not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, task: TrainingTask, *, steps: int) -> LambdaLR:
-    """The learning rates of a run: `schedule.step()` after each step of the optimiser sets those of the next.
+def make_schedule(optimizer: torch.optim.Optimizer, optim: Optim, *, epochs: int, steps: int) -> LambdaLR:
+    """The learning-rate schedule: `schedule.step()` after each optimizer step sets the rates of the next one.
 
     Args:
         optimizer: of `make_optimizer`.
-        task: its epochs and schedule are used.
-        steps: of the optimiser in an epoch.
+        optim: `warmup_epochs` and `final_lr` are used.
+        epochs: length of training.
+        steps: optimizer steps per epoch.
     """
-    epochs, optim = task.regime_params.epochs, task.settings.optim
     return LambdaLR(optimizer, lambda step: learning_rate_factor((step + 1) / steps, epochs=epochs, optim=optim))
 
 
@@ -88,87 +178,58 @@ def learning_rate_factor(time: float, *, epochs: int, optim: Optim) -> float:
     return optim.final_lr + (1 - optim.final_lr) * 0.5 * (1 + math.cos(math.pi * passed))
 
 
-def make_average(module: nn.Module, params: Averaging) -> AveragedModel | None:
-    """The average of a module's weights and BatchNorm statistics; None with method "none".
+# Averages of the weights
 
-    "ema" begins with the weights after the first step, and moves towards those after each later one by 1 - decay.
-    "swa" is the plain mean over the ends of the epochs after `swa_start` (Izmailov et al. 2018).
+
+class WeightAverage:
+    """The average of a module's weights and BatchNorm statistics over training.
+
+    "ema" starts with the weights after the first step and moves towards those after each later step by 1 - decay.
+    "swa" is the plain mean over the ends of the epochs from `swa_start` on (Izmailov et al. 2018).
+    torch's `AveragedModel` gives the same numbers, but waits for a GPU twice per update to read its counter.
+
+    Args:
+        module: what is averaged.
+        params: `method` ("ema" or "swa") and `decay` are used.
+
+    Attributes:
+        module: a copy of the module that holds the averages.
+        count: updates so far.
     """
-    if params.method == "none":
-        return None
 
-    def update(averages: PARAM_LIST, weights: PARAM_LIST, count: Tensor | int) -> None:
-        if averages[0].is_floating_point():
-            share = 1 - params.decay if params.method == "ema" else 1 / (1 + int(count))
-            torch._foreach_lerp_(averages, weights, share)
-        else:  # BatchNorm's counters, which torch's own function cannot average
-            torch._foreach_copy_(averages, weights)
+    def __init__(self, module: nn.Module, params: Averaging):
+        self.module, self.count, self._params = copy.deepcopy(module), 0, params
 
-    return AveragedModel(module, multi_avg_fn=torch.no_grad()(update), use_buffers=True)
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        """Take the module's present weights into the average."""
+        averages, values = ([*each.parameters(), *each.buffers()] for each in (self.module, module))
+        share = 1 - self._params.decay if self._params.method == "ema" else 1 / (1 + self.count)
+        # BatchNorm's numbers of batches are whole numbers, which are taken over; so is everything in the first update
+        floats = [average.is_floating_point() and self.count > 0 for average in averages]
+        for average, value, is_float in zip(averages, values, floats, strict=True):
+            if not is_float:
+                average.copy_(value)
+        if any(floats):  # all of them by one kernel on a GPU
+            torch._foreach_lerp_(list(compress(averages, floats)), list(compress(values, floats)), share)
+        self.count += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"module": self.module.state_dict(), "count": self.count}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.module.load_state_dict(state["module"])
+        self.count = state["count"]
 
 
-def averages_epoch(task: TrainingTask, epoch: int) -> bool:
-    """Whether the plain mean takes in the weights at the end of an epoch, counted from 0."""
-    params, epochs = task.settings.averaging, task.regime_params.epochs
+def averages_epoch(params: Averaging, epoch: int, *, epochs: int) -> bool:
+    """Whether the plain mean ("swa") takes in the weights at the end of an epoch.
+
+    Args:
+        params: `method` and `swa_start` are used.
+        epoch: from 0.
+        epochs: length of training.
+    """
     return params.method == "swa" and epoch >= min(int(params.swa_start * epochs), epochs - 1)
-
-
-def describe_layers(model: nn.Module, task: TrainingTask) -> pd.DataFrame:
-    """What training does with each layer, from the input to the head.
-
-    Args:
-        model: a network of `build_network`; afterwards all its layers are trainable, so describe it before training.
-        task: how it is trained.
-
-    Returns:
-        One row per layer as timm counts them: `layer` (the module), `parameters` (how many numbers), `learning_rate`
-        (peak), `weight_decay` (of its weights; norms and biases are never decayed). The last two are missing where the
-        layer is frozen.
-    """
-    optimizer = make_optimizer(model, task)
-    freeze_layers(model, task.regime_params.frozen_layers)
-    group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-    layer_of = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
-    layers: dict[tuple[int, bool], list[tuple[str, nn.Parameter]]] = {}
-    head = {id(p) for p in head_of(model).parameters()}
-    for name, parameter in model.named_parameters():
-        layers.setdefault((layer_of[name], id(parameter) in head), []).append((name, parameter))
-    rows = []
-    for key in sorted(layers):
-        names, parameters = zip(*layers[key], strict=True)
-        row = {"layer": _common_module(names), "parameters": sum(p.numel() for p in parameters)}
-        if groups := [group_of[id(p)] for p in parameters if id(p) in group_of and p.requires_grad]:
-            row |= {"learning_rate": groups[0]["lr"], "weight_decay": max(g["weight_decay"] for g in groups)}
-        rows.append(row)
-    model.requires_grad_(True)
-    return pd.DataFrame(rows)
-
-
-def tabulate_learning_rates(model: nn.Module, task: TrainingTask, *, steps: int) -> pd.DataFrame:
-    """The learning rates of a run, step by step, as its optimiser and schedule set them.
-
-    Args:
-        model: as for `describe_layers`.
-        task: how it is trained.
-        steps: of the optimiser in an epoch.
-
-    Returns:
-        One row per step and per distinct course of the learning rate: `time` (epochs, at the end of the step),
-        `layers` (the modules that learn so), `learning_rate`.
-    """
-    layers = describe_layers(model, task).dropna(subset="learning_rate")
-    settings: dict[str, Any] = {"epochs": task.regime_params.epochs, "optim": task.settings.optim}
-    rows = []
-    for peak, names in layers.groupby("learning_rate", sort=False)["layer"].agg(list).items():
-        label = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
-        for step in range(task.regime_params.epochs * steps):
-            time = (step + 1) / steps
-            rows.append({"time": time, "layers": label, "learning_rate": peak * learning_rate_factor(time, **settings)})
-    return pd.DataFrame(rows)
-
-
-def _common_module(names: tuple[str, ...]) -> str:
-    """The module that all these parameters lie in: "layer1.0" of layer1.0.conv1.weight and layer1.0.bn1.weight."""
-    modules = [name.split(".")[:-1] for name in names]
-    common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*modules, strict=False))]
-    return ".".join(common) if common else ", ".join(dict.fromkeys(parts[0] for parts in modules))

@@ -30,10 +30,16 @@ from lesion_utils.models.weights import WeightsSource
 from lesion_utils.provenance.run_files import DONE, KEPT
 from lesion_utils.training.classifiers import fit_head
 from lesion_utils.training.inputs import load_batches, make_inputs, plan_epoch
-from lesion_utils.training.layers import freeze_backbone, freeze_layers, set_train_mode
 from lesion_utils.training.loop import deterministic_part, rank_epoch, score_validation, train_epoch
 from lesion_utils.training.loss import class_weights, sample_losses
-from lesion_utils.training.optim import averages_epoch, make_average, make_optimizer, make_schedule
+from lesion_utils.training.optim import (
+    WeightAverage,
+    averages_epoch,
+    freeze_layers,
+    make_optimizer,
+    make_schedule,
+    set_train_mode,
+)
 from lesion_utils.training.sampling import derive_seed
 from lesion_utils.training.task import TrainingTask
 
@@ -79,9 +85,11 @@ class Run:
             build_network(settings, pretrained=task.regime in PRETRAINED_REGIMES, seed=task.seed)
         )
         self.learner = head_of(self.model) if self.frozen else self.model
-        self.average = make_average(self.learner, settings.averaging)
-        self.optimizer = make_optimizer(self.model, task)
-        self.schedule = make_schedule(self.optimizer, task, steps=len(plan_epoch(task, 0)))
+        self.average = None if settings.averaging.method == "none" else WeightAverage(self.learner, settings.averaging)
+        self.optimizer = make_optimizer(self.model, settings, task.regime)
+        epochs, steps = task.regime_params.epochs, len(plan_epoch(task, 0))
+        self.schedule = make_schedule(self.optimizer, settings.optim, epochs=epochs, steps=steps)
+        self.scaler = compute.make_scaler()
         self.train_rows, self.val_rows = task.rows("train"), task.rows("val")
         weights = class_weights(task.targets(self.train_rows), settings.imbalance.method)
         self.loss_fn = partial(sample_losses, params=settings, weights=weights)
@@ -122,16 +130,17 @@ class Run:
         batches = load_batches(self.task, self.inputs, epoch=epoch, device=self.compute.device)
         loss = train_epoch(
             self.inputs.forward,
-            prefetch(batches),
+            prefetch(batches, device=self.compute.device),
             self.optimizer,
             self.schedule,
             self.loss_fn,
             clip_norm=optim.clip_norm,
+            scaler=self.scaler,
             update_average=self._update_average if averaging.method == "ema" else None,
         )
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is not finite in epoch {epoch + 1}")
-        if averages_epoch(self.task, epoch):
+        if averages_epoch(averaging, epoch, epochs=self.task.regime_params.epochs):
             self._update_average()
         return loss
 
@@ -199,25 +208,23 @@ class Run:
 
     def _parts(self) -> dict[str, Any]:
         """What has a state."""
-        parts = {"model": self.learner, "optimizer": self.optimizer, "schedule": self.schedule}
+        parts = {"model": self.learner, "optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler}
         return parts | ({"average": self.average} if self.average is not None else {})
 
     def _update_average(self) -> None:
         assert self.average is not None  # asked for by those settings alone that have one
-        self.average.update_parameters(self.learner)
+        self.average.update(self.learner)
 
     def _evaluated(self) -> nn.Module:
         """The learner with averaged weights, once there are any; until then with its own."""
-        return self.average.module if self.average is not None and self.average.n_averaged else self.learner
+        return self.average.module if self.average is not None and self.average.count else self.learner
 
     def _prefix(self) -> str:
         """Of the learner's tensors in the whole network."""
         return next(f"{name}." if name else "" for name, part in self.model.named_modules() if part is self.learner)
 
     def _set_mode(self) -> None:
-        freeze_backbone(self.model, frozen=self.frozen)
-        if not self.frozen:
-            freeze_layers(self.model, self.task.regime_params.frozen_layers)
+        freeze_layers(self.model, self.task.settings, self.task.regime)
         set_train_mode(self.model, batchnorm="frozen" if self.frozen else self.task.regime_params.batchnorm)
 
     def _tell(self, stage: str) -> Callable[[int, int], None]:

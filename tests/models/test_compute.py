@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -52,6 +53,41 @@ def test_processors_of_one_name_are_told_apart(tmp_path, monkeypatch):
     assert names[1].startswith("AMD EPYC (family 25, model 1, stepping 2), ")
     monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "none")
     assert machine.name_processor()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_random_states_of_the_runs_own_device_are_put_back_and_no_others(monkeypatch, device):
+    states, read = {"cuda": torch.tensor([1]), "mps": torch.tensor([2])}, []
+    for name, module in (("cuda", torch.cuda), ("mps", torch.mps)):
+
+        def get(*index, name=name):
+            read.append((name, *index))
+            return states[name]
+
+        monkeypatch.setattr(module, "get_rng_state", get)
+        monkeypatch.setattr(module, "set_rng_state", lambda state, *_, name=name: states.update({name: state}))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    before, own = torch.random.get_rng_state(), dict(states)
+    compute = replace(choose_compute(make_params().resnet50), device=device)
+    with computing(compute):
+        torch.rand(3)
+        states[device] = torch.tensor([9])
+    assert read == {"cpu": [], "cuda": [("cuda", 3)], "mps": [("mps",)]}[device]
+    assert states == own | ({"cpu": torch.tensor([9])} if device == "cpu" else {})
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_gpus_that_emulate_bfloat16_compute_in_float16(monkeypatch):
+    monkeypatch.setenv("DEVICE", "cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    for native in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
+        compute = choose_compute(make_params(precision="auto").resnet50)
+        assert compute.precision == ("bfloat16" if native else "float16")
+    assert compute.make_scaler().is_enabled()
+    assert not replace(compute, precision="float32").make_scaler().is_enabled()
 
 
 def test_bfloat16_is_not_chosen_where_onednn_is_told_to_do_without(monkeypatch):

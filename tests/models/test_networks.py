@@ -24,7 +24,7 @@ from lesion_utils.models.networks import (
     multiply_full_windows,
 )
 from lesion_utils.models.weights import SIZES
-from lesion_utils.training.layers import freeze_backbone, parameter_groups, set_train_mode
+from lesion_utils.training.optim import freeze_layers, parameter_groups, set_train_mode
 
 BACKBONES = [
     "resnet50.tv_in1k",
@@ -84,12 +84,12 @@ def test_features_regime_trains_the_head_alone(network):
 
 
 def test_a_frozen_backbone_gets_no_gradient(network, x):
-    _, model = network
-    freeze_backbone(model, frozen=True)
+    params, model = network
+    freeze_layers(model, params, "features")
     model(x).sum().backward()
     head = {id(p) for p in head_of(model).parameters()}
     assert all((p.grad is not None) == (id(p) in head) for p in model.parameters())
-    freeze_backbone(model, frozen=False)
+    freeze_layers(model, params, "finetune")
     assert all(p.requires_grad for p in model.parameters())
     model.zero_grad()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import get_args
 
 import numpy as np
@@ -52,10 +53,17 @@ def test_prefetch_keeps_order_passes_errors_on_and_stays_close():
 
     seen = []
     with pytest.raises(ValueError, match="at the end"):
-        for item in prefetch(items()):
+        for item in prefetch(items(), device="cpu"):
             seen.append(item)
             assert len(made) <= len(seen) + 3, "two ahead at most, and the one being made"
     assert seen == list(range(10))
+
+
+def test_prefetch_starts_no_thread_on_mps():
+    """Two threads that use MPS abort the process."""
+    here = threading.get_ident()
+    assert {*prefetch((threading.get_ident() for _ in range(3)), device="mps")} == {here}
+    assert here not in {*prefetch((threading.get_ident() for _ in range(3)), device="cpu")}
 
 
 @pytest.mark.skipif(not torch.backends.openmp.is_available(), reason="torch's threads are not OpenMP's here")
@@ -63,7 +71,7 @@ def test_prefetch_leaves_the_cores_to_the_network():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert list(prefetch(torch.get_num_threads() for _ in range(3))) == [1, 1, 1]
+        assert list(prefetch((torch.get_num_threads() for _ in range(3)), device="cpu")) == [1, 1, 1]
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -21,8 +21,8 @@ from lesion_utils.notebooks.finetune import (
     score_elsewhere,
     write_layers,
 )
+from lesion_utils.notebooks.recipe import describe_layers
 from lesion_utils.training.fit import NetworkResult, train_network
-from lesion_utils.training.optim import describe_layers
 from lesion_utils.training.task import TrainingTask
 
 

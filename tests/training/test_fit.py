@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from lesion_utils.core.paths import weights_dir
 from lesion_utils.models import inference
 from lesion_utils.models.compute import choose_compute
 from lesion_utils.models.networks import head_of
-from lesion_utils.training import fit as fitting
+from lesion_utils.notebooks import recipe
 from lesion_utils.training import inputs
 from lesion_utils.training import run as running
 from lesion_utils.training.fit import NetworkResult, fit, read_history, train_network
@@ -211,10 +212,28 @@ def test_the_loop_equals_a_plain_one(tmp_path):
 
 def test_a_few_images_are_learnt_by_heart():
     task = TrainingTask(make_params(), "resnet50", "scratch", 1, DATA)
-    losses = fitting.overfit(task, images=6, steps=25)
+    losses = recipe.overfit(task, images=6, steps=25)
     assert losses[0] > 0.5
     assert losses[-1] < 0.05
-    assert losses == fitting.overfit(task, images=6, steps=25)
+    assert losses == recipe.overfit(task, images=6, steps=25)
+
+
+def test_float16_scales_its_loss_and_learns_what_float32_learns(tmp_path):
+    """As on GPUs without bfloat16; the scale is part of what a stopped run goes on from."""
+    runs = {}
+    for precision in ("float32", "float16"):
+        run = make_run(tmp_path / precision, optim={"clip_norm": 1.0})
+        run.compute = replace(run.compute, precision=precision)
+        run.inputs.compute, run.scaler = run.compute, run.compute.make_scaler()
+        run.train()
+        runs[precision] = run
+    losses = {name: [epoch["loss"] for epoch in run.history] for name, run in runs.items()}
+    assert losses["float16"] == pytest.approx(losses["float32"], abs=0.05)
+    assert losses["float16"] != losses["float32"]
+    assert runs["float16"].scaler.get_scale() > 1
+    assert runs["float16"].scaler.state_dict()["_growth_tracker"] > 0
+    saved = torch.load(tmp_path / "float16/last.pt", weights_only=True)["scaler"]
+    assert saved == runs["float16"].scaler.state_dict() and runs["float32"].scaler.state_dict() == {}
 
 
 def test_sgd_takes_its_momentum(tmp_path):
@@ -404,7 +423,7 @@ def test_runs_are_recorded_and_not_trained_again(tmp_path, monkeypatch):
     assert len(read_history(tmp_path)) == 6
     assert len(read_history(folder)) == 3
 
-    monkeypatch.setattr(fitting, "Run", None)  # would fail if a run began
+    monkeypatch.setattr("lesion_utils.training.fit.Run", None)  # would fail if a run began
     events.clear()
     again = train(tmp_path, on_progress=keep_epochs(events), **settings)
     assert again.predictions.equals(first.predictions)
@@ -628,17 +647,17 @@ def test_what_a_training_held_is_freed_at_its_end(tmp_path, monkeypatch):
     """Gigabytes of weights and of the optimiser's state must not wait until Python looks for circles of references."""
     held, task = [], TrainingTask(make_params(), "resnet50", "scratch", 1, DATA)
 
-    def remember(model, task, make=fitting.make_optimizer):
-        optimizer = make(model, task)
+    def remember(model, params, regime, make=recipe.make_optimizer):
+        optimizer = make(model, params, regime)
         held.extend([weakref.ref(model), weakref.ref(optimizer)])
         return optimizer
 
-    for module in (running, fitting):
+    for module in (running, recipe):
         monkeypatch.setattr(module, "make_optimizer", remember)
     gc.disable()
     try:
         fit(task, folder=tmp_path, source=None)
-        fitting.overfit(task, steps=1)
+        recipe.overfit(task, steps=1)
     finally:
         gc.enable()
     assert len(held) == 4

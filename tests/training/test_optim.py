@@ -14,15 +14,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lesion_utils.config.schema import Averaging
 from lesion_utils.models.networks import build_network
+from lesion_utils.notebooks.recipe import describe_layers, tabulate_learning_rates
 from lesion_utils.training.optim import (
+    WeightAverage,
     averages_epoch,
-    describe_layers,
     learning_rate_factor,
-    make_average,
     make_optimizer,
     make_schedule,
     step_in_memory_order,
-    tabulate_learning_rates,
 )
 from lesion_utils.training.task import TrainingTask
 
@@ -35,14 +34,14 @@ def make_task(**network) -> TrainingTask:
 def test_averages_are_torchs_and_take_in_batchnorm(method):
     torch.manual_seed(0)
     model = timm.create_model("small_cnn", num_classes=1)
-    average = make_average(model, Averaging(method=method, decay=0.7, swa_start=0.5))
+    average = WeightAverage(model, Averaging(method=method, decay=0.7, swa_start=0.5))
     oracle = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.7) if method == "ema" else None)
     for _ in range(5):
         with torch.no_grad():
             for p in model.parameters():
                 p.add_(torch.randn_like(p))
         model(torch.randn(4, 3, 32, 32))
-        average.update_parameters(model)
+        average.update(model)
         oracle.update_parameters(model)
     for mine, theirs in zip(average.module.parameters(), oracle.module.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
@@ -51,16 +50,12 @@ def test_averages_are_torchs_and_take_in_batchnorm(method):
     assert mean.num_batches_tracked == 5
 
 
-def test_no_averaging_makes_no_copy():
-    assert make_average(torch.nn.Linear(2, 1), Averaging(method="none", decay=0.9, swa_start=0.5)) is None
-
-
 def test_the_plain_mean_begins_where_it_should():
-    task = make_task(averaging={"method": "swa", "swa_start": 0.75}, regimes=regimes(epochs=8))
-    assert [epoch for epoch in range(8) if averages_epoch(task, epoch)] == [6, 7]
-    last = make_task(averaging={"method": "swa", "swa_start": 1.0}, regimes=regimes(epochs=8))
-    assert averages_epoch(last, 7), "the last epoch is always one of them"
-    assert not averages_epoch(make_task(regimes=regimes(epochs=8)), 7)
+    mean = Averaging(method="swa", decay=0.9, swa_start=0.75)
+    assert [epoch for epoch in range(8) if averages_epoch(mean, epoch, epochs=8)] == [6, 7]
+    last = mean.model_copy(update={"swa_start": 1.0})
+    assert averages_epoch(last, 7, epochs=8), "the last epoch is always one of them"
+    assert not averages_epoch(mean.model_copy(update={"method": "none"}), 7, epochs=8)
 
 
 @pytest.mark.parametrize("warmup", [0.0, 2.0])
@@ -94,8 +89,8 @@ def test_tables_of_layers_and_learning_rates_say_what_the_optimiser_does():
     assert layers["learning_rate"].iloc[-2] == pytest.approx(5e-3)
 
     rates = tabulate_learning_rates(model, task, steps=3)
-    optimizer = make_optimizer(model, task)
-    schedule = make_schedule(optimizer, task, steps=3)
+    optimizer = make_optimizer(model, task.settings, task.regime)
+    schedule = make_schedule(optimizer, task.settings.optim, epochs=4, steps=3)
     head = []
     for _ in range(12):
         head.append(max(group["lr"] for group in optimizer.param_groups))

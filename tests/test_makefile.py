@@ -277,7 +277,7 @@ def test_a_further_network_runs_through_the_notebook_of_the_first(project):
     assert ran(done.stdout)[-1] == "network_third", done.stdout + done.stderr
     assert (project / "reports" / "demo" / "predictions" / "third.csv").read_text() == "0.9"
     record = json.loads((project / "reports" / "demo" / "runs" / "network_third" / "run.json").read_text())
-    assert record["title"] == "Fine-tuning the network of third.yaml"
+    assert record["title"] == "The notebook 03_resnet50_finetune"
     assert make(project, "network_third").stdout == ""
     assert "network_third is up to date" in make(project, "why").stdout
     Path(third).unlink()

@@ -31,7 +31,7 @@ from lesion_utils.figures.style import (
     wrap_label,
 )
 
-SUBSET_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "left out"}
+SUBSET_NAMES = {"train": "training", "val": "validation", "test": "test", "left_out": "removed"}
 SIZES = [round(64 * 2 ** (k / 2) / 32) * 32 for k in range(14)]  # ticks, px: 64, 96, 128, ...
 MEDIAN: dict[str, Any] = {"linewidth": 1, "linestyle": (0, (3, 2))}
 ASPECTS = {"4:3": 4 / 3, "3:2": 3 / 2, "1:1": 1.0}

@@ -94,7 +94,7 @@ def draw_strips(image: np.ndarray, augmenter: Augmenter, *, steps: int = 7) -> d
             flip = name.endswith("_flip")
             values = (np.geomspace if name == "scale" else np.linspace)(low, high, 2 if flip else steps)
             labels = [OPERATIONS[name].format(value).replace("-", "−") for value in values]
-            labels = ["as it is", "flipped"] if flip else labels
+            labels = ["unchanged", "flipped"] if flip else labels
             strips[name.replace("_", " ")] = labels, _change(image, augmenter, name, values)
     return strips
 
@@ -124,21 +124,23 @@ def _as_shown(x: torch.Tensor) -> np.ndarray:
 def describe_views(data: PreparedData, params: StudyParams, augmenter: Augmenter) -> str:
     """What the tiles show that is true of these settings and images alone, in sentences."""
     said = [
-        f"Each tile has the {augmenter.image_size} px and the interpolation ({augmenter.interpolation}) of the input.",
-        f"What lies beyond an image's edge is {_FILLS[params.augmentation.fill]}; look at the corners for it.",
+        f"Each image has the size ({augmenter.image_size} px) and the interpolation ({augmenter.interpolation}) of the "
+        "network's input.",
+        f"Areas outside the photograph are filled with {_FILLS[params.augmentation.fill]}; see the corners of rotated "
+        "images.",
     ]
     sides = data.table[["native_width", "native_height"]]
     longer = (sides.max(axis=1) / sides.min(axis=1)).median()
     if params.data.aspect == "squash" and params.augmentation.rotation and longer > 1:
         said.append(
-            f"Half of the photographs are at least {longer:.2f} times as long as they are wide, and are squashed to "
-            "squares before they are turned. So a turn also shears: what is round on the skin is oval in the square, "
-            "in a direction that turns with the image. `aspect: crop` in data.yaml keeps the shape and loses margins."
+            f"Half of the photographs have an aspect ratio of {longer:.2f} or more. They are squashed to squares "
+            "before they are rotated, so that a round lesion becomes oval in a direction that rotates with the image. "
+            "`aspect: crop` in data.yaml keeps the shape and cuts off the margins."
         )
     return " ".join(said)
 
 
-_FILLS = {"reflect": "its mirror image", "border": "its last pixel, drawn out", "zeros": "black"}
+_FILLS = {"reflect": "the mirror image", "border": "the outermost pixels", "zeros": "black"}
 
 
 def measure_changes(data: PreparedData, augmenter: Augmenter) -> dict[str, Any]:
@@ -172,8 +174,9 @@ def measure_changes(data: PreparedData, augmenter: Augmenter) -> dict[str, Any]:
 
 
 _TEXT = (
-    "Over one epoch of the {images:,} training images, the average pixel moves by {pixel_change:.1f} of 255 grey "
-    "levels. The images' mean brightness goes from {brightness_before:.1f} to {brightness_after:.1f}, and its spread "
-    "between images from {spread_before:.1f} to {spread_after:.1f} grey levels: augmentation should widen the spread a "
-    "little, and leave the mean where the cameras put it."
+    "In one epoch of {images:,} training images, augmentation changes a pixel by {pixel_change:.1f} of 255 grey levels "
+    "on average. The mean brightness of the images is {brightness_before:.1f} before and {brightness_after:.1f} after "
+    "augmentation. The standard deviation of the brightness between images is {spread_before:.1f} before and "
+    "{spread_after:.1f} after. Augmentation should increase the standard deviation slightly and leave the mean "
+    "unchanged."
 )

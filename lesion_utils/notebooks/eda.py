@@ -67,20 +67,20 @@ def describe_source(data: PreparedData, params: Data) -> list[str]:
     """Where the images come from, who divided them, and whether patients are known, in sentences."""
     if params.is_challenge:
         return [
-            "The International Skin Imaging Collaboration (ISIC) published these images for a challenge in 2016, "
-            "divided into training and test images (Gutman et al., 2016, arXiv:1605.01397); there malignant means a "
-            "melanoma, and benign is most often a mole, a *nevus*.",
-            "The challenge publishes no patient numbers: which images are of one patient, nobody can tell.",
+            "The International Skin Imaging Collaboration (ISIC) published these images for a challenge in 2016, with "
+            "a fixed split into training and test images (Gutman et al., 2016, arXiv:1605.01397). *Malignant* means "
+            "melanoma. *Benign* lesions are mostly moles (*nevi*).",
+            "The challenge publishes no patient numbers. It is not known which images show the same patient.",
         ]
-    table, said = data.table, ["The images and their labels are the study's own.", *data.manifest["notes"]]
+    table, said = data.table, ["The images and labels are the study's own.", *data.manifest["notes"]]
     if "patient" not in table:
         return [
             *said,
-            "The file of labels names no patients: images of one patient may lie on both sides of the split.",
+            "The labels name no patients, so images of one patient may be in both the training and the test set.",
         ]
     known = table["patient"][table["patient"] != ""]
-    whose = f"Of {len(known)} of {len(table)} images the patient is known, {known.nunique()} in all"
-    return [*said, f"{whose}: no patient has images on both sides of the split, nor in two folds."]
+    whose = f"The patient is known for {len(known)} of {len(table)} images ({known.nunique()} patients)"
+    return [*said, f"{whose}. All images of a patient stay in one split and in one fold."]
 
 
 def describe_duplicates(duplicates: pd.DataFrame) -> pd.DataFrame:
@@ -131,28 +131,29 @@ def _write_text(numbers: dict[str, Any]) -> str:
     test, best = numbers["counts"]["test"], numbers["best_control"]
     auc, ap = (format_value(*(best[metric + end] for end in ENDS)) for metric in ("auc", "ap"))
     twice = (
-        "**Some images stand twice.** {duplicate_pairs} pairs show the same photograph, {duplicate_pairs_across} of "
-        "them across training and test, and in {contradicting_pairs} the labels disagree. Training images left out for "
-        "it: {left_out}."
+        "**Duplicates.** {duplicate_pairs} pairs show the same photograph. {duplicate_pairs_across} pairs consist of a "
+        "training and a test image. In {contradicting_pairs} pairs the labels differ. {left_out} training images were "
+        "removed for this reason."
         if numbers["duplicate_pairs"]
-        else "**No image was found twice.**"
+        else "**Duplicates.** No duplicate was found."
     )
-    clinic = (
-        "**The clinic shows.** Any network's score has to be read against that"
+    shortcut = (
+        "This is better than guessing, so the metadata reveal something about the diagnosis"
         if best["auc_low"] > 0.5
-        else "**What metadata give away cannot be told from luck.** A network's score is read against it all the same"
+        else "The interval includes guessing (0.5)"
     )
     said = (
-        f"**What accuracy is worth.** Calling all {test['benign']} + {test['malignant']} test images benign is right "
-        f"in {numbers['always_benign_accuracy']:.1%} of them.",
+        f"**Accuracy.** Predicting benign for all {test['benign'] + test['malignant']} test images is "
+        f"{numbers['always_benign_accuracy']:.1%} accurate.",
         twice.format_map(numbers),
-        f"**Labels move.** {numbers['label_changes']} images are known to carry another label today."
-        if numbers["numbered"]
-        else "**Labels move.** Whether any of these has been revised since, nothing here can tell.",
-        f"{clinic}: knowing only {best['knows']}, a classifier reaches an AUC of {auc} and an average precision of "
-        f"{ap} on the test images. Notebook 05 sets the networks against it"
-        f"{', also within each block of image numbers' if numbers['numbered'] else ''}.",
-        f"**What the test cannot say.** Its {test['malignant']} malignant images set how wide every interval is, and "
-        "it says nothing about other clinics, cameras or skins than those that the images came from.",
+        *(
+            [f"**Revised labels.** {numbers['label_changes']} images have another label today than in 2016."]
+            if numbers["numbered"]
+            else []
+        ),
+        f"**Shortcuts.** The best metadata-only baseline ({best['knows']}) has an AUC of {auc} and an average "
+        f"precision of {ap} on the test images. {shortcut}. Notebook 05 compares the networks with this baseline.",
+        f"**Size of the test set.** It has {test['malignant']} malignant images, which limits the precision of every "
+        "score. It shows nothing about other clinics, cameras or skin types.",
     )
     return "\n\n".join(f"- {sentence}" for sentence in said)

@@ -84,26 +84,26 @@ def describe_recipe(task: TrainingTask) -> pd.DataFrame:
     batch = f"{settings.batch_size * settings.accumulation} images"
     batch += f", in {settings.accumulation} parts" if settings.accumulation > 1 else ""
     rows = [
-        ("loss", "cross-entropy", "−[y log p + (1 − y) log(1 − p)]: sure and wrong costs most"),
+        ("loss", "cross-entropy", "−[y log p + (1 − y) log(1 − p)]; a confident wrong prediction has the largest loss"),
         ("optimizer", named, _WHY_SGD if sgd else _WHY_ADAMW),
-        ("learning rate", f"{regime.lr:g}", f"the last layer's at its peak; {rise}falls along half a cosine"),
+        ("learning rate", f"{regime.lr:g}", f"maximum, for the last layer; {rise}falls along half a cosine"),
         ("layer decay", f"{regime.layer_decay:g}", "factor on the learning rate from each layer to the one before it"),
-        ("weight decay", f"{optim.weight_decay:g}", "draws weights towards zero; norms and biases are left alone"),
-        ("gradient clipping", f"{optim.clip_norm:g}", "longest gradient: no batch may throw the weights off; 0: off"),
-        ("dropout", f"{settings.drop_rate:g}", "share of features hidden at random, so that none is relied on alone"),
-        ("batch", batch, "for each step of the optimizer"),
-        ("head", regime.head, "the last layer's start: random, or fitted to the frozen network's features"),
+        ("weight decay", f"{optim.weight_decay:g}", "pulls weights towards zero, except of norms and biases"),
+        ("gradient clipping", f"{optim.clip_norm:g}", "largest norm of a gradient; 0: off"),
+        ("dropout", f"{settings.drop_rate:g}", "share of features that are set to zero at random during training"),
+        ("batch", batch, "images per step of the optimizer"),
+        ("head", regime.head, "start of the last layer: new (random) or fitted to the features of the frozen network"),
         ("epochs", f"{regime.epochs}", "passes over the training images"),
         ("label smoothing", f"{settings.label_smoothing:g}", "share of each label given to the other class"),
-        ("mixup", f"{settings.mixup:g}", "how strongly pairs of images are blended; 0: never"),
-        ("imbalance", imbalance.replace("_", " "), "what is done about benign images outnumbering malignant ones"),
-        ("averaging", settings.averaging.method, "of the weights over steps or epochs, for evaluation"),
+        ("mixup", f"{settings.mixup:g}", "strength of blending pairs of images; 0: off"),
+        ("imbalance", imbalance.replace("_", " "), "method against the imbalance of the classes"),
+        ("averaging", settings.averaging.method, "of the weights over steps (ema) or epochs (swa)"),
     ]
     return pd.DataFrame(rows, columns=["setting", "value", "what for"])
 
 
-_WHY_ADAMW = "each weight's step is scaled by its recent gradients, so that unlike layers share one learning rate"
-_WHY_SGD = "each step follows a running mean of the gradients, as ResNet and VGG were first trained"
+_WHY_ADAMW = "divides the step of each weight by the size of its recent gradients"
+_WHY_SGD = "follows a running mean of the gradients"
 
 
 def write_layers(layers: pd.DataFrame) -> pd.DataFrame:
@@ -131,7 +131,7 @@ def join_predictions(trained: NetworkResult, classical: ClassifierResult) -> pd.
 
 
 def score_elsewhere(result: NetworkResult, data: PreparedData, *, folder: Path, path: Path) -> str:
-    """Score the test sets from elsewhere with every network, where `data.yaml` names any, and write the predictions.
+    """Score the external test sets of `data.yaml`, if any, with every network, and write the predictions.
 
     Each run's folder keeps its scores, so that they are computed once. The predictions' `split` is "test".
 
@@ -140,7 +140,7 @@ def score_elsewhere(result: NetworkResult, data: PreparedData, *, folder: Path, 
     """
     others = data.elsewhere
     if others.empty:
-        return "`data.yaml` names no test sets from elsewhere."
+        return "`data.yaml` names no external test sets."
     (model,) = set(result.predictions["model"])
     keys, tables = others[["image_id", "target"]].assign(split="test", model=model), []
     for run in result.runs:
@@ -171,7 +171,7 @@ def describe_outcome(result: NetworkResult) -> pd.DataFrame:
         for run in result.runs
     ]
     for skipped in result.skipped:
-        rows.append({"regime": skipped["regime"], "remark": f"left out: {skipped['reason'].splitlines()[0]}"})
+        rows.append({"regime": skipped["regime"], "remark": f"not trained: {skipped['reason'].splitlines()[0]}"})
     return pd.DataFrame(rows).fillna("")
 
 
@@ -237,7 +237,7 @@ def summarise_network(result: NetworkResult, detail: Detail, look: FirstLook) ->
 
 
 _TEXT = (
-    "{name} ({parameters_millions:.0f} million weights) reaches {auc_text} and {ap_text} on the {malignant} malignant "
-    "and {benign} benign test images. At the threshold of 0.5 it misses {missed} of the {malignant} malignant lesions "
-    "and raises {false_alarms} false alarms among the {benign} benign ones. The brackets hold 95 % intervals."
+    "{name} ({parameters_millions:.0f} million weights) has {auc_text} and {ap_text} on {malignant} malignant and "
+    "{benign} benign test images (95 % confidence intervals in brackets). At the threshold 0.5 it misses {missed} of "
+    "{malignant} malignant lesions, and {false_alarms} of {benign} benign lesions are false alarms."
 )

@@ -42,8 +42,8 @@ def compare_labels(params: Network, classical: ClassifierResult, data: PreparedD
     if before.empty or not count:
         why = f"there is no {CLASSIFIER_NAMES[CLASSIFIER]} on frozen features"
         if not count:
-            why = "no training image is known to have another label today"
-        return f"Nothing was learnt again with today's labels: {why}."
+            why = "no training image has another label today"
+        return f"No classifier was refitted on the current labels: {why}."
     again = score_classifiers(params.model_copy(update={"classifiers": [CLASSIFIER]}), data=relabelled)  # type: ignore[arg-type]  # Images: could be set
     both = before.merge(_select_test(again.predictions), on=["image_id", "target"], suffixes=("_2016", "_today"))
     targets, said = both["target"].to_numpy(), []
@@ -52,10 +52,10 @@ def compare_labels(params: Network, classical: ClassifierResult, data: PreparedD
         scores = (both["probability_today"], both["probability_2016"])
         gap = compare_bootstrap(targets, *scores, metric=metric, weights=weights, confidence=stats.confidence)
         change = format_value(gap.difference, gap.low, gap.high, "+.3f")
-        said.append(f"{label_metric(metric)} {gap.a:.3f} instead of {gap.b:.3f}, a difference of {change}")
+        said.append(f"{label_metric(metric)} {gap.a:.3f} instead of {gap.b:.3f}, difference {change}")
     return (
-        f"With the labels that {count} training images have today, the {CLASSIFIER_NAMES[CLASSIFIER]} on frozen "
-        f"features reaches on the test images {'; '.join(said)}."
+        f"{count} training images have another label today. After refitting on the current labels, the "
+        f"{CLASSIFIER_NAMES[CLASSIFIER]} on frozen features has on the test images: {'; '.join(said)}."
     )
 
 

@@ -10,6 +10,7 @@ study.save_metrics({"train_images": 900})
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import os
@@ -71,7 +72,7 @@ class OpenStudy:
         return TrainingProgress(self.training_folder / "train.jsonl")
 
     def card(self) -> Markdown:
-        """Six lines that say what this page was made from, and what a reader must know before its numbers."""
+        """What this page was made from, folded, and what a reader must know before its numbers."""
         described = run_git("describe", "--always", "--dirty", "--abbrev=10")
         rows = {
             "study": f"{self.paths.name}: {self.params.data.title}",
@@ -81,9 +82,10 @@ class OpenStudy:
             "threads": os.environ.get("THREADS") or f"one per core ({os.cpu_count()})",
             "writes": f"reports/{self.paths.report_dir.relative_to(paths.reports_root()).as_posix()}/",
         }
-        rows |= {"note": " ".join(self.params.data.remarks)} if self.params.data.remarks else {}
         cells = ((key, value.replace("|", "\\|")) for key, value in rows.items())
-        return Markdown("\n".join(["| | |", "|---|---|", *(f"| **{key}** | {value} |" for key, value in cells)]))
+        table = "\n".join(["| | |", "|---|---|", *(f"| **{key}** | {value} |" for key, value in cells)])
+        note = " ".join(self.params.data.remarks)
+        return fold(f"How this page was made: study {self.paths.name}, commit {rows['commit']}", table, after=note)
 
     def save_figure(self, fig: Figure, name: str, caption: str, *, shows_images: bool = False) -> Image:
         """Write a figure as PNG and SVG, for `make paper` as PDF, with its caption, and return it for display.
@@ -155,13 +157,14 @@ class TrainingProgress:
     _COLUMNS: ClassVar = {
         "regime": "{regime}", "seed": "{seed}", "fold": "{fold}", "epoch": "{epoch} of {epochs}",
         "training loss": "{loss:.3f}", "validation AP": "{val_ap:.3f}", "validation AUC": "{val_auc:.3f}",
-        "images/s": "{images_per_s:.0f}", "seconds left": "{seconds_left:.0f}",
+        "images/s": "{images_per_s:.0f}",
     }  # fmt: skip
 
     def __init__(self, log: Path):
         self._log = log
         write_atomic(log, "")
         self._rows: dict[tuple[Any, ...], str] = {}
+        self._left = 0.0  # seconds
         self._display = None
 
     def __call__(self, event: Mapping[str, Any]) -> None:
@@ -172,15 +175,17 @@ class TrainingProgress:
         event = {"fold": "–", **event}
         row = " | ".join(self._COLUMNS.values()).format_map(event)
         self._rows[event["regime"], event["seed"], event["fold"]] = f"| {row} |"
+        self._left = event["seconds_left"]
         if self._display is None:
             self._display = display(Markdown(self.render()), display_id=True)
         else:
             self._display.update(Markdown(self.render()))
 
     def render(self) -> str:
-        """The table as Markdown, one line per run, in the order in which they began."""
+        """The table as Markdown, one line per run, in the order in which they began; the time left until the end."""
         head = f"| {' | '.join(self._COLUMNS)} |"
-        return "\n".join([head, "|" + "---|" * len(self._COLUMNS), *self._rows.values()])
+        left = ["", f"About {self._left:.0f} s left."] if self._left >= 1 else []
+        return "\n".join([head, "|" + "---|" * len(self._COLUMNS), *self._rows.values(), *left])
 
 
 def open_study(params: str | Path | Mapping[str, Any], step: str) -> OpenStudy:
@@ -204,6 +209,11 @@ def open_study(params: str | Path | Mapping[str, Any], step: str) -> OpenStudy:
     interactive = paths.Study(name, interactive=True)
     _bring_earlier(study, interactive, step)
     return OpenStudy(resolved, interactive, step, "interactive")
+
+
+def fold(title: str, content: str, *, after: str = "") -> Markdown:
+    """Markdown that a reader opens with a click: a `title` that is always shown, and the `content` below it."""
+    return Markdown(f"<details><summary>{html.escape(title)}</summary>\n\n{content}\n\n</details>\n\n{after}")
 
 
 def choose_samples(table: pd.DataFrame, *, subset: str, per_class: int, seed: int) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.files import dump_json, read_json, write_atomic
 from lesion_utils.core.git import run_git
-from lesion_utils.core.names import name_data_set
+from lesion_utils.core.names import NETWORKS, name_data_set, name_model
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.provenance.fingerprint import digest_bytes, digest_file
 from lesion_utils.provenance.machine import name_processor
@@ -49,7 +49,7 @@ def describe_run(
         "run_id": name_run(step, key, inputs),
         "step": step.name,
         "study": study.name,
-        "title": read_title(step),
+        "title": read_title(step, params),
         **describe_code(),
         **key,
         "data": describe_data(study, params),
@@ -109,17 +109,16 @@ def describe_training(study: Study, step: Step) -> dict[str, Any]:
     }
 
 
-def read_title(step: Step) -> str:
-    """A notebook's first heading; of a further network's, whose it is."""
+def read_title(step: Step, params: StudyParams) -> str:
+    """A notebook's first heading, with this study's networks and images in place of those that it was written for."""
     if not step.is_notebook:
         return {"data": "The data", "index": "The report"}[step.name]
-    if step.name != step.notebook.stem:
-        return f"Fine-tuning the network of {step.network}.yaml"
-    for cell in (read_json(step.notebook) or {"cells": []})["cells"]:
-        for line in "".join(cell["source"]).splitlines():
-            if cell["cell_type"] == "markdown" and line.startswith("# "):
-                return line.removeprefix("# ").strip()
-    return step.name
+    cells = (read_json(step.notebook) or {"cells": []})["cells"]
+    prose = "".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "markdown")
+    title = next(iter(re.findall(r"^# (.+)$", prose, re.MULTILINE)), step.name).strip()
+    models = {name_model(slot): name_model(params.models[step.network or slot]) for slot in NETWORKS}
+    title = re.sub("|".join(models), lambda found: models[found[0]], title)
+    return title if params.data.is_challenge else title.replace("ISIC 2016", "own images")
 
 
 def describe_code() -> dict[str, str | None]:

@@ -77,5 +77,5 @@ def test_a_turn_of_squashed_photographs_is_said_to_shear(aspect, width, shears):
     params = change_data(make_params(), aspect=aspect)
     data = SimpleNamespace(table=pd.DataFrame({"native_width": [width] * 3, "native_height": [300] * 3}))
     told = augmentation.describe_views(data, params, augmentation.choose_augmenter(params))
-    assert ("1.33 times as long as they are wide" in told) == shears
+    assert ("an aspect ratio of 1.33 or more" in told) == shears
     assert "32 px" in told and "bilinear" in told and "mirror image" in told

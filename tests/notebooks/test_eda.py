@@ -59,10 +59,10 @@ def test_the_summary_states_only_what_was_found():
     numbers = {"counts": counts, "best_control": best, "always_benign_accuracy": 0.8, "label_changes": 0} | none
     numbers["numbered"] = True
     text = eda._write_text(numbers)
-    assert "No image was found twice" in text and "cannot be told from luck" in text
-    assert "Calling all 4 + 1 test images benign is right in 80.0% of them" in text
+    assert "No duplicate was found" in text and "The interval includes guessing" in text
+    assert "Predicting benign for all 5 test images is 80.0% accurate" in text
     text = eda._write_text({**numbers, "duplicate_pairs": 3, "best_control": {**best, "auc_low": 0.55}})
-    assert "3 pairs show the same photograph" in text and "The clinic shows" in text and "(0.550 to 0.800)" in text
+    assert "3 pairs show the same photograph" in text and "better than guessing" in text and "(0.550 to 0.800)" in text
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,6 @@ def test_whose_the_images_are_is_said_from_what_is_known():
     own = data_params(source="folder", images="a", labels="b")
     said = eda.describe_source(data, own)
     assert not any("ISIC" in sentence for sentence in said) and said[1] == data.manifest["notes"][0]
-    assert said[2].startswith("Of 2 of 3 images the patient is known, 1 in all")
+    assert said[2].startswith("The patient is known for 2 of 3 images (1 patients)")
     data.table = table.drop(columns="patient")
-    assert "names no patients" in eda.describe_source(data, own)[-1]
+    assert "name no patients" in eda.describe_source(data, own)[-1]

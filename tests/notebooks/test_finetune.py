@@ -109,5 +109,5 @@ def test_sets_from_elsewhere_are_scored_by_every_network_once(tmp_path):
     score_elsewhere(result, seen, folder=tmp_path, path=path)
     assert read_predictions(path).equals(first), "from what was kept"
     none = SimpleNamespace(elsewhere=seen.elsewhere[:0])
-    assert "names no test sets" in score_elsewhere(result, none, folder=tmp_path, path=tmp_path / "none.csv")
+    assert "names no external test sets" in score_elsewhere(result, none, folder=tmp_path, path=tmp_path / "none.csv")
     assert not (tmp_path / "none.csv").exists()

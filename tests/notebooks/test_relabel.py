@@ -60,6 +60,6 @@ def test_the_sentence_has_the_numbers_of_a_classifier_that_learnt_todays_labels(
         for metric in (average_precision_score, roc_auc_score):
             assert word.format(f"{metric(own['target'], own['probability']):.3f}") in said
     unchanged = replace(data, label_changes=data.label_changes.iloc[:0])
-    assert compare_labels(params, classical, unchanged, stats).endswith("to have another label today.")
+    assert compare_labels(params, classical, unchanged, stats).endswith("no training image has another label today.")
     without = replace(classical, predictions=classical.predictions.iloc[:0])
     assert compare_labels(params, without, data, stats).endswith("there is no logistic regression on frozen features.")

@@ -89,10 +89,13 @@ def test_progress_is_logged_and_shown_once_per_run(study):
     log = (study.paths.runs / "03_resnet50_finetune" / "train.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["epoch"] for line in log] == [1, 2, 1, 2]
     table = progress.render().splitlines()
-    assert len(table) == 4, "a heading, its rule, and one line per run"
-    assert "2 of 2" in table[-1]
+    assert len(table) == 6, "a heading, its rule, one line per run, and the time left"
+    assert table[-1] == "About 3 s left."
+    assert "2 of 2" in table[3]
     progress({"regime": "scratch", "seed": 1, "stage": "final scores", "done": 16, "total": 32})
     assert progress.render().splitlines() == table, "a stage is for the terminal, which reads the log"
+    progress(event | {"seed": 2, "epoch": 2, "seconds_left": 0.0})
+    assert "left" not in progress.render(), "the run has ended"
     assert "final scores" in (study.paths.runs / "03_resnet50_finetune" / "train.jsonl").read_text(encoding="utf-8")
 
 

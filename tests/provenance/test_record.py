@@ -12,9 +12,13 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import nbformat
 import pytest
-from small_project import STEPS, write_notebook
+from nbformat.v4 import new_markdown_cell, new_notebook
+from small_project import STEPS
+from tiny_study import make_params
 
+from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import git
 from lesion_utils.core.paths import project_root
 from lesion_utils.provenance import record as provenance
@@ -129,8 +133,18 @@ def test_peak_memory_is_in_bytes():
     assert 300_000_000 < int(done.stdout) < 3_000_000_000
 
 
-def test_a_notebooks_title_is_its_first_heading(tmp_path, monkeypatch):
+def test_a_title_has_the_studys_own_networks_and_images(tmp_path, monkeypatch):
+    """The committed ones are those of ResNet50, VGG19 and ISIC 2016."""
+    titles = {"03_resnet50_finetune": "ResNet50 on ISIC 2016", "05_comparison": "ResNet50 against VGG19"}
+    own = make_params().model_dump(mode="json")
+    own["data"] |= {"source": "folder", "images": "images", "labels": "labels.csv"}
+    own["resnet50"]["backbone"] = "vgg19.tv_in1k"
+    own["vgg19"]["backbone"] = "resnet50.tv_in1k"
+    swapped = StudyParams.model_validate(own)
     (tmp_path / "notebooks").mkdir()
-    write_notebook(tmp_path, STEP.name, "1")
+    for name, title in titles.items():
+        node = new_notebook(cells=[new_markdown_cell(f"# {title}\n\nThe question.")])
+        nbformat.write(node, tmp_path / "notebooks" / f"{name}.ipynb")
     monkeypatch.setattr("lesion_utils.provenance.steps.project_root", lambda: tmp_path)
-    assert provenance.read_title(STEP) == f"The notebook {STEP.name}"
+    read = {name: provenance.read_title(STEPS[name], swapped) for name in titles}
+    assert read == {"03_resnet50_finetune": "VGG19 on own images", "05_comparison": "VGG19 against ResNet50"}

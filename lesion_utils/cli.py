@@ -279,6 +279,8 @@ def predict(options: argparse.Namespace) -> None:
     print(f"{scoring.describe_scores(scored, about)}\nscores  {scores}\nsheet   {sheet}")
     if options.labels:
         threshold = judge.find_threshold(network, about)
-        measures, matched = judge.judge_folder(scored, options.labels, params.comparison, threshold=threshold)
+        measures, matched = judge.judge_folder(
+            scored, options.labels, params.comparison, threshold=threshold, rules=params.data
+        )
         write_atomic(out / "measures.csv", dump_csv(measures))
         print(f"measures {out / 'measures.csv'}\n{matched}; {judge.describe_measures(measures, threshold=threshold)}")

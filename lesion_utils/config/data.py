@@ -12,13 +12,45 @@ from pydantic import Field, model_validator
 
 from lesion_utils.config.section import Pixels, Section, Seed
 
+#: What a column of a label file may be.
+Column = Literal["image", "label", "patient", "lesion", "site", "skin_type", "subset"]
+#: A class as a label file writes it.
+Class = str | int | bool
 
-class External(Section):
-    """A test set from elsewhere: read where it lies, scored after training, and never learnt from or chosen on."""
+
+class LabelRules(Section):
+    """How a label file is read, where its columns and classes have names of their own."""
+
+    columns: dict[Column, Annotated[str, Field(min_length=1)]] = Field(
+        default={},
+        description="the label file's names of image, label, patient, lesion, site, skin_type and subset, where they "
+        "are not found by themselves, such as {image: img_id, label: diagnostic}",
+    )
+    malignant: list[Class] = Field(
+        default=[],
+        description="the malignant classes, where labels are diagnoses or one column per class, such as [mel, bcc]",
+    )
+    benign: list[Class] = Field(
+        default=[], description="the benign classes; any other is refused. If left out, all others are benign"
+    )
+
+    @model_validator(mode="after")
+    def _classes_are_told_apart(self) -> Self:
+        if both := {str(label).lower() for label in self.malignant} & {str(label).lower() for label in self.benign}:
+            raise ValueError(f"benign: {min(both)!r} is in malignant as well")
+        if self.benign and not self.malignant:
+            raise ValueError("malignant: with benign it says which classes are malignant")
+        return self
+
+
+class External(LabelRules):
+    """An external test set: read from its own folder, scored after training, never used for training or selection."""
 
     images: str = Field(min_length=1, description="its folder of images")
     labels: str = Field(
-        min_length=1, description="its CSV file with the columns image and label; optional site, skin_type"
+        min_length=1,
+        description="its label file (CSV or .xlsx), or `folders` for folders benign/ and malignant/; optional columns "
+        "site, skin_type",
     )
     licence: str | None = Field(default=None, min_length=1, description="under which its images may be passed on")
     publish: bool = Field(
@@ -32,7 +64,7 @@ class External(Section):
         return self
 
 
-class Data(Section):
+class Data(LabelRules):
     """data.yaml: which images, how they are stored and how they are split."""
 
     title: str = Field(min_length=1, description="the study's name on its pages")
@@ -47,8 +79,9 @@ class Data(Section):
     labels: str | None = Field(
         default=None,
         min_length=1,
-        description="with source: folder, a CSV file with the columns image and label; optional patient, site, "
-        "skin_type, and subset (train, test)",
+        description="with source: folder, a label file (CSV or .xlsx) with the columns image and label; optional "
+        "patient, lesion, site, skin_type, and subset (train, val, test); or `folders`: the images are in folders "
+        "named after their classes, also below train/, val/ and test/",
     )
     test_fraction: float = Field(
         default=0.2,
@@ -90,6 +123,8 @@ class Data(Section):
                 raise ValueError(f"{key}: with source: folder it says where they are")
             if self.source != "folder" and value is not None:
                 raise ValueError(f"{key}: read with source: folder only; set source to folder, or take it out")
+        if self.source != "folder" and (self.columns or self.malignant):
+            raise ValueError("columns: read with source: folder only; set source to folder, or take it out")
         if odd := [name for name in self.external if not re.fullmatch(r"\w[\w .+-]*", name)]:
             raise ValueError(f"external: {odd[0]!r} is no name of letters, digits, spaces and . _ + -")
         if self.source == "folder" and self.split == "starting_project":

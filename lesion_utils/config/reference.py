@@ -89,4 +89,5 @@ def _render_section(schema: Mapping[str, Any], location: tuple[str, ...]) -> Ite
 
 def _has_names(node: Mapping[str, Any]) -> bool:
     """Whether a mapping's keys are names, of networks' regimes or of one's own, each of which is a section."""
-    return isinstance(node.get("additionalProperties"), Mapping)
+    value = node.get("additionalProperties")
+    return isinstance(value, Mapping) and ("$ref" in value or "properties" in value)

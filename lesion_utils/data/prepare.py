@@ -33,6 +33,7 @@ from lesion_utils.data.download import ensure_dataset
 from lesion_utils.data.duplicates import KINDS, find_duplicates
 from lesion_utils.data.folder import OPTIONAL, read_folder
 from lesion_utils.data.images import ImageError, content_box, decode_square, inspect_images, run_parallel
+from lesion_utils.data.labels import GROUPS
 from lesion_utils.data.pixels import measure_pixels
 from lesion_utils.data.prepared import PreparedData, load_prepared, source_folder
 from lesion_utils.data.split import SUBSETS, make_split, set_test_apart
@@ -49,7 +50,7 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
     """
     data = params.data
     if data.source == "folder":
-        table, notes = read_folder(str(data.images), str(data.labels))
+        table, notes = read_folder(str(data.images), str(data.labels), data)
     else:
         if data.source == "isic2016":
             ensure_dataset(paths.data_dir())
@@ -62,7 +63,7 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
     if "split" not in table:
         table, duplicates = set_test_apart(table, data, duplicates=duplicates)
         notes.append(f"{data.test_fraction:.0%} of each class were drawn as test images, seed {data.seed}")
-    split = make_split(table, data, duplicates=duplicates)
+    split = make_split(table, data, duplicates=duplicates, notes=notes)
     manifest = describe_data(split, data, notes=notes)
     if data.external:
         others = read_elsewhere(data.external)
@@ -124,8 +125,8 @@ def read_elsewhere(external: Mapping[str, External]) -> pd.DataFrame:
     """
     parts = []
     for name, place in external.items():
-        table, _ = read_folder(place.images, place.labels, where=f"data.yaml: external.{name}")
-        table = table.drop(columns=["split", "patient"], errors="ignore")
+        table, _ = read_folder(place.images, place.labels, place, where=f"data.yaml: external.{name}")
+        table = table.drop(columns=["split", "held_out", *GROUPS], errors="ignore")
         parts.append(table.assign(set=name, image_id=f"{name}/" + table["image_id"]))
     table = pd.concat(parts, ignore_index=True)
     return table.fillna({column: "" for column in OPTIONAL if column in table})

@@ -8,10 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from lesion_utils.config.data import LabelRules
 from lesion_utils.config.schema import Comparison
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.names import list_models
 from lesion_utils.core.paths import Study
+from lesion_utils.data.folder import FolderIndex
 from lesion_utils.data.labels import LISTED, read_labels
 from lesion_utils.evaluation.elsewhere import GROUPS, judge_scores, widen_measures
 from lesion_utils.evaluation.evaluate import CALL
@@ -21,13 +23,15 @@ from lesion_utils.models.predict import TrainedNetwork
 
 
 def judge_folder(
-    scored: ScoredFolder, labels: str, params: Comparison, *, threshold: float | None
+    scored: ScoredFolder, labels: str, params: Comparison, *, threshold: float | None, rules: LabelRules | None = None
 ) -> tuple[pd.DataFrame, str]:
     """What the scores are worth by a file of labels.
 
     Args:
-        labels: a CSV file with the columns image and label; with site or skin_type these are judged apart.
+        labels: a label file, as `labels.read_labels` reads it; with site or skin_type these are judged apart.
+        params: of the comparison.
         threshold: chosen on the validation images of the network's study; None to call above 0.5.
+        rules: names of columns and classes, from the study's data.yaml.
 
     Returns:
         measures, as `elsewhere.judge_scores`; and how many images and labels belong together, in words.
@@ -37,11 +41,15 @@ def judge_folder(
     """
     path = Path(labels).expanduser()
     problems: list[str] = []
-    known = read_labels(path, problems=problems, notes=[])
+    known = read_labels(path, rules, problems=problems, notes=[], folder=scored.folder)
     if problems:
         raise _wrong_labels(path, "\n".join(f"  - {problem}" for problem in problems[:LISTED]))
-    of = {Path(image_id).name.lower(): label for image_id, label in known.items()}
-    own = scored.scores.assign(label=[of.get(Path(file).stem.lower()) for file in scored.scores["file"]])
+    index, of = FolderIndex(scored.folder), {}
+    for label in known.values():
+        paths = index.find(label.name)
+        if len(paths) == 1:
+            of[paths[0].relative_to(scored.folder).as_posix()] = label
+    own = scored.scores.assign(label=[of.get(file) for file in scored.scores["file"]])
     judged = own[own["label"].notna()]
     if judged.empty:
         raise _wrong_labels(path, f"  - none of its {len(known)} lines names an image that was scored")
@@ -74,6 +82,6 @@ def _wrong_labels(path: Path, problems: str) -> DataError:
     return DataError(
         f"these labels cannot be used:\n{problems}",
         where=path,
-        expected="a CSV file with the columns image and label (benign, malignant, or 0, 1)",
-        do="correct the lines that are named, or leave LABELS out",
+        expected="a label file with the columns image and label (benign, malignant, or 0, 1)",
+        do="correct the lines that are named, set columns and malignant in the study's data.yaml, or leave LABELS out",
     )

@@ -17,6 +17,7 @@ from lesion_utils.core.errors import DataError, ParamsError, RunError
 from lesion_utils.core.files import dump_csv, write_atomic
 from lesion_utils.core.paths import Study
 from lesion_utils.data.cache import WORKERS, Progress
+from lesion_utils.data.folder import walk_files
 from lesion_utils.data.images import Aspect, ImageError, decode_square, inspect_image, run_parallel
 from lesion_utils.data.labels import SUFFIXES
 from lesion_utils.evaluation.evaluate import CALL
@@ -96,36 +97,38 @@ def find_folder(images: str) -> Path:
 
 
 def score_folder(folder: Path, network: TrainedNetwork, *, on_progress: Progress | None = None) -> ScoredFolder:
-    """Score every photograph in a folder; a broken one is reported and the rest goes on.
+    """Score every photograph in a folder and in the folders in it; a broken one is reported and the rest goes on.
 
-    Folders in it and hidden files are left alone.
+    Hidden files and folders are left out; every other file that is not scored is named with its reason.
 
     Raises:
         DataError: there is no image in the folder, or none that can be read.
     """
-    files, size = list_images(folder), network.settings.batch_size
+    every, size = list(walk_files(folder)), network.settings.batch_size
+    files = [file for file in every if file.suffix.lower() in SUFFIXES]
     names, logits = [], []
-    problems: list[tuple[str, str]] = []
+    others = [file for file in every if file.suffix.lower() not in SUFFIXES]
+    problems = [(_name(file, folder), f"not an image file ({file.suffix or 'no ending'})") for file in others]
     for start in range(0, len(files), size):
         chunk = files[start : start + size]
         squares = list(run_parallel(lambda file: decode_image(file, network), chunk, workers=WORKERS))
         good = [i for i, square in enumerate(squares) if isinstance(square, np.ndarray)]
-        problems += [(file.name, why) for file, why in zip(chunk, squares, strict=True) if isinstance(why, str)]
-        names += [chunk[i].name for i in good]
+        read = zip(chunk, squares, strict=True)
+        problems += [(_name(file, folder), why) for file, why in read if isinstance(why, str)]
+        names += [_name(chunk[i], folder) for i in good]
         if good:
             logits.append(network.predict(np.stack([squares[i] for i in good])))
         if on_progress:
             on_progress("scores, image", min(start + size, len(files)), len(files))
     if not names:
         raise _nothing_to_score(folder, problems)
-    left = pd.DataFrame(problems, columns=["file", "problem"])
+    left = pd.DataFrame(sorted(problems), columns=["file", "problem"])
     return ScoredFolder(folder, _tabulate(names, np.concatenate(logits)), left)
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The photographs directly in a folder, by name."""
-    found = sorted(folder.iterdir(), key=lambda path: path.name)
-    return [p for p in found if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and not p.is_dir()]
+def _name(file: Path, folder: Path) -> str:
+    """A file's path within the folder, with `/` between folders."""
+    return file.relative_to(folder).as_posix()
 
 
 def decode_image(file: Path, network: TrainedNetwork) -> np.ndarray | str:
@@ -252,6 +255,6 @@ def _nothing_to_score(folder: Path, problems: Sequence[tuple[str, str]]) -> Data
     return DataError(
         "no image here can be read" if problems else "there are no images here",
         where=folder,
-        expected=f"files ending in {', '.join(SUFFIXES)}, directly in this folder",
+        expected=f"files ending in {', '.join(SUFFIXES)}, in this folder or the folders in it",
         do="; ".join(f"{readable_name(name)}: {why}" for name, why in problems[:3]) or "name another: IMAGES=folder",
     )

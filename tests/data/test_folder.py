@@ -88,10 +88,10 @@ def test_a_named_subset_is_kept_and_a_patient_in_both_is_refused(own):
     assert set(table["patient"][table["split"] == "test"]) == {f"P{k}" for k in range(6)}
     edit(own, "P7;S1;Training", "P7;S1;test")
     edit(own, "007;benign;P7;S1;test", "007;benign;P7;S1;train")
-    with pytest.raises(DataError, match=r"labels.csv:29: patient P7 is in the test set, and in training in line 9"):
+    with pytest.raises(DataError, match=r"labels.csv:29: patient P7 is in test, and in train in line 9"):
         read(own)
-    edit(own, "P8;S0;Training", "P8;S0;val")
-    with pytest.raises(DataError, match=r"labels.csv:10: subset 'val' of 008, expected train or test"):
+    edit(own, "P8;S0;Training", "P8;S0;later")
+    with pytest.raises(DataError, match=r"labels.csv:10: subset 'later' of 008, expected train, val or test"):
         read(own)
 
 
@@ -127,11 +127,11 @@ def test_two_lines_of_one_file_are_refused_and_a_long_list_is_cut(own):
     edit(own, "005;benign", "0/004;malignant")
     with pytest.raises(DataError, match=r"labels.csv:7: 0/004.jpg has a label in line 6 already"):
         read(own)
-    edit(own, "benign", "unsure")
+    edit(own, ";benign", ";benign;surplus")
     with pytest.raises(DataError, match=r"30 problems") as caught:
         read(own)
     assert "more" not in str(caught.value)
-    edit(own, "MALIGNANT", "unsure")
+    edit(own, "MALIGNANT", "MALIGNANT;surplus")
     with pytest.raises(DataError, match=r"39 problems(.|\n)*  - and 9 more\n  expected"):
         read(own)
 

@@ -86,9 +86,9 @@ def sheet(monkeypatch):
 def test_a_folder_is_scored_and_broken_images_are_reported(photographs, network, tmp_path):
     told = []
     scored = score_folder(photographs, network, on_progress=lambda *count: told.append(count))
-    assert told == [("scores, image", 8, 12), ("scores, image", 12, 12)]
-    assert scored.problems["file"].tolist() == ["03.png", "05.jpg"]
-    assert scored.problems["problem"].str.contains("does not decode").all()
+    assert told == [("scores, image", 8, 13), ("scores, image", 13, 13)]
+    assert scored.problems["file"].tolist() == ["03.png", "05.jpg", "movie.gif", "notes.txt"]
+    assert scored.problems["problem"].str.contains("does not decode|not an image file").all()
     good = [row for row in ROWS if row != 3]
     by_name = scored.scores.sort_values("file")
     assert by_name["file"].str.lower().tolist() == [f"{row:02d}.png" for row in good]
@@ -99,8 +99,9 @@ def test_a_folder_is_scored_and_broken_images_are_reported(photographs, network,
     saved = pd.read_csv(write_scores(scored, tmp_path / "out"))
     assert saved["file"].tolist() == scored.scores["file"].tolist()
     np.testing.assert_allclose(saved["logit"], scored.scores["logit"], rtol=1e-8)
-    assert pd.read_csv(tmp_path / "out" / "problems.csv")["file"].tolist() == ["03.png", "05.jpg"]
-    for name in ("03.png", "05.jpg"):
+    problems = pd.read_csv(tmp_path / "out" / "problems.csv")["file"].tolist()
+    assert problems == ["03.png", "05.jpg", "movie.gif", "notes.txt"]
+    for name in problems:
         (photographs / name).unlink()
     write_scores(score_folder(photographs, network), tmp_path / "out")
     assert not (tmp_path / "out" / "problems.csv").exists(), "problems that are gone leave no list"
@@ -227,6 +228,6 @@ def test_labels_say_what_the_scores_are_worth_by_the_measures_of_the_study(netwo
     said += ["--labels", str(tmp_path / "labels.csv")]
     assert cli.main(said) == 0
     assert "average precision" in capsys.readouterr().out and (tmp_path / "out" / "measures.csv").is_file()
-    for line, words in (("1,perhaps", "labels.csv:2: unknown label 'perhaps' of 1"), ("x,0", "none of its 1 lines")):
+    for line, words in (("1,perhaps", "neither benign nor malignant: 'perhaps' (1)"), ("x,0", "none of its 1 lines")):
         (tmp_path / "labels.csv").write_text(f"image,label\n{line}\n")
         assert cli.main(said) == 1 and words in capsys.readouterr().err

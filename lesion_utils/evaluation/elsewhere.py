@@ -161,10 +161,12 @@ def examine_elsewhere(
         others: those from elsewhere, as `PreparedData.elsewhere`.
     """
     known = others[~find_seen(others)]
-    tests = {name: test for name, _, test in iterate_means(home)}
+    tests = {(name.model, name.regime): (name, test) for name, _, test in iterate_means(home)}
     chosen = results[results["seed"] == ENSEMBLE].drop_duplicates("name").set_index("name")["threshold"]
     rows = [
-        (name, tests[name], rows, chosen.get(name, np.nan)) for name, _, rows in iterate_means(away) if name in tests
+        (tests[key][0], tests[key][1], scored, chosen.get(tests[key][0], np.nan))
+        for name, _, scored in iterate_means(away)
+        if (key := (name.model, name.regime)) in tests
     ]
     at_home, elsewhere = predict_elsewhere(images, others)
     rows.append((SeriesName("Metadata alone: size and bytes", CONTROL, "size and bytes"), at_home, elsewhere, np.nan))

@@ -20,6 +20,9 @@ from lesion_utils.core.names import COMBINATION, SeriesName, name_series, name_t
 COLUMNS = ["image_id", "split", "model", "regime", "seed", "target", "logit", "probability"]
 RUN = ["model", "regime", "seed"]
 
+#: What `trained.mark_training` adds.
+MARKS = ["networks", "trained"]
+
 #: The seed of the rows that hold the mean probability over all seeds.
 ENSEMBLE = "ensemble"
 
@@ -146,8 +149,8 @@ def add_ensembles(
     Args:
         table: as `read_predictions` returns it.
         combinations: name -> members (model, regime), as `NamedComparison.averages` has them; those whose members are
-            all there become runs of model "combination" and regime the name: the mean over their members,
-            each of them the mean over its own seeds.
+            all there, and trained, become runs of model "combination" and regime the name: the mean over their
+            members, each of which is the mean over its own seeds first.
 
     Returns:
         the table with seed as text and the rows of seed "ensemble" after the others; their logit is that of the mean.
@@ -157,24 +160,27 @@ def add_ensembles(
     for name, members in (combinations or {}).items():
         if name not in missing:
             chosen = means[0][pd.MultiIndex.from_frame(means[0][["model", "regime"]]).isin(members)]
-            means.append(_average(chosen.assign(model=COMBINATION, regime=name)))
+            counts = chosen.drop_duplicates(["model", "regime"])[chosen.columns.intersection(["networks"])].sum()
+            means.append(_average(chosen.assign(model=COMBINATION, regime=name, **counts)))
     return pd.concat([table.assign(seed=table["seed"].astype(str)), *means], ignore_index=True)
 
 
 def find_missing(
     table: pd.DataFrame, combinations: Mapping[str, Sequence[tuple[str, str]]]
 ) -> dict[str, list[tuple[str, str]]]:
-    """The members of each combination that have no predictions; combinations that lack none are left out."""
-    trained = set(table[["model", "regime"]].drop_duplicates().itertuples(index=False, name=None))
+    """The members of each combination that have no predictions or are not trained; complete ones are left out."""
+    usable = table[table["trained"]] if "trained" in table else table
+    trained = set(usable[["model", "regime"]].drop_duplicates().itertuples(index=False, name=None))
     missing = {name: [m for m in members if m not in trained] for name, members in combinations.items()}
     return {name: members for name, members in missing.items() if members}
 
 
 def _average(table: pd.DataFrame) -> pd.DataFrame:
     """The mean probability of each model and regime per image, as rows of seed "ensemble"."""
-    keys = ["model", "regime", "split", "image_id", "target"]
+    marks = [mark for mark in MARKS if mark in table]
+    keys = ["model", "regime", "split", "image_id", "target", *marks]
     mean = table.groupby(keys, sort=False, as_index=False)["probability"].mean()
-    return mean.assign(seed=ENSEMBLE, logit=logit(_keep_finite(mean["probability"])))[COLUMNS]
+    return mean.assign(seed=ENSEMBLE, logit=logit(_keep_finite(mean["probability"])))[[*COLUMNS, *marks]]
 
 
 def _keep_finite(probability: pd.Series) -> pd.Series:
@@ -191,9 +197,25 @@ def iterate_runs(table: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd
 
 def iterate_means(table: pd.DataFrame) -> Iterator[tuple[SeriesName, pd.DataFrame, pd.DataFrame]]:
     """Each row of the study, its seeds averaged: networks, classifiers, combinations; as `iterate_runs`."""
-    for (model, regime, seed), validation, test in iterate_runs(table):
+    for (_, _, seed), validation, test in iterate_runs(table):
         if seed == ENSEMBLE:
-            yield name_series(model, regime), validation, test
+            yield name_rows(test if len(test) else validation), validation, test
+
+
+def name_rows(rows: pd.DataFrame) -> SeriesName:
+    """The name of a model and regime, from its predictions: with what it averages, and whether it is trained.
+
+    Without the columns of `trained.mark_training` it is the plain name.
+    """
+    first = rows.iloc[0]
+    model, regime = first["model"], first["regime"]
+    name = name_series(model, regime)
+    if "networks" not in rows:
+        return name
+    kind = "model" if model == COMBINATION else "classifier" if ":" in regime else "network"
+    count = first["networks"]
+    remark = f"one {kind}" if count == 1 else f"mean of {count} {kind}s"
+    return SeriesName(f"{name} ({remark}{'' if first['trained'] else ', not trained'})", model, regime)
 
 
 def select_run(

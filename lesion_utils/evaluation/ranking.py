@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lesion_utils.config.schema import NamedComparison
-from lesion_utils.core.names import COMBINATION, REGIME_NAMES, REGIMES, name_model
+from lesion_utils.core.names import COMBINATION, REGIME_NAMES, REGIMES, join_words, name_model
 from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.paired_tests import (
@@ -19,6 +19,7 @@ from lesion_utils.evaluation.paired_tests import (
     detectable_difference,
 )
 from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_means, select_run
+from lesion_utils.evaluation.trained import drop_untrained, list_untrained
 
 #: How the regime of a classical classifier on frozen features begins.
 CLASSICAL = "features:"
@@ -35,7 +36,8 @@ def find_classical(table: pd.DataFrame) -> pd.Series:
 def rank_on_validation(predictions: pd.DataFrame) -> pd.DataFrame:
     """All rows of the study, the highest average precision on the validation images first.
 
-    With several folds these are all training images, each scored by what has not learnt from it.
+    With several folds these are all training images, each scored by what has not learnt from it. What is not trained
+    (`trained.mark_training`) is not ranked.
 
     Returns:
         `name`, `model`, `regime`, `images`, `ap` and `auc` on the validation images; empty without any of these.
@@ -47,7 +49,7 @@ def rank_on_validation(predictions: pd.DataFrame) -> pd.DataFrame:
             "ap": average_precision(validation["target"], validation["probability"]),
             "auc": roc_auc(validation["target"], validation["probability"]),
         }
-        for name, validation, _ in iterate_means(predictions)
+        for name, validation, _ in iterate_means(drop_untrained(predictions, list_untrained(predictions)))
         if not validation.empty
     ]
     table = pd.DataFrame(rows, columns=["name", "model", "regime", "images", "ap", "auc"])
@@ -86,14 +88,16 @@ def compare_networks(predictions: pd.DataFrame, params: NamedComparison) -> pd.D
     """All paired tests between two networks, regime by regime, on their mean probabilities over seeds.
 
     Only the row `primary` is a test in the strict sense; the p-values of the rest are not adjusted for their number.
+    A pair with a network that is not trained is never primary: its difference says nothing about the architectures.
 
     Returns:
         one row per regime, pair of networks (the declared pair first) and test: `regime`, `name`, `images`, `declared`
-        (bool: the declared pair in the declared regime), `seeds_a`, `seeds_b` (over how many each is a mean), `test`,
-        `metric`, `a`, `b` (the two networks), `difference`, `low`, `high`, `error`, `p`, `of_record` (bool: the test
-        that speaks for its metric), `primary` (bool). Empty when no two networks share a regime.
+        (bool: the declared pair in the declared regime), `seeds_a`, `seeds_b` (over how many each is a mean),
+        `trained` (bool: both are), `test`, `metric`, `a`, `b` (the two networks), `difference`, `low`, `high`,
+        `error`, `p`, `of_record` (bool: the test that speaks for its metric), `primary` (bool). Empty when no two
+        networks share a regime.
     """
-    rows = []
+    rows, untrained = [], set(list_untrained(predictions))
     for regime, pair in product(REGIMES, _list_pairs(params)):
         first, second = (select_run(predictions, model=model, regime=regime) for model in pair)
         if first.empty or second.empty:
@@ -102,13 +106,15 @@ def compare_networks(predictions: pd.DataFrame, params: NamedComparison) -> pd.D
         name = f"{' − '.join(map(name_model, pair))}, {REGIME_NAMES[regime]}"
         declared = (pair, regime) == (params.pair, params.primary.regime)
         seeds = (_count_seeds(predictions, model, regime) for model in pair)
-        about = (regime, name, len(first), declared, *seeds)
-        rows += [(*about, *test) for test in tests]
-    columns = ["regime", "name", "images", "declared", "seeds_a", "seeds_b"]
+        about = (len(first), declared, *seeds)
+        idle = [name_model(model) for model in pair if (model, regime) in untrained]
+        name += f" (not trained: {join_words(idle)})" if idle else ""
+        rows += [(regime, name, *about, not idle, *test) for test in tests]
+    columns = ["regime", "name", "images", "declared", "seeds_a", "seeds_b", "trained"]
     table = pd.DataFrame(rows, columns=[*columns, *PairedTest._fields])
     of_record = table["test"] == table["metric"].map(TEST_OF_RECORD)
     primary = of_record & table["declared"].astype(bool) & (table["metric"] == params.primary.metric)
-    return table.assign(of_record=of_record, primary=primary)
+    return table.assign(of_record=of_record, primary=primary & table["trained"].astype(bool))
 
 
 def _count_seeds(predictions: pd.DataFrame, model: str, regime: str) -> int:

@@ -14,6 +14,7 @@ from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.intervals import ENDS, format_value
 from lesion_utils.evaluation.predictions import find_missing
 from lesion_utils.evaluation.ranking import find_power
+from lesion_utils.evaluation.trained import LEARNT, list_untrained
 
 
 def state_validation(order: pd.DataFrame, subsets: pd.Series, params: StudyParams) -> str:
@@ -40,13 +41,33 @@ def state_validation(order: pd.DataFrame, subsets: pd.Series, params: StudyParam
 
 
 def describe_left_out(predictions: pd.DataFrame, params: NamedComparison) -> list[str]:
-    """A sentence for each combination that lacks a member."""
-    missing = find_missing(predictions, params.averages)
+    """A sentence for each combination that lacks a member, or has one that is not trained."""
+    missing, untrained = find_missing(predictions, params.averages), list_untrained(predictions)
     return [
-        f"The combination \u201c{name}\u201d is left out: there are no scores of "
-        f"{' and of '.join(name_series(*member) for member in members)}."
+        f"The combination \u201c{name}\u201d is left out: "
+        + " and ".join(f"{name_series(*m)} {'is not trained' if m in untrained else 'has no scores'}" for m in members)
+        + "."
         for name, members in missing.items()
     ]
+
+
+def state_training(training: pd.DataFrame) -> list[str]:
+    """A sentence for each network that is not trained; none where all are.
+
+    Args:
+        training: from `trained.tabulate_training`.
+    """
+    return [
+        f"{name_series(row.model, row.regime)}, is not trained: its training loss ends at {row.training_loss:.3f}, "
+        f"where giving every image the share of malignant training images reaches {row.guess_loss:.3f} (a trained "
+        f"network must end at least {LEARNT:.0%} below that, this one ends {_write_gap(row.below_guessing)}). Its "
+        "scores say nothing about the architecture; no verdict, ranking or combination uses them."
+        for row in training[~training["trained"]].itertuples()
+    ]
+
+
+def _write_gap(below: float) -> str:
+    return f"{abs(below):.1%} {'below' if below >= 0 else 'above'}"
 
 
 def state_primary(comparisons: pd.DataFrame, params: NamedComparison) -> str:
@@ -54,6 +75,9 @@ def state_primary(comparisons: pd.DataFrame, params: NamedComparison) -> str:
     primary, regime = params.primary, REGIME_NAMES[params.primary.regime]
     rows = comparisons[comparisons["primary"]]
     first, second = map(name_model, params.pair)
+    declared = comparisons[comparisons["declared"].astype(bool)]
+    if rows.empty and len(declared):
+        return f"The declared comparison gives no verdict: {declared['name'].iloc[0]}."
     if rows.empty:
         return (
             f"The declared comparison ({first} against {second}, {regime}) could not be made: a network has no scores."

@@ -11,12 +11,11 @@ from scipy.special import expit
 
 from lesion_utils.config.schema import Comparison
 from lesion_utils.core.errors import DataError
-from lesion_utils.core.names import name_series
 from lesion_utils.evaluation.calibration import average_losses, expect_ece, fit_recalibration, measure_calibration
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals, label_metric
 from lesion_utils.evaluation.intervals import draw_weights, format_value
 from lesion_utils.evaluation.metrics import average_precision, choose_threshold, roc_auc
-from lesion_utils.evaluation.predictions import ENSEMBLE, RUN, iterate_means, iterate_runs
+from lesion_utils.evaluation.predictions import ENSEMBLE, RUN, iterate_means, iterate_runs, name_rows
 from lesion_utils.evaluation.ranking import find_classical
 
 
@@ -41,7 +40,7 @@ def tabulate_results(predictions: pd.DataFrame, params: Comparison) -> pd.DataFr
             seen = validation["target"], validation["probability"]
             settings["target_threshold"] = choose_threshold(*seen, sensitivity=params.sensitivity_target)
         rows = evaluate_with_intervals(test["target"], test["probability"], **settings)
-        run = name_series(model, regime).columns | {"seed": seed}
+        run = name_rows(test).columns | {"seed": seed}
         parts.append(rows.assign(**run, threshold=settings.get("target_threshold", np.nan)))
     table = pd.concat(parts, ignore_index=True)
     return table[[*RUN, "name", *[c for c in table.columns if c not in (*RUN, "name")]]]

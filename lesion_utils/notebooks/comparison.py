@@ -32,9 +32,16 @@ from lesion_utils.evaluation.ranking import CLASSICAL
 from lesion_utils.evaluation.shortcuts import CONTROL
 from lesion_utils.figures.comparison import plot_forest
 from lesion_utils.notebooks.study import OpenStudy
+from lesion_utils.provenance.steps import find_training_step
 
 #: Probabilities of malignancy from which one might act, for decision curves.
 THRESHOLDS = np.linspace(0.01, 0.6, 60)
+
+
+def load_training(study: OpenStudy) -> pd.DataFrame:
+    """How far the training of each network came, from the notebooks that trained them."""
+    steps = [find_training_step(network).name for network in study.params.named_comparison.models]
+    return pd.concat([study.load_table(step, "training") for step in steps], ignore_index=True)
 
 
 class Models(NamedTuple):

@@ -27,10 +27,12 @@ from lesion_utils.config.schema import PRETRAINED_REGIMES, StudyParams
 from lesion_utils.core.errors import TrainingError
 from lesion_utils.core.names import name_training
 from lesion_utils.evaluation.predictions import check_predictions, join_folds, read_predictions, write_predictions
+from lesion_utils.evaluation.trained import measure_run
 from lesion_utils.models.checkpoint import load_checkpoint
 from lesion_utils.models.compute import choose_compute, computing
 from lesion_utils.models.weights import WeightsSource
 from lesion_utils.provenance.run_files import check_run, read_done, write_done
+from lesion_utils.training.loss import guess_loss
 from lesion_utils.training.run import Run
 from lesion_utils.training.task import (
     Images,
@@ -55,7 +57,7 @@ class NetworkResult:
     Attributes:
         predictions: as `predictions.COLUMNS`, one score per image, regime and seed. Where there are several folds, a
             training image's (split val) is by the network that held it out, a test image's the mean probability of all.
-        runs: the record of each run, with `folder` (its name).
+        runs: the record of each run, with `model`, `folder` (its name), and what `trained.measure_run` finds.
         skipped: the regimes left out for want of weights, each with `regime` and `reason`.
     """
 
@@ -104,7 +106,16 @@ def train_network(
     tasks = [TrainingTask(params, network, regime, seed, data, fold) for regime, seed, fold in every]
     results = [fit(task, folder=folder, source=source, on_event=on_progress) for task in tasks]
     table = check_predictions(join_folds([r.predictions for r in results]), where=network)
-    return NetworkResult(table, [{**r.record, "folder": r.folder.name} for r in results], skipped)
+    runs = [
+        {"model": settings.model, **r.record, "folder": r.folder.name}
+        | measure_run(r.history, r.predictions, guess_loss=_guess(task))
+        for task, r in zip(tasks, results, strict=True)
+    ]
+    return NetworkResult(table, runs, skipped)
+
+
+def _guess(task: TrainingTask) -> float:
+    return guess_loss(task.targets(task.rows("train")), params=task.settings)
 
 
 def fit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from lesion_utils.config.schema import Network
@@ -69,3 +70,25 @@ def mix(x: Tensor, targets: Tensor, *, alpha: float, rng: np.random.Generator) -
     share = copy_to(x.device.type, torch.from_numpy(rng.beta(alpha, alpha, len(x))).to(x.dtype))
     wide = share.view(-1, *[1] * (x.dim() - 1))
     return torch.lerp(x[partner], x, wide), torch.lerp(targets[partner], targets, share)
+
+
+def guess_loss(targets: np.ndarray, *, params: Network) -> float:
+    """The least mean training loss that one and the same probability for every image reaches.
+
+    For cross-entropy it is the entropy of the class prior. Weights, balanced sampling, label smoothing and the focal
+    loss change what guessing costs, so the loss itself is minimised over a constant. Mixup keeps the mean label and
+    with it the cross-entropy of guessing; of the focal loss, the value without mixup is returned.
+
+    Args:
+        targets: (N,) int, 0 or 1: the training images.
+        params: `imbalance` and `label_smoothing` are used.
+    """
+    method = params.imbalance.method
+    malignant = 0.5 if method == "balanced_sampling" else float(np.mean(targets))
+    labels = soften(torch.tensor([0.0, 1.0], dtype=torch.float64), params.label_smoothing)
+    shares, weights = torch.tensor([1 - malignant, malignant], dtype=torch.float64), class_weights(targets, method)
+
+    def cost(logit: float) -> float:
+        return float(shares @ sample_losses(torch.full_like(labels, logit), labels, params=params, weights=weights))
+
+    return float(minimize_scalar(cost, bounds=(-20, 20), method="bounded", options={"xatol": 1e-8}).fun)

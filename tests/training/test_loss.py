@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy
 from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 from tiny_study import make_params
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from lesion_utils.training.loss import class_weights, mix, sample_losses, soften
+from lesion_utils.training.loss import class_weights, guess_loss, mix, sample_losses, soften
 
 RNG = np.random.default_rng(0)
 LOGITS = torch.tensor(RNG.normal(0, 3, 40), dtype=torch.float32)
@@ -58,3 +59,23 @@ def test_mixup_blends_images_as_it_blends_labels():
     assert not torch.equal(mixed, x)
     assert (mixed >= 0).all()
     assert (mixed <= x.max()).all()
+
+
+def test_guessing_costs_the_entropy_of_the_class_prior():
+    network = make_params().resnet50
+    assert guess_loss(TARGETS, params=network) == pytest.approx(entropy([0.25, 0.75]), abs=1e-7)
+    smooth = network.model_copy(update={"label_smoothing": 0.1})
+    assert guess_loss(TARGETS, params=smooth) == pytest.approx(entropy([0.3, 0.7]), abs=1e-7)  # 0.25 * 0.9 + 0.75 * 0.1
+
+
+@pytest.mark.parametrize("method", ["class_weights", "balanced_sampling"])
+def test_guessing_at_balanced_classes_costs_a_bit(method):
+    params = make_params(imbalance={"method": method}).resnet50
+    assert guess_loss(TARGETS, params=params) == pytest.approx(np.log(2), abs=1e-7)
+
+
+def test_no_constant_is_better_than_the_guess_at_the_focal_loss():
+    params = make_params(imbalance={"method": "focal", "focal_gamma": 2.0}).resnet50
+    constants = torch.linspace(-4, 4, 801).tile(40, 1)
+    costs = sigmoid_focal_loss(constants, HARD[:, None].expand_as(constants), alpha=-1, gamma=2.0).mean(0)
+    assert guess_loss(TARGETS, params=params) == pytest.approx(costs.min().item(), abs=1e-5)

@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 
 from lesion_utils.config.section import Pixels, Section, Seed
 
+#: What records have instead of a folder or file of this machine: they are published, and a path can name people.
+UNRECORDED = "not recorded"
 #: What a column of a label file may be.
 Column = Literal["image", "label", "patient", "lesion", "site", "skin_type", "subset"]
 #: A class as a label file writes it.
@@ -54,7 +56,9 @@ class External(LabelRules):
     )
     licence: str | None = Field(default=None, min_length=1, description="under which its images may be passed on")
     publish: bool = Field(
-        default=False, description="whether `make publish` may copy its scores, image by image; wants a licence"
+        default=False,
+        description="whether its images keep their names in the report, and `make publish` may copy their scores; "
+        "wants a licence",
     )
 
     @model_validator(mode="after")
@@ -93,6 +97,15 @@ class Data(LabelRules):
     publish_photographs: bool = Field(
         description="whether `make publish` may copy photographs; ISIC 2016 is in the public domain (CC0)"
     )
+    publish_ids: bool = Field(
+        default=False,
+        description="with source: folder, whether images keep their file names in the report; false: they are called "
+        "image_0001 and so on, and only data/images.csv of the report, which is not published, has their names",
+    )
+    publish_scores: bool = Field(
+        default=False,
+        description="with source: folder, whether `make publish` may copy the scores of single images",
+    )
     seed: Seed = Field(description="seed of the split")
     stored_size: Pixels = Field(description="side of the decoded images in the cache, px")
     aspect: Literal["squash", "crop", "pad"] = Field(description="how a rectangular photograph becomes a square")
@@ -130,6 +143,31 @@ class Data(LabelRules):
         if self.source == "folder" and self.split == "starting_project":
             raise ValueError("split: the starting project's knows no images of your own; set it to grouped")
         return self
+
+    @property
+    def places(self) -> list[str]:
+        """Folders and files of this machine, as they are written: of own images, and of external sets."""
+        named = [self.images, self.labels]
+        named += [path for place in self.external.values() for path in (place.images, place.labels)]
+        return [path for path in named if path]
+
+    def hide_places(self) -> Data:
+        """The same without folders and files of this machine, for everything that is kept and sent on."""
+        hidden = {"images": UNRECORDED, "labels": UNRECORDED}
+        own = hidden if self.source == "folder" else {}
+        return self.model_copy(
+            update={**own, "external": {name: place.model_copy(update=hidden) for name, place in self.external.items()}}
+        )
+
+    @property
+    def hides_places(self) -> bool:
+        """Whether these are parameters from a record, which say of no image where it is."""
+        return UNRECORDED in (self.images, *(place.images for place in self.external.values()))
+
+    @property
+    def may_publish_scores(self) -> bool:
+        """Whether a published copy may hold scores of single images; of the public challenge it always may."""
+        return self.is_challenge or self.publish_scores
 
     @property
     def is_challenge(self) -> bool:

@@ -22,7 +22,7 @@ from lesion_utils.config.data import Data
 from lesion_utils.config.schema import Augmentation, Comparison, Network, StudyParams
 from lesion_utils.config.words import Location, describe_range, find_schema, list_keys
 from lesion_utils.core.errors import ParamsError
-from lesion_utils.core.paths import list_networks, name_file, project_root
+from lesion_utils.core.paths import Study, list_networks, name_file, project_root
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -113,7 +113,10 @@ def resolve(source: str | Path | Mapping[str, Any]) -> tuple[str, StudyParams]:
     if isinstance(source, Mapping):
         body = dict(source)
         name = body.pop("study")
-        return name, StudyParams.model_validate(body)
+        params = StudyParams.model_validate(body)
+        if params.hides_places:  # what a run injects is published; where files are, the study's YAML files say
+            params = params.find_places(load_study(Study(name).params_dir))
+        return name, params
     folder = Path(source)
     if not folder.is_dir():
         folder = project_root() / "notebooks" / source
@@ -121,8 +124,8 @@ def resolve(source: str | Path | Mapping[str, Any]) -> tuple[str, StudyParams]:
 
 
 def to_mapping(name: str, params: StudyParams) -> dict[str, Any]:
-    """What a run injects into a notebook: every value used, in plain types; `resolve` takes it back."""
-    return {"study": name, **params.model_dump(mode="json")}
+    """What a run injects into a notebook: every value used but places of this machine; `resolve` takes it back."""
+    return {"study": name, **params.hide_places().model_dump(mode="json")}
 
 
 def _read_yaml(path: Path) -> CommentedMap:

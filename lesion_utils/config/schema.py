@@ -5,11 +5,12 @@ Nothing here has a default: a default is chosen once, in the YAML file, with its
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
-from lesion_utils.config.data import Data
+from lesion_utils.config.data import UNRECORDED, Data
 from lesion_utils.config.section import Fraction, Pixels, Probability, Section, Seed
 from lesion_utils.core.errors import ParamsError
 from lesion_utils.core.names import find_architecture, name_combination, tell_models_apart
@@ -144,6 +145,11 @@ class Network(Section):
     )
     compile: bool = Field(description="compile the training step with torch.compile; needs a C++ compiler")
 
+    def hide_places(self) -> Network:
+        """The same without the folder of its weights' file."""
+        file = Path(self.weights)
+        return self.model_copy(update={"weights": f"{UNRECORDED}/{file.name}"} if file.name != self.weights else {})
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         if len(set(self.seeds)) != len(self.seeds):
@@ -250,6 +256,25 @@ class StudyParams(Section):
     resnet50: Network
     vgg19: Network
     comparison: Comparison
+
+    def hide_places(self) -> StudyParams:
+        """The same without folders of this machine, for everything that is kept and sent on."""
+        hidden: dict[str, Section] = {"data": self.data.hide_places()}
+        hidden |= {name: network.hide_places() for name, network in self.networks.items()}
+        return self.model_copy(update=hidden)
+
+    def find_places(self, written: StudyParams) -> StudyParams:
+        """What `hide_places` took out, put back from the study as it is written."""
+        found: dict[str, Section] = {"data": written.data if self.data.hides_places else self.data}
+        for name, network in self.networks.items():
+            if network.weights.startswith(f"{UNRECORDED}/"):
+                found[name] = network.model_copy(update={"weights": written.network(name).weights})
+        return self.model_copy(update=found)
+
+    @property
+    def hides_places(self) -> bool:
+        """Whether these are parameters from a record, which name no folder of this machine."""
+        return self.data.hides_places or any(n.weights.startswith(f"{UNRECORDED}/") for n in self.networks.values())
 
     @property
     def networks(self) -> dict[str, Network]:

@@ -28,7 +28,7 @@ _SPLITS = {
 
 
 def read_folder(
-    images: str, labels: str, rules: LabelRules | None = None, *, where: str = "data.yaml"
+    images: str, labels: str, rules: LabelRules | None = None, *, keep_names: bool, where: str = "data.yaml"
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read the labelled images of a folder with the facts of every file; images without a label are left aside.
 
@@ -36,14 +36,16 @@ def read_folder(
         images: folder of the images, searched with all folders in it; a relative path counts from the project's root.
         labels: the label file, likewise, see `labels.read_labels`; or "folders" for folders named after the classes.
         rules: names of columns and classes, from data.yaml.
+        keep_names: whether images are called what the labels call them, without the file's ending. Otherwise they are
+            image_0001 and so on, in the order of the SHA-256 of their files, which says nothing about their names: a
+            file's name can be a patient's.
         where: what named them, for messages.
 
     Returns:
-        one row per image, by id: `image_id` (as the labels have it, without the file's ending), `target` (0 benign, 1
-        malignant), `path`, `file` (the same within `images`); those of `OPTIONAL` whose
-        columns the label file has, "" where it says nothing; `split` (train, test) and `held_out` (validation images)
-        if it names subsets; the facts of `images.FACTS`, and as `native_*` those that the challenge's copies have of
-        their originals. And remarks about what was tolerated.
+        one row per image, by id: `image_id`, `target` (0 benign, 1 malignant), `path`, `file` (the same within
+        `images`); those of `OPTIONAL` whose columns the label file has, "" where it says nothing; `split` (train, test)
+        and `held_out` (validation images) if it names subsets; the facts of `images.FACTS`, and as `native_*` those
+        that the challenge's copies have of their originals. And remarks about what was tolerated, without names.
 
     Raises:
         DataError: lists every problem at once: unreadable labels or images, labels without image, ids that fit several
@@ -73,12 +75,21 @@ def read_folder(
     if problems or unreadable:
         raise _explain(problems + unreadable, labels)
     table = _set_held_out(table, notes)
+    notes = [note.removeprefix(f"{file.name}: ") for note in notes]
     aside = len(found.paths) - len(table)
     notes += [f"{aside} images without a label were left aside"] if aside else []
     odd = Counter(f"{kind} in mode {mode}" for kind, mode in zip(facts["format"], facts["mode"], strict=True))
     notes += [f"{count} x {kind}, converted to RGB" for kind, count in sorted(odd.items()) if "mode RGB" not in kind]
     native = facts[["width", "height", "bytes", "sha256"]].add_prefix("native_")
-    return table.drop(columns="line").join(facts).join(native), notes
+    table = table.drop(columns="line").join(facts).join(native)
+    return (table if keep_names else _number_images(table)), notes
+
+
+def _number_images(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with numbers for ids, and in their order."""
+    width = max(4, len(str(len(table))))
+    table = table.sort_values(["sha256", "file"], ignore_index=True)
+    return table.assign(image_id=[f"image_{number:0{width}d}" for number in range(1, len(table) + 1)])
 
 
 def walk_files(folder: Path) -> Iterator[Path]:

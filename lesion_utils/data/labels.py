@@ -130,6 +130,7 @@ def read_labels(
     inside = {raw: _name_inside(raw, folder) for _, (raw, _, _) in parsed if raw}
     ids = choose_ids(inside.values())
     labels: dict[str, Label] = {}
+    repeated = 0
     for line, (raw, label, problem) in parsed:
         image_id = ids[inside[raw]] if raw else ""
         label = label._replace(name=inside[raw]) if raw else label
@@ -137,10 +138,12 @@ def read_labels(
         if problem:
             problems.append(f"{path.name}:{line}: {problem}")
         elif known.line != line and known[1:3] == label[1:3]:
-            notes.append(f"{path.name}:{line}: {image_id} is listed again with the same label as in line {known.line}")
+            repeated += 1
         elif known.line != line and known.target is not None:
             here, there = (_describe(one, classes=known.target != label.target) for one in (label, known))
             problems.append(f"{path.name}:{line}: {image_id} is {here} here and {there} in line {known.line}")
+    if repeated:  # how many, not which: notes are published, and an image's name can be a patient's
+        notes.append(f"{path.name}: lines that repeat an earlier image with the same label: {repeated}")
     return labels
 
 

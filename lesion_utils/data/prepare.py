@@ -50,7 +50,7 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
     """
     data = params.data
     if data.source == "folder":
-        table, notes = read_folder(str(data.images), str(data.labels), data)
+        table, notes = read_folder(str(data.images), str(data.labels), data, keep_names=data.publish_ids)
     else:
         if data.source == "isic2016":
             ensure_dataset(paths.data_dir())
@@ -125,7 +125,8 @@ def read_elsewhere(external: Mapping[str, External]) -> pd.DataFrame:
     """
     parts = []
     for name, place in external.items():
-        table, _ = read_folder(place.images, place.labels, place, where=f"data.yaml: external.{name}")
+        where = f"data.yaml: external.{name}"
+        table, _ = read_folder(place.images, place.labels, place, keep_names=place.publish, where=where)
         table = table.drop(columns=["split", "held_out", *GROUPS], errors="ignore")
         parts.append(table.assign(set=name, image_id=f"{name}/" + table["image_id"]))
     table = pd.concat(parts, ignore_index=True)

@@ -121,7 +121,7 @@ def describe_run(run: TrainedRun, network: TrainedNetwork) -> dict[str, Any]:
         "selected": network.selected,
         "stored_size": network.stored_size,
         "aspect": network.aspect,
-        "settings": network.settings.model_dump(mode="json"),
+        "settings": network.settings.hide_places().model_dump(mode="json"),
     }
 
 

@@ -83,7 +83,7 @@ def run_notebook(study: Study, step: Step, params: StudyParams, run_id: str) -> 
                 }
             ),
         )
-    write_atomic(partial, scrub_paths(partial.read_text(encoding="utf-8")))
+    write_atomic(partial, scrub_paths(partial.read_text(encoding="utf-8"), params.data.places))
     return partial.replace(study.notebooks / f"{step.name}.ipynb")
 
 

@@ -71,7 +71,7 @@ def fingerprint_weights(params: Network) -> dict[str, str | int]:
     """
     if params.weights == "none":
         return {"name": "none", "state": "none"}
-    name = params.backbone if params.weights == "pretrained" else params.weights
+    name = params.backbone if params.weights == "pretrained" else Path(params.weights).name
     found = find_local_weights(params)
     if found is None:
         return {"name": name, "state": "not local"}

@@ -182,9 +182,15 @@ def measure_peak_memory() -> int:
     return max(own, children)
 
 
-def scrub_paths(text: str) -> str:
-    """Text without this machine's folders: the project's become relative, others get a name, the home becomes `~`."""
+def scrub_paths(text: str, own: Iterable[str] = ()) -> str:
+    """Text without this machine's folders: the project's become relative, others get a name, the home becomes `~`.
+
+    Args:
+        text: such as a traceback, or a notebook's JSON.
+        own: further folders and files to take out, such as those of a study's own images.
+    """
     named = {
+        **{f"<own {number}>": paths.find_own(place) for number, place in enumerate(own, start=1)},
         "$DATA_DIR": paths.data_dir(),
         "$WEIGHTS_DIR": paths.weights_dir(),
         "$LESION_CACHE": paths.cache_dir(),

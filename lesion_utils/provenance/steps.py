@@ -138,9 +138,10 @@ def compute_key(step: Step, params: StudyParams) -> dict[str, Any]:
         `params` (by file), `code` (fingerprint by module), `notebook`, `data` and `weights` (null where they do not
         concern it), `packages` (releases by name).
     """
+    shown = params.hide_places()  # the images' content is in `data`, whose fingerprint does not depend on their folder
     entry = list_notebook_modules(step.notebook) if step.is_notebook else [step.entry.partition(":")[0]]
     return {
-        "params": {name: getattr(params, name).model_dump(mode="json") for name in step.uses},
+        "params": {name: getattr(shown, name).model_dump(mode="json") for name in step.uses},
         "code": fingerprint_modules(entry),
         "notebook": fingerprint_notebook(step.notebook) if step.is_notebook else None,
         "data": fingerprint_source(params.data) if step.name == "data" else None,

@@ -146,6 +146,15 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
+def scores_images(path: Path) -> bool:
+    """Whether a file is a table of the scores of single images."""
+    if path.suffix != ".csv":
+        return False
+    with path.open(encoding="utf-8", newline="") as stream:
+        header = set(next(csv.reader(stream), []))
+    return bool(header & {"image_id", "image"}) and bool(header & {"probability", "logit", "malignant"})
+
+
 def _sum_seconds(history: Path) -> float:
     """The time of a run's epochs, from its history, s.
 

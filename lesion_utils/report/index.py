@@ -12,7 +12,7 @@ from lesion_utils.core.files import dump_json, write_if_changed
 from lesion_utils.core.names import find_architecture, name_data_set
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance.verify import Finding, describe_verdict, verify_study
-from lesion_utils.report.content import Report
+from lesion_utils.report.content import Report, scores_images
 from lesion_utils.report.pages import describe_value, format_bytes, format_date, name_credit, render_page
 
 #: The step whose figures and tables stand with the results.
@@ -40,6 +40,7 @@ def build_site(
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     folder: Path | None = None,
     photographs: bool = True,
+    scores: bool = True,
 ) -> Path:
     """Write a report's `index.html`.
 
@@ -47,6 +48,7 @@ def build_site(
         on_progress: told what is done, and how much of how much.
         folder: where the page goes; the report's own folder by default.
         photographs: whether the page may show images of the data set.
+        scores: whether it may show scores of single images.
 
     Returns:
         the page's path.
@@ -54,7 +56,11 @@ def build_site(
     report = Report(study.report_dir)
     on_progress("checking every file", 0, 0)
     findings = verify_study(study, skip=("index",))
-    page = render_page("report.html.j2", report=report, photographs=photographs, **_collect(report, params, findings))
+    content = _collect(report, params, findings)
+    if not scores:
+        for part in (content["comparison"], *content["parts"]):
+            part["tables"] = [table for table in part["tables"] if not scores_images(table.path)]
+    page = render_page("report.html.j2", report=report, photographs=photographs, scores=scores, **content)
     path = (folder or study.report_dir) / "index.html"
     write_if_changed(path, page)
     return path
@@ -84,7 +90,7 @@ def _collect(report: Report, params: StudyParams, findings: list[Finding]) -> di
         "data": _list_data(report),
         "environment": _list_environment(runs),
         "packages": _last(runs, "packages") or {},
-        "parameters": dump_json(params.model_dump(mode="json")),
+        "parameters": dump_json(params.hide_places().model_dump(mode="json")),
         "verdict": verdict,
         "findings": [f for f in findings if f.state != "unchanged"],
         "commands": _list_commands(report, commit),

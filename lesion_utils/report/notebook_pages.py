@@ -34,7 +34,9 @@ HIDDEN = "data:image/svg+xml;base64," + base64.b64encode(
 ).decode("ascii")
 
 
-def write_notebook_page(notebook: Path, page: Path, *, study: str, photographs: bool = True) -> Path:
+def write_notebook_page(
+    notebook: Path, page: Path, *, study: str, photographs: bool = True, scores: bool = True
+) -> Path:
     """Write an executed notebook as one HTML file.
 
     Code cells are folded, but for those tagged `show-code`; a button opens them all, and so does an address that ends
@@ -43,6 +45,7 @@ def write_notebook_page(notebook: Path, page: Path, *, study: str, photographs: 
     Args:
         photographs: whether the page may show any; every picture is one that is not a chart of `figures/`, beside the
             notebook's folder.
+        scores: whether it may show scores of single images, which descriptions of photographs name.
 
     Raises:
         RunError: the notebook's file is damaged.
@@ -53,9 +56,10 @@ def write_notebook_page(notebook: Path, page: Path, *, study: str, photographs: 
         raise RunError(
             f"not readable as a notebook ({error})", where=notebook, do="delete it and run `make all` for this study"
         ) from None
-    _describe_images(node)
+    charts = _find_charts(notebook.parent.parent / "figures")
+    _describe_images(node, charts if not (photographs and scores) else None)
     body, _ = _exporter().from_notebook_node(node)
-    body = _pack_pictures(body, _find_charts(notebook.parent.parent / "figures"), photographs)
+    body = _pack_pictures(body, charts, photographs)
     style = Markup(HtmlFormatter(style="bw").get_style_defs(".highlight"))
     html = render_page(
         "notebook.html.j2",
@@ -92,8 +96,13 @@ def _find_title(node: nbformat.NotebookNode) -> str:
     return next(iter(re.findall(r"^# (.+)$", prose, re.MULTILINE)), "")
 
 
-def _describe_images(node: nbformat.NotebookNode) -> None:
-    """Give each image that has no alternative text the heading that it stands under."""
+def _describe_images(node: nbformat.NotebookNode, charts: Collection[str] | None) -> None:
+    """Give each image without alternative text its section's heading.
+
+    Args:
+        node: the notebook, which is changed.
+        charts: hashes of the only images that keep a text of their own; None if all do.
+    """
     heading = "the notebook"
     for cell in node.cells:
         if cell.cell_type == "markdown":
@@ -101,7 +110,10 @@ def _describe_images(node: nbformat.NotebookNode) -> None:
         for output in cell.get("outputs", []):
             for kind in ("image/png", "image/jpeg"):
                 if kind in output.get("data", {}):
-                    output.metadata.setdefault(kind, {}).setdefault("alt", f"Figure under “{heading}”")
+                    about = output.metadata.setdefault(kind, {})
+                    if charts is not None and _hash_picture(output.data[kind]) not in charts:
+                        about.pop("alt", None)
+                    about.setdefault("alt", f"Figure under “{heading}”")
 
 
 def _find_charts(figures: Path) -> set[str]:
@@ -111,10 +123,14 @@ def _find_charts(figures: Path) -> set[str]:
     return {hashlib.sha256(path.read_bytes()).hexdigest() for path in charts if path.is_file()}
 
 
+def _hash_picture(encoded: str) -> str:
+    return hashlib.sha256(base64.b64decode(encoded)).hexdigest()
+
+
 def _pack_pictures(body: str, charts: Collection[str], photographs: bool) -> str:
     def pack(found: re.Match[str]) -> str:
         raw = base64.b64decode(found[1])
-        is_chart = hashlib.sha256(raw).hexdigest() in charts
+        is_chart = _hash_picture(found[1]) in charts
         if not (is_chart or photographs):
             return HIDDEN
         with Image.open(io.BytesIO(raw)) as image:

@@ -7,6 +7,7 @@ along where the study's data.yaml allows it.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterable
@@ -14,12 +15,12 @@ from pathlib import Path
 
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.errors import RunError
-from lesion_utils.core.files import cannot_write, write_atomic, write_if_changed
+from lesion_utils.core.files import cannot_write, dump_json, write_atomic, write_if_changed
 from lesion_utils.core.paths import Study, docs_root
 from lesion_utils.evaluation.openings import publish_openings
 from lesion_utils.provenance.fingerprint import digest_file
 from lesion_utils.provenance.verify import SUMS, verify_study
-from lesion_utils.report.content import Report
+from lesion_utils.report.content import Report, scores_images
 from lesion_utils.report.crate import write_crate
 from lesion_utils.report.index import build_site
 from lesion_utils.report.notebook_pages import write_notebook_page
@@ -83,8 +84,8 @@ def _fill_copy(study: Study, params: StudyParams, copy: Path) -> None:
     for name in _list_published(study, params):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(study.report_dir / name, copy / name)
-    if not params.data.publish_photographs:
-        _hide_photographs(study, params, copy)
+    if not (params.data.publish_photographs and params.data.may_publish_scores):
+        _write_pages_again(study, params, copy)
     _link_back(copy / "index.html")
     write_crate(Report(study.report_dir), copy)
     write_sums(copy)
@@ -96,6 +97,8 @@ def _list_published(study: Study, params: StudyParams) -> list[str]:
     kept = {path.relative_to(study.report_dir).as_posix() for path in found} | set(_list_links(study))
     if not all(place.publish for place in params.data.external.values()):
         kept -= {name for name in kept if name.startswith("predictions/") and name.endswith("_elsewhere.csv")}
+    if not params.data.may_publish_scores:
+        kept -= {name for name in kept if scores_images(study.report_dir / name)}
     return sorted(kept)
 
 
@@ -128,12 +131,17 @@ def _link_back(page: Path) -> None:
     page.write_text(page.read_text(encoding="utf-8").replace(start, link, 1), encoding="utf-8")
 
 
-def _hide_photographs(study: Study, params: StudyParams, folder: Path) -> None:
-    """Write a copy's pages again, without them."""
-    build_site(study, params, folder=folder, photographs=False)
-    for page in sorted(folder.glob("html/*.html")):
+def _write_pages_again(study: Study, params: StudyParams, copy: Path) -> None:
+    """Write a copy's pages again, without what the study's data.yaml does not allow to be published."""
+    photographs, scores = params.data.publish_photographs, params.data.may_publish_scores
+    build_site(study, params, folder=copy, photographs=photographs, scores=scores)
+    for page in sorted(copy.glob("html/*.html")):
         notebook = study.notebooks / f"{page.stem}.ipynb"
-        write_notebook_page(notebook, page, study=study.name, photographs=False)
+        write_notebook_page(notebook, page, study=study.name, photographs=photographs, scores=scores)
+    for path in sorted(copy.glob("figures/*.json")):
+        figure = json.loads(path.read_text(encoding="utf-8"))
+        if figure.get("shows_images"):
+            write_atomic(path, dump_json({**figure, "alt": figure["caption"]}))
 
 
 def _refuse_unaccounted(study: Study) -> None:

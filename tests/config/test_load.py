@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -272,3 +273,20 @@ def test_a_name_that_no_network_can_have_is_refused(study, name, sentence):
     shutil.copy(study / "vgg19.yaml", study / f"{name}.yaml")
     message = refuse(study)
     assert f"{name}.yaml: " in message and sentence in message
+
+
+def test_a_record_names_no_folder_and_a_run_finds_it_again(study, monkeypatch):
+    """What is injected into a notebook is published; its kernel takes the places from the study's own files."""
+    own = "source: folder\nimages: /media/jane/photographs\nlabels: /media/jane/labels.csv"
+    edit(study, "data.yaml", "source: embedded", own)
+    with (study / "data.yaml").open("a") as file:
+        file.write("external:\n  S: {images: ~/S, labels: S.csv}\n")
+    params = load_study(study)
+    mine = params.resnet50.model_copy(update={"weights": "/media/jane/mine.pth"})
+    params = params.model_copy(update={"resnet50": mine})
+    mapping = to_mapping("spoilt", params)
+    assert not re.search("jane|~|S.csv", json.dumps(mapping))
+    assert params.hide_places().hides_places and not params.hides_places
+    monkeypatch.setattr("lesion_utils.config.load.load_study", lambda folder: params)
+    monkeypatch.setattr("lesion_utils.core.paths.params_root", lambda: study.parent)
+    assert resolve(mapping) == ("spoilt", params)

@@ -53,7 +53,8 @@ def read(path: Path, **rules):
 
 
 def prepare(folder: Path, labels: str, **changes):
-    where = {"source": "folder", "images": str(folder / "images"), "labels": labels, "stored_size": 48}
+    where = {"source": "folder", "images": str(folder / "images"), "labels": labels, "publish_ids": True}
+    where |= {"stored_size": 48}
     return prepare_study(paths.Study("t"), SimpleNamespace(data=data_params(**where | changes)))
 
 
@@ -64,9 +65,7 @@ def table_of(columns: str, rows: list[str]) -> str:
 # --- columns and classes ----------------------------------------------------------------------------------------------
 
 NUMBERS = range(40)
-HAM = table_of(
-    "lesion_id,image_id,dx,age", [f"L{n // 2},im{n:03d},{'nv' if n % 4 else 'mel'},50" for n in NUMBERS]
-)
+HAM = table_of("lesion_id,image_id,dx,age", [f"L{n // 2},im{n:03d},{'nv' if n % 4 else 'mel'},50" for n in NUMBERS])
 ONE_HOT = table_of("image,MEL,NV,BCC", [f"im{n:03d},{'0.0,1.0' if n % 4 else '1.0,0.0'},0.0" for n in NUMBERS])
 ISIC_2017 = table_of(
     "image_id,melanoma,seborrheic_keratosis", [f"im{n:03d},{'0.0' if n % 4 else '1.0'},0.0" for n in NUMBERS]
@@ -248,8 +247,10 @@ def test_folders_of_other_classes_are_read_once_data_yaml_names_them(own):
         folder.mkdir(exist_ok=True)
         path.rename(folder / path.name)
     with pytest.raises(DataError, match=r"no class in the names of these folders: melanoma \(25 images\), nevus \(75"):
-        read_folder(str(own / "images"), "folders")
-    table, _ = read_folder(str(own / "images"), "folders", LabelRules(malignant=["melanoma"], benign=["nevus"]))
+        read_folder(str(own / "images"), "folders", keep_names=True)
+    table, _ = read_folder(
+        str(own / "images"), "folders", LabelRules(malignant=["melanoma"], benign=["nevus"]), keep_names=True
+    )
     assert table["target"].sum() == 25
 
 
@@ -259,7 +260,7 @@ def test_an_exact_path_wins_over_its_namesakes(tmp_path):
         draw_picture(len(name), width=64, height=48).save(tmp_path / "images" / name)
     folder = tmp_path / "images"
     lines = ["im000.jpg,0", "thumbnails/im000.jpg,1", "IM001.jpg,0", "im001.jpg,1", f"{folder / 'im002.jpg'},0"]
-    table, _ = read_folder(str(folder), str(write(tmp_path, table_of("image,label", lines))))
+    table, _ = read_folder(str(folder), str(write(tmp_path, table_of("image,label", lines))), keep_names=True)
     files = dict(zip(table["image_id"], table["file"], strict=True))
     assert files == {
         "im000": "im000.jpg", "thumbnails/im000": "thumbnails/im000.jpg", "IM001": "IM001.jpg", "im001": "im001.jpg",

@@ -40,7 +40,7 @@ def own(tmp_path, monkeypatch):
 
 def own_params(folder, **changes):
     where = {"source": "folder", "images": str(folder / "images"), "labels": str(folder / "labels.csv")}
-    return data_params(**where | {"stored_size": 48} | changes)
+    return data_params(**where | {"stored_size": 48, "publish_ids": True} | changes)
 
 
 def prepare(folder, **changes):
@@ -48,7 +48,7 @@ def prepare(folder, **changes):
 
 
 def read(folder):
-    return read_folder(str(folder / "images"), str(folder / "labels.csv"))
+    return read_folder(str(folder / "images"), str(folder / "labels.csv"), keep_names=True)
 
 
 def edit(folder, old: str, new: str) -> None:
@@ -150,9 +150,9 @@ def test_images_without_a_label_are_left_aside_and_unusual_ones_remarked(own):
 
 def test_what_is_not_there_is_said_as_it_was_named(own):
     with pytest.raises(DataError, match=r"data.yaml: there is no folder data/nowhere"):
-        read_folder("data/nowhere", "data/labels.csv")
+        read_folder("data/nowhere", "data/labels.csv", keep_names=True)
     with pytest.raises(DataError, match=r"data.yaml: there is no file data/nowhere.csv"):
-        read_folder(str(own / "images"), "data/nowhere.csv")
+        read_folder(str(own / "images"), "data/nowhere.csv", keep_names=True)
     (own / "labels.csv").write_text("image,label\n")
     with pytest.raises(DataError, match=r"labels.csv: no label in it"):
         read(own)
@@ -197,7 +197,7 @@ def test_a_set_from_elsewhere_that_training_has_seen_is_found_out(own):
     (away / "c.png").write_bytes(table["path"][test[0]].read_bytes())
     draw_picture(200).save(away / "d.png")
     (own / "away.csv").write_text("image,label,skin_type,patient\na,0,I,x\nb,1,II,x\nc,0,,x\nd,1,II,x\n")
-    place = External(images=str(away), labels=str(own / "away.csv"), licence="CC-BY")
+    place = External(images=str(away), labels=str(own / "away.csv"), licence="CC-BY", publish=True)
     data = prepare(own, validation_fraction=0.4, external={"P 1": place})
     others = load_prepared(paths.Study("t"), own_params(own, external={"P 1": place})).elsewhere
     assert others["image_id"].tolist() == ["P 1/a", "P 1/b", "P 1/c", "P 1/d"] and "patient" not in others

@@ -73,7 +73,7 @@ def test_an_id_twice_with_one_label_is_remarked(tmp_path):
     (tmp_path / "labels.csv").write_text("ISIC_0000000,benign\nISIC_0000000.jpg,0\n")
     labels, problems, notes = read(tmp_path / "labels.csv")
     assert labels == {"ISIC_0000000": (1, 0, {})} and problems == []
-    assert notes == ["labels.csv:2: ISIC_0000000 is listed again with the same label as in line 1"]
+    assert notes == ["labels.csv: lines that repeat an earlier image with the same label: 1"]
 
 
 @pytest.mark.fault("data", "labels that are not UTF-8", "refused")

@@ -25,8 +25,9 @@ REGIME = {
     "layer_decay": 1.0, "batchnorm": "train",
 }  # fmt: skip
 NETWORK = {
-    "backbone": "small_cnn.untrained", "weights": "none", "without_weights": "stop", "image_size": 32,
-    "drop_rate": 0.0, "regimes": {"scratch": REGIME}, "seeds": [1], "batch_size": 8, "accumulation": 1,
+    "backbone": "small_cnn.untrained", "head": "original", "weights": "none", "without_weights": "stop",
+    "image_size": 32, "drop_rate": 0.0, "regimes": {"scratch": REGIME}, "seeds": [1], "batch_size": 8,
+    "accumulation": 1,
     "optim": {"name": "adamw", "momentum": 0.9, "weight_decay": 0.01, "clip_norm": 0.0, "warmup_epochs": 0.0,
               "final_lr": 1.0},
     "label_smoothing": 0.0, "mixup": 0.0, "imbalance": {"method": "none", "focal_gamma": 2.0},

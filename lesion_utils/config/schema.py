@@ -108,6 +108,11 @@ class Network(Section):
     """resnet50.yaml and vgg19.yaml: one backbone, its regimes and how it is trained."""
 
     backbone: str = Field(min_length=1, description="timm's name of the network, with the tag of its weights")
+    head: Literal["original", "average"] = Field(
+        description="of VGG, what follows the convolutions: `original`, the layers fc6, fc7 and the last one (VGG19: "
+        "140 million weights), or `average`, the mean over the image and the last layer (20 million); of other "
+        "networks: `original`"
+    )
     weights: str = Field(
         min_length=1, description="`pretrained` (by the backbone's tag), `none`, or a file (looked up in WEIGHTS_DIR)"
     )
@@ -158,6 +163,8 @@ class Network(Section):
             raise ValueError("regimes: features and finetune start from pretrained weights, but weights is none")
         if self.keep == "last" and self.early_stopping:
             raise ValueError("early_stopping: with keep: last every run goes to its last epoch; set it to 0")
+        if self.head == "average" and not self.model.startswith("vgg"):
+            raise ValueError("head: average is for VGG, which has wide layers to leave out; set it to original")
         scratch = self.regimes.get("scratch")
         if scratch and scratch.frozen_layers:
             raise ValueError("regimes: from scratch, frozen_layers would keep random weights; set it to 0")

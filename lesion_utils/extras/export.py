@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm
 import torch
+from safetensors.torch import load_file
 from timm.models import save_for_hf
 
 from lesion_utils.config.load import load_study
@@ -23,7 +23,7 @@ from lesion_utils.extras.card import write_card
 from lesion_utils.extras.onnx import write_onnx
 from lesion_utils.extras.push import check_pushable, push_folder
 from lesion_utils.extras.runs import TrainedRun, choose_runs
-from lesion_utils.models.networks import data_config, multiply_full_windows
+from lesion_utils.models.networks import build_network, data_config
 from lesion_utils.models.predict import TrainedNetwork, place_network, read_settings
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.fingerprint import digest_file
@@ -151,7 +151,8 @@ def load_exported(folder: Path) -> tuple[TrainedNetwork, dict[str, Any]]:
             do=f"copy the folder again, or export again: make export STUDY={about['study']}",
         )
     settings = read_settings(about["settings"], where=folder / CONFIG)
-    model = multiply_full_windows(timm.create_model(f"local-dir:{folder}", pretrained=True))
+    model = build_network(settings, pretrained=False, seed=0)
+    model.load_state_dict(load_file(weights))
     return place_network(model, settings, about), about
 
 

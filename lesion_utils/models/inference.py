@@ -67,7 +67,7 @@ def frozen_features(
     Returns:
         (M, V, D) float32 for V views of each image, as `VIEWS` says.
     """
-    key = [params.backbone, params.image_size, params.batch_size, tta, weights, stages, compute.to_dict()]
+    key = [params.backbone, params.head, params.image_size, params.batch_size, tta, weights, stages, compute.to_dict()]
     key = [*key, timm.__version__, _fingerprint_models(), hash_array(np.ascontiguousarray(images[rows]))]
     path = folder / f"{params.backbone}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.f32"
     raw = _read_sealed(path)

@@ -35,8 +35,21 @@ _UBER = Licence(
     may_be_published=False,
 )
 
+#: VGG19 grown from VGG16 (Simonyan and Zisserman 2015) after it was retrained for edges (HED, Xie and Tu 2015).
+_OXFORD = Licence(
+    "Creative Commons Attribution 4.0",
+    "cc-by-4.0",
+    "https://creativecommons.org/licenses/by/4.0/",
+    "Anyone who passes on these weights, or networks trained from them, names the authors of VGG16 (K. Simonyan and "
+    "A. Zisserman, University of Oxford), links to this licence and says what was changed.",
+)
+
 #: By SHA-256: a file's name proves nothing.
-KNOWN = {"575e685e942f2603fec27fb9a44d549d8ea924a4f46bc37fbd642f0d059d74c2": _UBER}
+KNOWN = {
+    "575e685e942f2603fec27fb9a44d549d8ea924a4f46bc37fbd642f0d059d74c2": _UBER,
+    "8c2eea60b3129ae83d297a43122e43416e4a0cf4f2bc045b2a4f659acd695a3c": _OXFORD,
+    "e7bb7efb4f394f6aaf0ccc211e900196eebbc1efb6c45accc0f8a541f55e4997": Licence("Apache License 2.0", "apache-2.0"),
+}
 
 
 def find_licence(name: str, origin: str, sha256: str) -> Licence | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
@@ -50,7 +52,7 @@ def build_network(params: Network, *, pretrained: bool, seed: int) -> nn.Module:
     The global random state is left as it was. Weights are loaded strictly; only the last layer is always new.
 
     Args:
-        params: `backbone`, `weights`, `image_size` and `drop_rate` are used.
+        params: `backbone`, `head`, `weights`, `image_size` and `drop_rate` are used.
         pretrained: start from `params.weights`; else from random weights.
         seed: of the initialisation.
 
@@ -61,7 +63,6 @@ def build_network(params: Network, *, pretrained: bool, seed: int) -> nn.Module:
         ParamsError: timm has no such backbone.
         WeightsError: the weights cannot be had or do not fit.
     """
-    settings = _backbone_settings(params)
     source = find_weights(params) if pretrained else None
     if pretrained and source is None:
         raise WeightsError(
@@ -72,12 +73,34 @@ def build_network(params: Network, *, pretrained: bool, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if source is None:
-            model = timm.create_model(params.backbone, num_classes=1, drop_rate=params.drop_rate, **settings)
-            return multiply_full_windows(model)
-        model = _load_weights(params, source, settings)
+            return multiply_full_windows(make_architecture(params))
+        model = _load_weights(params, source)
         torch.manual_seed(seed)
         model.reset_classifier(1)
     return multiply_full_windows(model)
+
+
+def make_architecture(params: Network) -> nn.Module:
+    """The network with one logit and random weights, as timm draws them from the global random state.
+
+    Args:
+        params: `backbone`, `head`, `image_size` and `drop_rate` are used.
+
+    Raises:
+        ParamsError: timm has no such backbone.
+    """
+    settings = {**_backbone_settings(params), "drop_rate": params.drop_rate}
+    if params.head == "original":
+        return timm.create_model(params.backbone, num_classes=1, **settings)
+    # fc6 and fc7 are removed at once: one unit wide, they cost nothing to draw (103 million weights otherwise).
+    return _remove_wide_layers(timm.create_model(params.backbone, num_classes=1, mlp_ratio=1 / 4096, **settings))
+
+
+def _remove_wide_layers(vgg: Any) -> nn.Module:
+    """Leave out a VGG's fc6 and fc7: the last layer then sees the mean over the image of the last convolution's map."""
+    vgg.prune_intermediate_layers()
+    vgg.reset_classifier(1, "avg")
+    return vgg
 
 
 class WindowConv2d(nn.Conv2d):
@@ -97,11 +120,20 @@ class WindowConv2d(nn.Conv2d):
 
 def multiply_full_windows(model: nn.Module) -> nn.Module:
     """Let wide convolutions without padding be matrix products where they can; parameters keep their names."""
-    for module in model.modules():
-        wide = type(module) is nn.Conv2d and min(module.kernel_size) > 3
-        if wide and module.padding == (0, 0) and module.groups == 1:
-            module.__class__ = WindowConv2d
+    for parent in list(model.modules()):
+        for name, conv in list(parent.named_children()):
+            if type(conv) is nn.Conv2d and min(conv.kernel_size) > 3 and (conv.padding, conv.groups) == ((0, 0), 1):
+                setattr(parent, name, _make_window(conv))
     return model
+
+
+def _make_window(conv: Any) -> WindowConv2d:
+    """A `WindowConv2d` with the very parameters of a convolution."""
+    window = WindowConv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, dilation=conv.dilation, device="meta"
+    )
+    window.weight, window.bias = conv.weight, conv.bias
+    return window.train(conv.training)
 
 
 def data_config(model: nn.Module) -> DataConfig:
@@ -199,46 +231,79 @@ def _backbone_settings(params: Network) -> dict[str, Any]:
     return {"img_size": params.image_size} if config is not None and config.fixed_input_size else {}
 
 
-def _load_weights(params: Network, source: WeightsSource, settings: dict[str, Any]) -> nn.Module:
-    """Make the backbone as the weights file has it, classifier included, and load it strictly.
+def _load_weights(params: Network, source: WeightsSource) -> nn.Module:
+    """Make the backbone and load its weights strictly, whatever the file has for the last layer.
 
-    timm converts the layouts it knows (torchvision's VGG, other sizes of position embeddings). A file without a
-    classifier is loaded into a network without one.
+    With `head: average` only the convolutions are loaded, so the file may hold them alone.
+    """
+    state = _read_weights(source.path)
+    try:
+        if params.head == "average":
+            model = make_architecture(params)
+            last = {name: value for name, value in model.state_dict().items() if not name.startswith("features.")}
+            convolutions = {name: value for name, value in state.items() if name.startswith("features.")}
+            model.load_state_dict({**last, **convolutions})
+            return model
+        return _load_by_timm(params, state)
+    except RuntimeError as error:
+        hint = "name the backbone that they belong to"
+        if params.model.startswith("vgg") and params.head == "original" and _holds_convolutions_alone(state):
+            hint = "set head: average, which needs the convolutions alone"
+        raise WeightsError(
+            f"the weights do not fit {params.backbone}",
+            where=source.path.name,
+            expected="every tensor of the backbone, in its shape",
+            do=f"{hint}; {' '.join(str(error).split())[:300]}",
+        ) from error
+
+
+def _holds_convolutions_alone(state: Mapping[str, Tensor]) -> bool:
+    return all(name.startswith("features.") for name in state)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file, floats in float32.
+
+    Raises:
+        WeightsError: the file is damaged, holds more than weights, or numbers that are not finite.
     """
     try:
-        state = load_state_dict(str(source.path), weights_only=True)
+        state = load_state_dict(str(path), weights_only=True)
     except Exception as error:  # each format has its own errors; the remedy is the same
         raise WeightsError(
-            "the file is damaged, or holds more than weights", where=source.path, do="fetch it again"
+            "the file is damaged, or holds more than weights", where=path, do="fetch it again"
         ) from error
     state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     if broken := [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
         raise WeightsError(
             f"{broken[0]} holds numbers that are not finite",
-            where=source.path,
+            where=path,
             expected="weights of a network that was trained to an end",
             do="fetch the file again, or name another",
         )
+    return state
+
+
+def _load_by_timm(params: Network, state: Mapping[str, Tensor]) -> nn.Module:
+    """The backbone as the file has it, classifier included.
+
+    timm converts the layouts it knows (torchvision's VGG, other sizes of position embeddings). A file without a
+    classifier is loaded into a network without one.
+
+    Raises:
+        RuntimeError: a tensor is missing, left over, or of another shape.
+    """
     config = timm.get_pretrained_cfg(params.backbone)
     key = f"{config.classifier}.weight" if config is not None else ""
     classes = state[key].shape[0] if key in state else (config.num_classes if config is not None else 1)
-    problem = None
+    settings = {**_backbone_settings(params), "drop_rate": params.drop_rate}
+    problem: RuntimeError | None = None
     for num_classes in (classes, 0):
         overlay = {"state_dict": dict(state), "num_classes": num_classes, "label_offset": 0}
+        own: dict[str, Any] = {"num_classes": num_classes, "pretrained_cfg_overlay": overlay, **settings}
         try:
-            return timm.create_model(
-                params.backbone,
-                pretrained=True,
-                pretrained_cfg_overlay=overlay,
-                num_classes=num_classes,
-                drop_rate=params.drop_rate,
-                **settings,
-            )
+            return timm.create_model(params.backbone, pretrained=True, **own)
         except RuntimeError as error:
             problem = problem or error
-    raise WeightsError(
-        f"the weights do not fit {params.backbone}",
-        where=source.path.name,
-        expected="every tensor of the backbone, in its shape",
-        do=f"name the backbone that they belong to; {' '.join(str(problem).split())[:300]}",
-    ) from problem
+    assert problem is not None  # the loop ends with a network or an error
+    raise problem

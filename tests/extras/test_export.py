@@ -126,6 +126,24 @@ def test_real_backbones_come_back_exactly(backbone, monkeypatch):
     shutil.rmtree(folder)  # pytest would keep half a gigabyte
 
 
+@pytest.mark.slow  # timm alone draws the 120 million weights that are removed next
+def test_a_vgg_with_an_averaging_head_is_loaded_by_the_cards_code(monkeypatch):
+    """Both by this project and by the card's lines for timm alone."""
+    run, settings = choose(), make_params(backbone="vgg11.tv_in1k", head="average").resnet50
+    model, compute = build_network(settings, pretrained=False, seed=5).eval(), run.load().compute
+    network = TrainedNetwork(compute.place(model), settings, compute, "scratch", 1, {"epoch": 1}, 40, "squash")
+    monkeypatch.setattr("lesion_utils.extras.runs.load_network", lambda path: network)
+    folder, x, names = export_run(run), torch.rand(2, 3, 64, 64), {}
+    lines = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)[1]
+    monkeypatch.chdir(folder.parent)
+    exec(lines, names)
+    with torch.inference_mode():
+        expected = model(x)
+        assert torch.equal(load_exported(folder)[0].model.to(memory_format=torch.contiguous_format)(x), expected)
+        assert torch.equal(names["model"].eval()(x), expected)
+    shutil.rmtree(folder)
+
+
 @pytest.mark.parametrize(("aspect", "tta"), [("squash", "none"), ("crop", "flips"), ("pad", "flips_and_middle")])
 def test_the_cards_code_runs_and_gives_our_scores(aspect, tta, monkeypatch):
     run = choose(aspect=aspect, tta=tta)

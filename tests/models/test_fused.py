@@ -1,21 +1,23 @@
 """Networks that are fused for scoring give what they gave, whatever their structure, and stay as they were."""
 
 import pytest
-import timm
 import torch
+from sections import network_params
 from torch import nn
 
 from lesion_utils.models.compute import Compute
 from lesion_utils.models.fused import _FusedConv2d, fuse_network
-from lesion_utils.models.networks import features_of, multiply_full_windows
+from lesion_utils.models.networks import build_network, features_of
 
 FLOAT32 = Compute("cpu", "any", "float32", 1, "exact", torch.__version__)
 
 
-def draw_network(backbone: str) -> nn.Module:
-    """A network whose BatchNorm has statistics, as after training."""
+def draw_network(name: str) -> nn.Module:
+    """A network, "vgg11 average" for one with that head, whose BatchNorm has statistics, as after training."""
+    backbone, *head = name.split()
+    params = network_params(backbone, head=head[0] if head else "original", image_size=224)
+    model = build_network(params, pretrained=False, seed=0)
     torch.manual_seed(0)
-    model = multiply_full_windows(timm.create_model(backbone, num_classes=1))
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.running_var, module.weight.data):
@@ -30,6 +32,7 @@ def draw_network(backbone: str) -> nn.Module:
     [
         pytest.param("resnet50", 53, marks=pytest.mark.slow),
         ("resnet18", 20),
+        ("vgg11 average", 8),
         pytest.param("vgg11", 8, marks=pytest.mark.slow),  # 130 million weights
         pytest.param("densenet121", 1, marks=pytest.mark.slow),
         ("mobilenetv3_small_050", 1),

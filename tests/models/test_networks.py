@@ -7,11 +7,14 @@ from pathlib import Path
 
 import timm
 import torch
+from pydantic import ValidationError
 from pytest import approx, fixture, mark, param, raises
 from safetensors.torch import save_file
 from sections import network_params
+from timm.models import group_parameters
 from tiny_study import regimes
 from torch import nn
+from torchvision.models.vgg import cfgs, make_layers
 
 from lesion_utils.core.errors import ParamsError, WeightsError
 from lesion_utils.models.networks import (
@@ -22,6 +25,7 @@ from lesion_utils.models.networks import (
     gradcam_layer,
     head_of,
     multiply_full_windows,
+    stage_means,
 )
 from lesion_utils.models.weights import SIZES
 from lesion_utils.training.optim import freeze_layers, parameter_groups, set_train_mode
@@ -35,10 +39,13 @@ BACKBONES = [
     "resnet18",
 ]
 
+VGG11_CONVOLUTIONS = make_layers(cfgs["A"], batch_norm=False)
 
-@fixture(scope="module", params=[*BACKBONES, "small_cnn", "vit_tiny_patch16_224"])
+
+@fixture(scope="module", params=[*BACKBONES, "small_cnn", "vit_tiny_patch16_224", "vgg11.tv_in1k, head average"])
 def network(request):
-    params = network_params(request.param)
+    backbone, _, average = request.param.partition(",")
+    params = network_params(backbone, head="average" if average else "original")
     return params, build_network(params, pretrained=False, seed=0)
 
 
@@ -118,7 +125,7 @@ def test_gradcam_layer_is_the_last_map(network, x):
     handle = gradcam_layer(model).register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
     model.eval()(x)
     handle.remove()
-    side = {"vgg19.tv_in1k": 4, "small_cnn": 4}.get(params.backbone, 2)  # VGG: before its last pooling
+    side = 4 if params.backbone.startswith(("vgg", "small_cnn")) else 2  # VGG: before its last pooling
     assert len(seen) == 1 and seen[0][2:] == (side, side)
 
 
@@ -181,6 +188,48 @@ def test_torchvision_vgg_is_converted(tmp_path):
     with torch.no_grad():
         expected = theirs.classifier[:-1](torch.flatten(theirs.avgpool(theirs.features(x)), 1))
         assert torch.allclose(features_of(ours.eval(), x), expected, atol=1e-5)
+
+
+def test_a_vgg_with_an_averaging_head_is_its_convolutions_and_one_layer():
+    """VGG19: the number of weights, the layers as timm counts them, and features that are the mean of the last map."""
+    params = network_params("vgg19.tv_in1k", head="average", drop_rate=0.5)
+    model = build_network(params, pretrained=False, seed=0).eval()
+    assert sum(p.numel() for p in model.parameters()) == 20_024_897  # 16 convolutions, and 512 weights and a bias
+    layers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    assert len(set(layers.values())) == 17 and layers["head.fc.weight"] == 16
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(features_of(model, x), model.forward_features(x).mean(dim=(2, 3)))
+        assert stage_means(model, x, stages=2).shape == (2, 1024)
+    assert (features_of(model.train(), x) == 0).float().mean() > 0.3  # dropout
+
+
+@mark.parametrize("holds", ["everything", "the convolutions alone"])
+def test_a_vgg_with_an_averaging_head_takes_the_convolutions_of_a_file(holds, tmp_path):
+    state = {f"features.{name}": value for name, value in VGG11_CONVOLUTIONS.state_dict().items()}
+    if holds == "everything":
+        state |= {f"classifier.{layer}.weight": torch.rand(4, 4) for layer in (0, 3, 6)}
+    save_file({name: value.half() for name, value in state.items()}, tmp_path / "w.safetensors")
+    params = network_params("vgg11.tv_in1k", head="average", weights=str(tmp_path / "w.safetensors"))
+    model = build_network(params, pretrained=True, seed=1)
+    assert all(torch.equal(v.half(), state[f"features.{n}"].half()) for n, v in model.features.state_dict().items())
+    assert torch.equal(model.head.fc.weight, build_network(params, pretrained=True, seed=1).head.fc.weight)
+    save_file({name: v for name, v in state.items() if name != "features.3.weight"}, tmp_path / "w.safetensors")
+    with raises(WeightsError, match=r"do not fit vgg11.*[\s\S]*features\.3\.weight"):
+        build_network(params, pretrained=True, seed=1)
+
+
+@mark.slow  # 130 million weights are drawn before the file is seen to lack them
+def test_a_file_of_convolutions_alone_says_which_head_it_fits(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file({f"features.{name}": value for name, value in VGG11_CONVOLUTIONS.state_dict().items()}, path)
+    with raises(WeightsError, match=r"do next +set head: average"):
+        load(path, "vgg11.tv_in1k")
+
+
+def test_only_vgg_has_an_averaging_head_of_its_own():
+    with raises(ValidationError, match="head: average is for VGG"):
+        network_params("resnet50.tv_in1k", head="average")
 
 
 @mark.fault("weights", "NaN among the weights", "refused")

@@ -1,8 +1,9 @@
-"""The ledger of test openings: when the test images were scored, with which networks, and what came out.
+"""The ledger of evaluations on the test set: when the test images were scored, by which networks, and what they gave.
 
-A test set measures well once. Whoever sees its scores and then changes a setting has begun to tune on it, and the
-ledger is how a reader can tell. A run appends to `reports/openings.csv`; `make publish` takes a study's lines over to
-`docs/openings.csv`, which is kept under version control.
+A test set measures well once. Anyone who sees its scores and then changes a setting begins to tune on it; the ledger
+shows how often that happened, and the level of the declared test is corrected for it. A run appends to
+`reports/openings.csv`; `make publish` takes a study's lines over to `docs/openings.csv`, which is kept under version
+control.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from lesion_utils.config.schema import NamedComparison
 from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.paths import docs_root, reports_root
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
-from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles
+from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, select_run
 
 LEDGER = "openings.csv"
+#: What tells one evaluation from another; the same scores, such as those of renamed code, are no new evaluation.
+SCORES = ["seeds", "folds", "test_images", "ap", "auc"]
 COLUMNS = [
     "date", "study", "model", "regime", "seeds", "folds", "configuration", "test_images", "malignant", "ap", "auc",
 ]  # fmt: skip
@@ -65,6 +69,75 @@ def list_openings(study: str) -> pd.DataFrame:
     """Every known opening of a study's test images, published or made on this machine, the earliest first."""
     known = pd.concat([_read(folder / LEDGER) for folder in (docs_root(), reports_root())], ignore_index=True)
     return _order(known[known["study"] == study])
+
+
+def number_evaluations(ledger: pd.DataFrame) -> pd.DataFrame:
+    """The ledger of one study with the number of the evaluation that each line belongs to, from 1.
+
+    A new evaluation begins when a network that the current one holds already comes with other scores.
+
+    Args:
+        ledger: from `list_openings`.
+
+    Returns:
+        one row per evaluation, network and regime: `evaluation`, `date`, `model`, `regime`, the columns `SCORES`,
+        `malignant`, and `configuration`, all that gave these scores.
+    """
+    number, numbers = 1, list[int]()
+    current: set[tuple[str, str]] = set()
+    last: dict[tuple[str, str], tuple[Any, int]] = {}
+    for row in ledger.itertuples():
+        run, scores = (row.model, row.regime), tuple(getattr(row, name) for name in SCORES)
+        if last.get(run, (None, 0))[0] != scores:
+            if run in current:
+                number, current = number + 1, set()
+            current.add(run)
+            last[run] = scores, number
+        numbers.append(last[run][1])
+    keys = ["evaluation", "model", "regime"]
+    columns = ["date", *SCORES, "malignant"]
+    groups = ledger.assign(evaluation=numbers).groupby(keys, sort=False)
+    rows = groups[columns].first().assign(configuration=groups["configuration"].agg(", ".join)).reset_index()
+    rows = rows.sort_values("evaluation", kind="stable", ignore_index=True)
+    return rows[["evaluation", "date", "model", "regime", *SCORES, "malignant", "configuration"]]
+
+
+class Looks(NamedTuple):
+    """How often the declared comparison was evaluated on the test set.
+
+    Attributes:
+        number: of the present evaluation, from 1.
+        earlier: one row per earlier evaluation: `date`, and the scores `a` and `b` of the two networks in the metric
+            of the declared comparison.
+        level: the significance level of the present one: the declared one divided by `number` (Bonferroni).
+    """
+
+    number: int
+    earlier: pd.DataFrame
+    level: float
+
+
+def count_looks(ledger: pd.DataFrame, predictions: pd.DataFrame, params: NamedComparison) -> Looks:
+    """Count the evaluations of the two networks of the declared comparison, the present one included.
+
+    Args:
+        ledger: of the study, from `list_openings`; whether it has the present evaluation makes no difference.
+        predictions: the present ones, from `predictions.add_ensembles`.
+    """
+    regime, metric = params.primary.regime, params.primary.metric
+    chosen = ledger["model"].isin(params.pair) & (ledger["regime"] == regime)
+    history: list[dict[str, Any]] = []  # scores of the pair after each evaluation
+    state: dict[str, Any] = {}
+    for _, rows in number_evaluations(ledger[chosen]).groupby("evaluation"):
+        state |= {row.model: getattr(row, metric) for row in rows.itertuples()}
+        history.append({"date": rows["date"].iloc[0]} | dict(zip("ab", map(state.get, params.pair), strict=True)))
+    earlier = pd.DataFrame(history, columns=["date", "a", "b"])
+    runs = (select_run(predictions, model=model, regime=regime) for model in params.pair)
+    compute = {"ap": average_precision, "auc": roc_auc}[metric]
+    now = [round(float(compute(run["target"], run["probability"])), 4) if len(run) else None for run in runs]
+    earlier = earlier[~(earlier[["a", "b"]] == now).all(axis=1)].reset_index(drop=True)
+    number = len(earlier) + 1
+    return Looks(number, earlier, params.primary.alpha / number)
 
 
 def publish_openings(study: str) -> Path:

@@ -12,6 +12,7 @@ from lesion_utils.config.schema import NamedComparison, StudyParams
 from lesion_utils.core.names import REGIME_NAMES, join_words, name_held_out, name_model, name_series
 from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.intervals import ENDS, format_value
+from lesion_utils.evaluation.openings import Looks
 from lesion_utils.evaluation.predictions import find_missing
 from lesion_utils.evaluation.ranking import find_power
 from lesion_utils.evaluation.trained import LEARNT, list_untrained
@@ -70,8 +71,41 @@ def _write_gap(below: float) -> str:
     return f"{abs(below):.1%} {'below' if below >= 0 else 'above'}"
 
 
-def state_primary(comparisons: pd.DataFrame, params: NamedComparison) -> str:
-    """The verdict of the one declared comparison, in a sentence that says no more than its numbers."""
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+
+
+def write_ordinal(number: int) -> str:
+    """A position in words: "third", "12th"."""
+    return _ORDINALS[number - 1] if number <= len(_ORDINALS) else f"{number}th"
+
+
+def state_looks(looks: Looks, params: NamedComparison) -> str:
+    """How often the declared comparison was evaluated on the test set, and what the earlier evaluations gave."""
+    if looks.number == 1:
+        return "This is the first evaluation of the declared comparison on the test set."
+    a, b = map(name_model, params.pair)
+    metric = label_metric(params.primary.metric)
+    gave = join_words(
+        f"{metric} {format_value(row.a)} ({a}) against {format_value(row.b)} ({b}) on {row.date}"
+        for row in looks.earlier.astype({"a": float, "b": float}).itertuples()
+    )
+    before, alpha = "first" if looks.number == 2 else f"first {looks.number - 1}", params.primary.alpha
+    return (
+        f"This is the {write_ordinal(looks.number)} evaluation of the declared comparison on the test set; the "
+        f"{before} gave {gave}. Settings were changed in between, so the level of the test is {alpha:g} / "
+        f"{looks.number} = {looks.level:.2g} (Bonferroni)."
+    )
+
+
+def state_primary(comparisons: pd.DataFrame, params: NamedComparison, looks: Looks | None = None) -> str:
+    """The verdict of the one declared comparison, in a sentence that says no more than its numbers.
+
+    Args:
+        comparisons: from `ranking.compare_networks`.
+        params: of the comparison.
+        looks: from `openings.count_looks`; without it this counts as the first evaluation.
+    """
+    level = looks.level if looks else params.primary.alpha
     primary, regime = params.primary, REGIME_NAMES[params.primary.regime]
     rows = comparisons[comparisons["primary"]]
     first, second = map(name_model, params.pair)
@@ -87,7 +121,7 @@ def state_primary(comparisons: pd.DataFrame, params: NamedComparison) -> str:
     gap = gap.replace("(", f"({params.confidence * 100:g} % interval ")
     p = "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.3f}"
     numbers = f"{metric} {row['a']:.3f} against {row['b']:.3f}, difference {gap}, {p}, {row['test']}"
-    if row["p"] >= primary.alpha:
+    if row["p"] >= level:
         verdict = f"No significant difference between {first} and {second}"
     else:
         better, worse = (first, second) if row["difference"] > 0 else (second, first)
@@ -98,7 +132,8 @@ def state_primary(comparisons: pd.DataFrame, params: NamedComparison) -> str:
         if row["seeds_a"] != row["seeds_b"]
         else ""
     )
-    return f"{verdict}, {regime}, at the level {primary.alpha:g}: {numbers}.{unlike}"
+    verdict = f"{verdict}, {regime}, at the level {level:.2g}: {numbers}.{unlike}"
+    return f"{verdict} {state_looks(looks, params)}" if looks and looks.number > 1 else verdict
 
 
 def state_power(comparisons: pd.DataFrame, params: NamedComparison) -> str:

@@ -11,7 +11,7 @@ from lesion_utils.core.names import REGIMES, name_held_out, name_series
 from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.evaluation.ranking import find_power, list_spoken
-from lesion_utils.evaluation.sentences import state_power, state_primary
+from lesion_utils.evaluation.sentences import state_looks, state_power, state_primary
 from lesion_utils.evaluation.shortcuts import ALL, CONTROL, WITHIN
 from lesion_utils.evaluation.tables import format_spread, name_single
 from lesion_utils.notebooks.statements import (
@@ -37,6 +37,7 @@ def summarise(found: Findings, *, more: Sequence[str] = ()) -> dict[str, object]
 
     Returns:
         `images`, `malignant`, `prevalence`, `always_benign_accuracy`, `regimes` (trained), `power` (a sentence),
+        `evaluation` (a sentence on how often the test set was used, or None),
         `primary` (the tested row or None), `detectable_auc_difference` (None where it cannot be had), `best` (the row
         that validation puts first, with its AP there, or None), `headline` (rows, see `list_headline`), `limits`
         (sentences on what the study does not show) and `sentences`. `OpenStudy.save_metrics` makes JSON of it.
@@ -50,13 +51,14 @@ def summarise(found: Findings, *, more: Sequence[str] = ()) -> dict[str, object]
         "always_benign_accuracy": (images - malignant) / images,
         "regimes": sorted(set(found.results["regime"]) & set(REGIMES)),
         "power": power,
+        "evaluation": state_looks(found.looks, found.params) if found.looks else None,
         "primary": found.primary.iloc[0].to_dict() if len(found.primary) else None,
         "detectable_auc_difference": None if np.isnan(smallest) else smallest,
         "best": {"name": first[0]["name"], "validation_ap": first[0]["ap"]} if first else None,
         "headline": list_headline(found),
         "limits": list_limits(found),
         "sentences": [
-            state_primary(found.comparisons, found.params),
+            state_primary(found.comparisons, found.params, found.looks),
             power,
             *(_describe_model(found, run) for run in list_spoken(found.results, found.params)),
             *([_describe_best(found)] if first else []),

@@ -13,6 +13,7 @@ from lesion_utils.core.names import COMBINATION, name_held_out, name_series
 from lesion_utils.evaluation.elsewhere import EVERYONE, Abroad, find_seen
 from lesion_utils.evaluation.evaluate import AT_TARGET, label_metric
 from lesion_utils.evaluation.intervals import format_value
+from lesion_utils.evaluation.openings import Looks
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.evaluation.ranking import CLASSICAL, find_power, list_spoken
 from lesion_utils.evaluation.sentences import state_predictive_values
@@ -37,6 +38,7 @@ class Findings:
     folds: int = 1  # a seed's test score is the mean of as many networks
     challenge: bool = True  # whether the images are those of ISIC 2016
     patients: bool = False  # whether it is known of which patient the images are
+    looks: Looks | None = None  # earlier evaluations of the declared comparison
     sets: tuple[str, ...] = ()  # names of the test sets from elsewhere
 
     @property

@@ -6,10 +6,22 @@ from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score
+from drawn_predictions import COMPARISON, draw_predictions
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lesion_utils.evaluation import openings
-from lesion_utils.evaluation.openings import LEDGER, list_openings, publish_openings, record_openings
+from lesion_utils.evaluation.openings import (
+    LEDGER,
+    Looks,
+    count_looks,
+    list_openings,
+    number_evaluations,
+    publish_openings,
+    record_openings,
+)
+from lesion_utils.evaluation.predictions import add_ensembles
+from lesion_utils.evaluation.ranking import compare_networks
+from lesion_utils.evaluation.sentences import state_looks, state_primary
 
 MONDAY, TUESDAY = datetime(2026, 11, 23, tzinfo=UTC), datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -64,3 +76,67 @@ def test_what_is_published_outlives_the_reports(folders):
     (folders / "reports" / LEDGER).unlink()
     assert list_openings("s").equals(known)
     assert len(record_openings("s", make_predictions("scratch"), runs("scratch-b"), now=TUESDAY)) == 2
+
+
+PAIR = COMPARISON.model_copy(update={"primary": COMPARISON.primary.model_copy(update={"regime": "scratch"})})
+
+
+def make_ledger(*lines: tuple[str, str, str, float, float]) -> pd.DataFrame:
+    """Lines of date, model, configuration, AP and AUC."""
+    known = {"study": "s", "regime": "scratch", "seeds": 1, "folds": 5, "test_images": 379, "malignant": 75}
+    keys = ["date", "model", "configuration", "ap", "auc"]
+    return pd.DataFrame([known | dict(zip(keys, line, strict=True)) for line in lines])
+
+
+#: Two evaluations; the code of the second was renamed and gave the same scores again.
+TWICE = make_ledger(
+    ("2026-11-23", "resnet50", "a1", 0.4316, 0.7024), ("2026-11-23", "vgg19", "b1", 0.327, 0.6774),
+    ("2026-11-30", "vgg19", "b2", 0.2721, 0.6085), ("2026-11-30", "resnet50", "a2", 0.3723, 0.6911),
+    ("2026-11-30", "resnet50", "a3", 0.3723, 0.6911), ("2026-11-30", "vgg19", "b3", 0.2721, 0.6085),
+)  # fmt: skip
+
+
+def test_the_same_scores_again_are_no_new_evaluation():
+    rows = number_evaluations(TWICE)
+    assert rows["evaluation"].tolist() == [1, 1, 2, 2]
+    assert rows.set_index(["evaluation", "model"]).loc[(2, "resnet50"), "configuration"] == "a2, a3"
+
+
+def test_one_network_that_comes_with_other_scores_is_a_new_evaluation():
+    lines = [("2026-12-01", "vgg19", "b4", 0.3, 0.65)]
+    rows = number_evaluations(pd.concat([TWICE, make_ledger(*lines)], ignore_index=True))
+    assert rows["evaluation"].tolist() == [1, 1, 2, 2, 3] and rows["model"].iloc[-1] == "vgg19"
+
+
+def test_the_present_evaluation_counts_once_whether_the_ledger_has_it_or_not():
+    scores = add_ensembles(draw_predictions(seeds=1))
+    looks = count_looks(TWICE, scores, PAIR)
+    assert looks.number == 3 and looks.level == pytest.approx(0.05 / 3)
+    assert looks.earlier[["a", "b"]].to_numpy().tolist() == [[0.7024, 0.6774], [0.6911, 0.6085]]
+    now = scores[(scores["split"] == "test") & (scores["regime"] == "scratch") & (scores["seed"] == "ensemble")]
+    values = {
+        model: round(float(roc_auc_score(own["target"], own["probability"])), 4) for model, own in now.groupby("model")
+    }
+    lines = [("2026-12-01", model, "new", 0.5, value) for model, value in values.items()]
+    both = pd.concat([TWICE, make_ledger(*lines)], ignore_index=True)
+    assert count_looks(both, scores, PAIR).number == 3
+    assert count_looks(make_ledger(*lines), scores, PAIR).number == 1
+    assert count_looks(TWICE[:0], scores, PAIR).number == 1
+
+
+def test_the_verdict_says_what_earlier_evaluations_gave_and_corrects_its_level():
+    earlier = pd.DataFrame({"date": ["2026-11-23", "2026-11-30"], "a": [0.7024, 0.6911], "b": [0.6774, 0.6085]})
+    third = Looks(3, earlier, 0.05 / 3)
+    said = state_looks(third, PAIR)
+    assert said.startswith("This is the third evaluation of the declared comparison on the test set; the first 2 gave ")
+    assert "AUC 0.702 (ResNet50) against 0.677 (VGG19) on 2026-11-23 and AUC 0.691" in said
+    assert "0.05 / 3 = 0.017" in said
+    rows = compare_networks(add_ensembles(draw_predictions()), PAIR)
+    rows["p"] = 0.029  # significant by itself, and not after three looks
+    assert "ranks the test images better" in state_primary(rows, PAIR)
+    verdict = state_primary(rows, PAIR, third)
+    assert verdict.startswith("No significant difference") and "at the level 0.017" in verdict
+    assert verdict.endswith(said)
+    first = Looks(1, earlier[:0], 0.05)
+    assert state_primary(rows, PAIR, first) == state_primary(rows, PAIR)
+    assert "first evaluation" in state_looks(first, PAIR)

@@ -81,9 +81,7 @@ from lesion_utils.core.paths import Study
 from lesion_utils.models import inference
 from lesion_utils.models.compute import computing
 from lesion_utils.pipeline.notebook import KEEP_MEMORY
-from lesion_utils.training import run as running
-from lesion_utils.training.fit import read_history
-from lesion_utils.training.run import Run
+from lesion_utils.training.train import Run, read_history
 
 
 def main() -> None:
@@ -190,14 +188,14 @@ def timed(function: Callable, seconds: Counter, part: str) -> Callable:
 
 def train_by_project(run: Run, seconds: Counter) -> None:
     """An epoch; adds the seconds in the optimiser and those of waiting for data."""
-    prefetch = running.prefetch
+    prefetch = inference.prefetch
 
     def wait(batches: Iterable, *, device: str) -> Iterator:
         following = timed(partial(next, prefetch(batches, device=device), None), seconds, "data")
         return iter(following, None)
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(running, "prefetch", wait))
+        stack.enter_context(mock.patch("lesion_utils.training.train.prefetch", wait))
         for owner, name in ((nn.utils, "clip_grad_norm_"), (run.optimizer, "step"), (run, "_update_average")):
             function = timed(getattr(owner, name), seconds, "optimiser")
             stack.enter_context(mock.patch.object(owner, name, function))

@@ -43,8 +43,8 @@ from lesion_utils.models.inference import forward_logits
 from lesion_utils.pipeline.notebook import KEEP_MEMORY
 from lesion_utils.provenance.record import measure_peak_memory
 from lesion_utils.training.optim import make_optimizer
-from lesion_utils.training.run import Run
 from lesion_utils.training.task import TrainingTask, identify
+from lesion_utils.training.train import Run
 
 BARS = {"b/a": 0.95, "b/c": 2.5}
 MEMORY_BARS = {"resnet50": 4.0, "vgg19": 8.0}
@@ -126,7 +126,7 @@ def measure(name: str, options: argparse.Namespace) -> dict:
                     print(f"{name} ({key}) {speeds[key][-1]:.2f} images/s", file=sys.stderr)
         with computing(run.compute):
             validation = len(run.val_rows) / time_call(run.validate, run.compute.device)
-            run.take_in({"epoch": 1, "val_ap": 0.5, "val_loss": 0.5})
+            run.add_epoch({"epoch": 1, "val_ap": 0.5, "val_loss": 0.5})
             saving = time_call(run.save, "cpu")
     medians = {key: statistics.median(values) for key, values in speeds.items()}
     ratios = {"b/a": medians["b"] / medians["a"], "b/c": medians["b"] / medians["c"]}
@@ -247,7 +247,7 @@ def use_memory(name: str) -> float:
         with computing(run.compute):
             run.train_epoch(0)
             run.validate()
-            run.take_in({"epoch": 1, "val_ap": 0.5, "val_loss": 0.5})
+            run.add_epoch({"epoch": 1, "val_ap": 0.5, "val_loss": 0.5})
             run.save()
             run.train_epoch(1)
         if run.compute.device == "cuda":

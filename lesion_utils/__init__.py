@@ -10,7 +10,7 @@ evaluation, data, provenance, config, core.
 2. `lesion_utils.training.inputs.plan_epoch` says which images make which batch of an epoch, and
    `lesion_utils.training.augment.Augmenter` changes them, each by (seed, epoch, image) alone.
 3. `lesion_utils.models.networks.build_network` makes a backbone with one logit,
-   `lesion_utils.training.loop.train_epoch` trains it, and `lesion_utils.training.fit.train_network`
+   `lesion_utils.training.loop.train_epoch` trains it, and `lesion_utils.training.train.train_network`
    does so in every regime, with every seed.
 4. `lesion_utils.models.inference.predict_logits` scores the images, and
    `lesion_utils.evaluation.predictions.write_predictions` hands the scores over as a CSV file.

@@ -15,7 +15,7 @@ import torch
 from tiny_study import make_demanding_study, make_images, read_results
 
 from lesion_utils.config.schema import StudyParams
-from lesion_utils.training.fit import train_network
+from lesion_utils.training.train import train_network
 
 
 def train_tiny(params: StudyParams, folder: Path, *, die_in_write: int | None = None) -> None:
@@ -48,7 +48,7 @@ def _die_in_write(number: int) -> None:
 def start(folder: Path, *, die_in_write: int | None = None) -> multiprocessing.process.BaseProcess:
     """Train in a process of its own."""
     processes = multiprocessing.get_context("forkserver")  # imports torch once, not once per kill
-    processes.set_forkserver_preload(["lesion_utils.training.fit", "tiny_study"])
+    processes.set_forkserver_preload(["lesion_utils.training.train", "tiny_study"])
     arguments = {"args": (make_demanding_study(), folder), "kwargs": {"die_in_write": die_in_write}}
     process = processes.Process(target=train_tiny, **arguments)
     process.start()

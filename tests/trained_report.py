@@ -14,7 +14,7 @@ from lesion_utils.core.files import dump_json, write_atomic
 from lesion_utils.core.paths import Study
 from lesion_utils.evaluation.predictions import check_predictions
 from lesion_utils.evaluation.tables import tabulate_results
-from lesion_utils.training.fit import train_network
+from lesion_utils.training.train import train_network
 
 DATA = make_images()
 

@@ -31,8 +31,8 @@ from lesion_utils.models.compute import choose_compute
 from lesion_utils.models.weights import WeightsSource
 from lesion_utils.provenance.run_files import check_run
 from lesion_utils.provenance.steps import find_training_step
-from lesion_utils.training.fit import fit
 from lesion_utils.training.task import Images, TrainingTask, choose_regimes, identify, list_folds, name_run
+from lesion_utils.training.train import train_run
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ def run_job(job: Job, settings: Mapping[str, str]) -> None:
     with lock_file(job.log.with_suffix(".lock")):  # a worker that was given up may be at it still
         write_atomic(job.log, "")
         task, source = job.open()
-        fit(task, folder=job.folder, source=source, on_event=job.note)
+        train_run(task, folder=job.folder, source=source, on_event=job.note)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from lesion_utils.config.load import load_file
 from lesion_utils.config.schema import Comparison, Regime, StudyParams
 from lesion_utils.config.selection import Question, Selection, change_params
 from lesion_utils.core.errors import ParamsError, RunError
+from lesion_utils.core.events import Event, OnEvent
 from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.paths import Study, docs_root
 from lesion_utils.data.cache import open_cache
@@ -42,8 +43,8 @@ from lesion_utils.training.classifiers import (
     read_features,
     split_folds,
 )
-from lesion_utils.training.fit import OnEvent, fit
 from lesion_utils.training.task import TrainingTask, choose_regimes, list_folds
+from lesion_utils.training.train import train_run
 
 FILE = "selection.yaml"
 SCORES = ["question", "candidate", "seed", "image_id", "target", "probability"]
@@ -92,7 +93,7 @@ def run_trials(
         params: of the study; candidates change them.
         data: of the study.
         folder: of the trained networks; a trial that is there already is read.
-        on_event: called as `fit.OnEvent` says, with `question` and `candidate` besides.
+        on_event: called as `events.Event` says, with `question` and `candidate` besides.
 
     Raises:
         ParamsError: a candidate changes something that is not there, or to a value that is not allowed.
@@ -103,7 +104,7 @@ def run_trials(
             changed = change_params(params, changes, where=f"questions[{number}].candidates.{name}")
             known = without_test_images(changed.data, data)
             for seed in question.seeds:
-                tell = _add_to_events(on_event, question=question.question, candidate=name)
+                tell = _add_to_events(on_event, {"question": question.question, "candidate": name})
                 trial = Trial(question, changed, known, seed)
                 if question.trains:
                     scores, remark = _train(trial, folder=folder, on_event=tell)
@@ -152,7 +153,7 @@ def _train(trial: Trial, *, folder: Path, on_event: OnEvent | None) -> tuple[pd.
     for fold in list_folds(trial.known.table):
         regime, known = cast(Regime, trial.question.judge), trial.known
         task = TrainingTask(params, network, regime, trial.seed, known, fold)  # type: ignore[arg-type]  # Images: could be set
-        results.append(fit(task, folder=folder, source=source, on_event=on_event))
+        results.append(train_run(task, folder=folder, source=source, on_event=on_event))
     remark = {
         "epoch": np.mean([r.record["selected_epoch"] for r in results]),
         "epochs": np.mean([r.record["epochs"] for r in results]),
@@ -182,7 +183,7 @@ def _cross_validate(trial: Trial, *, on_event: OnEvent | None) -> pd.DataFrame:
     return table[["image_id", "target"]].assign(probability=probs)
 
 
-def _add_to_events(on_event: OnEvent | None, **more: str) -> OnEvent | None:
+def _add_to_events(on_event: OnEvent | None, more: Event) -> OnEvent | None:
     return on_event and (lambda event: on_event({**event, **more}))
 
 

@@ -24,8 +24,8 @@ from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.predictions import COLUMNS, add_ensembles, join_folds, select_run, write_predictions
 from lesion_utils.models.predict import load_network
 from lesion_utils.training.classifiers import ClassifierResult
-from lesion_utils.training.fit import NetworkResult, read_history
 from lesion_utils.training.task import Images, TrainingTask, choose_regimes, list_folds
+from lesion_utils.training.train import NetworkResult, read_history
 
 
 class Detail(NamedTuple):

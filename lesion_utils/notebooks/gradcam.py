@@ -18,7 +18,7 @@ from lesion_utils.evaluation.predictions import select_outcomes
 from lesion_utils.models.gradcam import STAGES, explain_images, map_images
 from lesion_utils.models.predict import TrainedNetwork, load_network
 from lesion_utils.notebooks.finetune import Detail
-from lesion_utils.training.fit import NetworkResult
+from lesion_utils.training.train import NetworkResult
 
 #: Side to which maps are stretched before their middle is cut out, and what is cut off at each edge: half of the area.
 SIDE, EDGE = 116, 17

@@ -43,7 +43,7 @@ def fingerprint_modules(entry: Iterable[str]) -> dict[str, str]:
     Files that are not Python (templates, tables) count where a module names them, or their folder, in a string.
 
     Args:
-        entry: names such as "training.fit" or "figures.style".
+        entry: names such as "training.train" or "figures.style".
 
     Returns:
         path (`lesion_utils/training/fit.py`, `lesion_utils/templates/base.html.j2`) to fingerprint, in order.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from torch import nn
 
 from lesion_utils.config.schema import Network
 from lesion_utils.core.errors import WeightsError
+from lesion_utils.core.events import OnEvent
 from lesion_utils.core.names import CLASSIFIER_NAMES
 from lesion_utils.core.paths import cache_dir
 from lesion_utils.data.duplicates import group_duplicates
@@ -70,9 +71,7 @@ class ClassifierResult:
     chosen: pd.DataFrame
 
 
-def score_classifiers(
-    params: Network, *, data: Images, on_progress: Callable[[dict[str, Any]], None] | None = None
-) -> ClassifierResult:
+def score_classifiers(params: Network, *, data: Images, on_event: OnEvent | None = None) -> ClassifierResult:
     """Train the classifiers of `params.classifiers` on frozen features, and score held-out and test images.
 
     They learn from the images that the network itself learns from, fold by fold, so that both can be compared.
@@ -81,7 +80,7 @@ def score_classifiers(
     Args:
         params: of the network.
         data: decoded images and their table.
-        on_progress: called while features are computed and before each classifier, as `train.OnEvent` says of stages.
+        on_event: called while features are computed and before each classifier.
 
     Returns:
         empty tables where no classifier is named, or where the weights are missing and may be.
@@ -101,8 +100,8 @@ def score_classifiers(
         return empty
 
     def tell(stage: str, done: int, total: int) -> None:
-        if on_progress:
-            on_progress({"regime": "classifiers", "stage": stage, "done": done, "total": total})
+        if on_event:
+            on_event({"regime": "classifiers", "stage": stage, "done": done, "total": total})
 
     targets, seed = data.table["target"].to_numpy(dtype=int), params.seeds[0]
     read = partial(read_features, params, data.images, on_batch=partial(tell, "features"))

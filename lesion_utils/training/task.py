@@ -14,6 +14,7 @@ import timm
 
 from lesion_utils.config.schema import PRETRAINED_REGIMES, Network, Regime, RegimeParams, StudyParams
 from lesion_utils.core.errors import TrainingError, WeightsError
+from lesion_utils.core.events import Event
 from lesion_utils.models.compute import Compute
 from lesion_utils.models.inference import hash_array
 from lesion_utils.models.weights import WeightsSource, find_weights
@@ -72,9 +73,10 @@ class TrainingTask:
         return self.settings.regimes[self.regime]
 
     @property
-    def key(self) -> dict[str, Any]:
+    def key(self) -> Event:
         """Regime, seed and, where there are several, fold: what tells a network's runs apart."""
-        return {"regime": self.regime, "seed": self.seed} | ({} if self.fold is None else {"fold": self.fold})
+        key: Event = {"regime": self.regime, "seed": self.seed}
+        return key if self.fold is None else {**key, "fold": self.fold}
 
     def rows(self, *subsets: str) -> np.ndarray:
         """Numbers of the images in these subsets, as this run has them, in the table's order."""
@@ -170,7 +172,7 @@ def identify(task: TrainingTask, *, compute: Compute, source: WeightsSource | No
         "timm": timm.__version__,
         "code": {
             name: key
-            for name, key in fingerprint_modules(["training.fit"]).items()
+            for name, key in fingerprint_modules(["training.train"]).items()
             if not name.removeprefix("lesion_utils/").startswith(_CHANGE_NO_NUMBER)
         },
     }

@@ -9,7 +9,7 @@ from tiny_study import make_images, read_results
 from worker_tasks import PARAMS
 
 from lesion_utils.extras import ahead
-from lesion_utils.training.fit import train_network
+from lesion_utils.training.train import train_network
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from lesion_utils.extras.jobs import run_job
 from lesion_utils.extras.select import TrialScores, run_trials
 from lesion_utils.provenance.fingerprint import digest_file
 from lesion_utils.training.classifiers import split_folds
-from lesion_utils.training.run import Run
+from lesion_utils.training.train import Run
 
 WEIGHTS = {"weights": "small.safetensors", "regimes": regimes("scratch", "features", "finetune", epochs=1)}
 

@@ -14,7 +14,7 @@ from lesion_utils import cli
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.paths import Study
 from lesion_utils.extras.track import track_study
-from lesion_utils.training.fit import train_network
+from lesion_utils.training.train import train_network
 
 mlflow = pytest.importorskip("mlflow", reason="MLflow's client is not installed: make test installs it")
 pytestmark = pytest.mark.slow  # MLflow takes seconds to load

@@ -14,7 +14,7 @@ from lesion_utils.config.schema import Network
 from lesion_utils.core.errors import CheckpointError
 from lesion_utils.models.inference import VIEWS, prefetch
 from lesion_utils.models.predict import load_network
-from lesion_utils.training.fit import train_network
+from lesion_utils.training.train import train_network
 
 DATA = make_images()
 

@@ -22,8 +22,8 @@ from lesion_utils.notebooks.finetune import (
     write_layers,
 )
 from lesion_utils.notebooks.recipe import describe_layers
-from lesion_utils.training.fit import NetworkResult, train_network
 from lesion_utils.training.task import TrainingTask
+from lesion_utils.training.train import NetworkResult, train_network
 
 
 def make_task(**network: object) -> TrainingTask:

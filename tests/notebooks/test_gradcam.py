@@ -13,7 +13,7 @@ from lesion_utils.models.gradcam import map_images
 from lesion_utils.models.predict import load_network
 from lesion_utils.notebooks.finetune import Detail
 from lesion_utils.notebooks.gradcam import explain_cases, measure_middle
-from lesion_utils.training.fit import train_network
+from lesion_utils.training.train import train_network
 
 
 def test_the_map_shown_belongs_to_the_probability_shown(tmp_path, monkeypatch):

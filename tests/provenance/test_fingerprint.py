@@ -77,9 +77,9 @@ def test_it_is_the_same_on_every_python():
 
 
 def test_imports_of_this_package_are_found_wherever_they_stand():
-    source = "import os, lesion_utils.training.fit\nfrom lesion_utils.evaluation import metrics\n"
+    source = "import os, lesion_utils.training.train\nfrom lesion_utils.evaluation import metrics\n"
     source += "def f():\n    from lesion_utils.figures.style import GREY"
-    assert list_imports(source) >= {"training.fit", "evaluation.metrics", "figures.style"}
+    assert list_imports(source) >= {"training.train", "evaluation.metrics", "figures.style"}
     assert not any(name.startswith(("os", "lesion_utils")) for name in list_imports(source))
 
 
@@ -98,7 +98,7 @@ def test_the_closure_is_what_python_imports():
 def test_templates_and_tables_count_for_the_modules_that_name_them():
     assert "lesion_utils/report/templates/report.html.j2" in fingerprint_modules(["report.index"])
     assert "lesion_utils/data/label_changes.csv" in fingerprint_modules(["data.prepare"])
-    assert not any("templates" in name for name in fingerprint_modules(["training.fit"]))
+    assert not any("templates" in name for name in fingerprint_modules(["training.train"]))
 
 
 def test_what_runs_steps_and_what_writes_pages_reruns_no_notebook():

@@ -264,7 +264,8 @@ def track(options: argparse.Namespace) -> None:
 
 
 def predict(options: argparse.Namespace) -> None:
-    from lesion_utils.core.files import dump_csv, write_atomic
+    from lesion_utils.core.files import write_atomic
+    from lesion_utils.data.tables import dump_csv
     from lesion_utils.extras import judge
     from lesion_utils.extras import predict as scoring
 

@@ -76,11 +76,6 @@ def dump_json(value: object) -> str:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def dump_csv(table: Any) -> str:
-    """A data frame as CSV, as every file of the project has it: no index, nine digits, line feeds."""
-    return table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
-
-
 def read_json(path: Path) -> dict[str, Any] | None:
     """The mapping in a JSON file; None where the file is missing, cut short or another's."""
     try:

@@ -20,6 +20,7 @@ from lesion_utils.data.box import open_box
 from lesion_utils.data.cache import open_cache
 from lesion_utils.data.challenge import FOLDERS, Folder
 from lesion_utils.data.folder import OPTIONAL
+from lesion_utils.data.tables import read_csv
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def source_folder(data: Data) -> Folder:
 def _read_table(path: Path) -> pd.DataFrame:
     """A table whose ids and names stay text, whatever they look like."""
     text = dict.fromkeys(("image_id", "image_id_a", "image_id_b", "file", "set", "seen_as", *OPTIONAL), str)
-    return pd.read_csv(path, dtype=text, keep_default_na=False)
+    return read_csv(path, dtype=text, keep_default_na=False)
 
 
 def read_label_changes() -> pd.DataFrame:

@@ -19,6 +19,7 @@ import pandas as pd
 from lesion_utils.config.schema import NamedComparison
 from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.paths import docs_root, reports_root
+from lesion_utils.data.tables import dump_csv, read_csv
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, select_run
 
@@ -150,12 +151,12 @@ def append_openings(rows: pd.DataFrame, ledger: Path) -> Path:
     if rows.empty:
         return ledger
     together = _order(pd.concat([_read(ledger), rows], ignore_index=True))
-    write_if_changed(ledger, together.to_csv(index=False, lineterminator="\n"))
+    write_if_changed(ledger, dump_csv(together))
     return ledger
 
 
 def _read(ledger: Path) -> pd.DataFrame:
-    return pd.read_csv(ledger, dtype={"configuration": str}) if ledger.is_file() else pd.DataFrame(columns=COLUMNS)
+    return read_csv(ledger, dtype={"configuration": str}) if ledger.is_file() else pd.DataFrame(columns=COLUMNS)
 
 
 def _order(rows: pd.DataFrame) -> pd.DataFrame:

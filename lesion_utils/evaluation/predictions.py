@@ -16,6 +16,7 @@ from scipy.special import expit, logit
 from lesion_utils.core.errors import DataError, MetricError
 from lesion_utils.core.files import write_atomic
 from lesion_utils.core.names import COMBINATION, SeriesName, name_series, name_training
+from lesion_utils.data.tables import dump_csv, read_csv
 
 COLUMNS = ["image_id", "split", "model", "regime", "seed", "target", "logit", "probability"]
 RUN = ["model", "regime", "seed"]
@@ -89,7 +90,7 @@ def _check_values(table: pd.DataFrame, where: object) -> None:
 def write_predictions(table: pd.DataFrame, path: Path) -> Path:
     """Check predictions and write them, sorted, nine significant digits; the file appears whole or not at all."""
     table = check_predictions(table, where=path)
-    write_atomic(Path(path), table.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+    write_atomic(Path(path), dump_csv(table))
     return Path(path)
 
 
@@ -109,7 +110,7 @@ def read_predictions(paths: Path | Iterable[Path], *, models: Mapping[str, str] 
         if not path.is_file():
             raise DataError("no predictions here", where=path, do="run the training notebook of that network first")
     types = {"image_id": str, "split": str, "model": str, "regime": str, "seed": int, "target": int}
-    tables = [pd.read_csv(path, dtype=types) for path in paths]
+    tables = [read_csv(path, dtype=types) for path in paths]
     if models:
         tables = [table.assign(model=models[path.stem]) for path, table in zip(paths, tables, strict=True)]
     return check_predictions(pd.concat(tables, ignore_index=True), where=", ".join(p.name for p in paths))
@@ -254,5 +255,5 @@ def write_submission(run: pd.DataFrame, path: Path) -> Path:
     if run["image_id"].duplicated().any():
         raise DataError("a submission holds one score per image", where=path, do="select one run with select_run")
     entry = pd.DataFrame({"image": run["image_id"], "malignant": run["probability"].astype(float)})
-    write_atomic(Path(path), entry.sort_values("image").to_csv(index=False, lineterminator="\n"))
+    write_atomic(Path(path), dump_csv(entry.sort_values("image"), digits=None))
     return Path(path)

@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from lesion_utils.core import files
 from lesion_utils.core.names import list_models
 from lesion_utils.core.paths import project_root
+from lesion_utils.data.tables import read_csv
 from lesion_utils.evaluation.evaluate import evaluate, label_metric
 from lesion_utils.evaluation.predictions import read_predictions
 from lesion_utils.extras.runs import TrainedRun, list_runs
@@ -112,7 +113,7 @@ def read_results(run: TrainedRun) -> list[dict[str, Any]]:
     path, scores = run.study.metrics / "05_comparison_results.csv", run.folder / "predictions.csv"
     if not (path.is_file() and scores.is_file()):
         return []
-    table = pd.read_csv(path, dtype={"seed": str})
+    table = read_csv(path, dtype={"seed": str})
     model = table["model"].isin(list_models(run.network, run.record["backbone"]))
     own = table[model & (table["regime"] == run.regime) & (table["seed"] == str(run.seed))]
     rows = {row["metric"]: row for row in own.to_dict(orient="records") if row["metric"] in METRICS}

@@ -17,6 +17,7 @@ from typing import Any
 
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import write_if_changed
+from lesion_utils.data.tables import restore_text
 from lesion_utils.provenance.fingerprint import digest_file
 from lesion_utils.provenance.steps import list_differences
 from lesion_utils.report.content import Figure, Report
@@ -231,7 +232,8 @@ def _compare_scores(a: Path, b: Path) -> str:
 
 def _read_scores(path: Path) -> dict[tuple[str, ...], float]:
     with path.open(encoding="utf-8", newline="") as stream:
-        return {tuple(row[key] for key in _PREDICTION_KEY): float(row["probability"]) for row in csv.DictReader(stream)}
+        rows = [{name: restore_text(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+    return {tuple(row[key] for key in _PREDICTION_KEY): float(row["probability"]) for row in rows}
 
 
 def _same_figure(a: Figure, b: Figure) -> bool:

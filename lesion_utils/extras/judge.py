@@ -15,6 +15,7 @@ from lesion_utils.core.names import list_models
 from lesion_utils.core.paths import Study
 from lesion_utils.data.folder import FolderIndex
 from lesion_utils.data.labels import LISTED, read_labels
+from lesion_utils.data.tables import read_csv
 from lesion_utils.evaluation.elsewhere import GROUPS, judge_scores, widen_measures
 from lesion_utils.evaluation.evaluate import CALL
 from lesion_utils.evaluation.predictions import ENSEMBLE
@@ -64,7 +65,7 @@ def find_threshold(network: TrainedNetwork, about: Mapping[str, Any]) -> float |
     table = Study(about["study"]).metrics / "05_comparison_results.csv" if about.get("study") else None
     if table is None or not table.is_file():
         return None
-    rows = pd.read_csv(table, dtype={"seed": str})
+    rows = read_csv(table, dtype={"seed": str})
     own = rows[(rows["regime"] == network.regime) & (rows["seed"] == str(network.seed)) & (rows["seed"] != ENSEMBLE)]
     own = own[own["model"].str.partition("@")[0].isin(list_models("", network.settings.backbone))]
     values = own["threshold"].dropna().unique()

@@ -24,6 +24,7 @@ from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.names import REGIME_NAMES, find_architecture, join_words, name_model
 from lesion_utils.core.paths import Study
+from lesion_utils.data.tables import read_csv
 from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.intervals import ENDS, format_value
 from lesion_utils.evaluation.tables import widen_results
@@ -76,8 +77,8 @@ def write_paper(study: Study, params: StudyParams) -> Path:
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for name, path in pdfs.items():
         shutil.copyfile(path, folder / "figures" / f"{name}.pdf")
-    results, board = (pd.read_csv(path) for path in tables[:2])
-    checklist = pd.read_csv(tables[2], keep_default_na=False)
+    results, board = (read_csv(path) for path in tables[:2])
+    checklist = read_csv(tables[2], keep_default_na=False)
     placed = [{"name": f.name, "caption": f.caption, "wide": _is_wide(pdfs[f.name])} for f in charts]
     placed.sort(key=lambda figure: bool(figure["wide"]))  # the order in which they are numbered
     values = {
@@ -110,7 +111,7 @@ def write_paper(study: Study, params: StudyParams) -> Path:
 
 def _shows_nothing(table: Path) -> bool:
     """Whether the table of a chart, where it has one of its own, is without rows: the chart then says only that."""
-    return table.is_file() and pd.read_csv(table).empty
+    return table.is_file() and read_csv(table).empty
 
 
 def write_numbers(report: Report) -> str:

@@ -14,12 +14,13 @@ from scipy.special import expit
 
 from lesion_utils.core import files
 from lesion_utils.core.errors import DataError, ParamsError, RunError
-from lesion_utils.core.files import dump_csv, write_atomic
+from lesion_utils.core.files import write_atomic
 from lesion_utils.core.paths import Study
 from lesion_utils.data.cache import WORKERS, Progress
 from lesion_utils.data.folder import walk_files
 from lesion_utils.data.images import Aspect, ImageError, decode_square, inspect_image, run_parallel
 from lesion_utils.data.labels import SUFFIXES
+from lesion_utils.data.tables import dump_csv
 from lesion_utils.evaluation.evaluate import CALL
 from lesion_utils.extras.export import describe_run, load_exported
 from lesion_utils.extras.onnx import load_onnx

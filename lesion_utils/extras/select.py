@@ -27,6 +27,7 @@ from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.paths import Study, docs_root
 from lesion_utils.data.cache import open_cache
 from lesion_utils.data.prepared import PreparedData, load_prepared
+from lesion_utils.data.tables import dump_csv, read_csv
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals
 from lesion_utils.evaluation.intervals import draw_weights
 from lesion_utils.evaluation.metrics import average_precision, roc_auc
@@ -214,7 +215,7 @@ def select_settings(study: Study, params: StudyParams, *, on_event: OnEvent | No
     text = write_text(selection, made["scores"], made["trials"], params=params, study=study.name)
     folder = study.report_dir / "selection"
     for name, frame in made.items():
-        write_if_changed(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.9g", lineterminator="\n"))
+        write_if_changed(folder / f"{name}.csv", dump_csv(frame))
     for number, question in selection.open.items():
         rows = made["trials"][made["trials"]["question"] == number]
         if margins := group_margins(rows, question):
@@ -248,7 +249,7 @@ def read_answered(study: Study, selection: Selection) -> dict[str, pd.DataFrame]
     kept = {}
     for name in ("scores", "trials") if answered else ():
         path = folder / f"{name}.csv"
-        table = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["question"])
+        table = read_csv(path) if path.is_file() else pd.DataFrame(columns=["question"])
         kept[name] = table[table["question"].isin(answered)]
         if lost := sorted(answered - set(kept[name]["question"])):
             raise RunError(

@@ -19,6 +19,7 @@ import pandas as pd
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.names import name_training
 from lesion_utils.core.paths import Study
+from lesion_utils.data.tables import read_csv
 from lesion_utils.evaluation.intervals import ENDS
 from lesion_utils.provenance.fingerprint import digest_bytes
 from lesion_utils.provenance.run_files import read_done
@@ -102,7 +103,7 @@ class Log:
 
     def track_results(self, results: Path) -> int:
         """Add the rows of the comparison that are new, a run each; how many there are."""
-        rows = pd.read_csv(results).groupby(["name", "seed"], sort=False)
+        rows = read_csv(results).groupby(["name", "seed"], sort=False)
         for (name, seed), row in rows:
             columns = zip(ENDS, ("value", "low", "high"), strict=True)
             parts = [row.set_index("metric")[column].dropna().add_suffix(end).to_dict() for end, column in columns]

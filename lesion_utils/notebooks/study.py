@@ -34,6 +34,7 @@ from lesion_utils.core.files import dump_json, write_atomic, write_if_changed
 from lesion_utils.core.git import run_git
 from lesion_utils.core.names import name_data_set
 from lesion_utils.data.prepared import PreparedData, load_prepared
+from lesion_utils.data.tables import dump_csv, read_csv
 from lesion_utils.figures.style import SCREEN_SCALE, save
 
 #: Steps whose figures `make paper` places.
@@ -124,8 +125,7 @@ class OpenStudy:
 
     def save_table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
         """Write `metrics/<step>_<name>.csv`, and return the frame for display."""
-        text = frame.to_csv(index=False, float_format="%.9g", lineterminator="\n")
-        write_if_changed(self.paths.metrics / f"{self.step}_{name}.csv", text)
+        write_if_changed(self.paths.metrics / f"{self.step}_{name}.csv", dump_csv(frame))
         return frame
 
     def load_table(self, step: str, name: str) -> pd.DataFrame:
@@ -137,7 +137,7 @@ class OpenStudy:
         path, do = self.paths.metrics / f"{step}_{name}.csv", f"run: make all STUDY={self.paths.name}"
         if not path.is_file():
             raise RunError(f"{self.step} needs what {step} saves", where=f"metrics/{path.name}", do=do)
-        return pd.read_csv(path, dtype={"image_id": str})
+        return read_csv(path, dtype={"image_id": str})
 
     def say_list(self, sentences: Sequence[str]) -> Markdown:
         """Sentences that were written from saved numbers, one below the other."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_utils.core.errors import RunError
+from lesion_utils.data.tables import restore_text
 
 #: Rows of a table that a page shows; the rest is in the CSV file.
 SHOWN_ROWS = 60
@@ -92,7 +93,7 @@ class Report:
 
     def _read_table(self, path: Path) -> Table:
         with path.open(encoding="utf-8", newline="") as stream:
-            header, *rows = list(csv.reader(stream)) or [[]]
+            header, *rows = [[restore_text(cell) for cell in row] for row in csv.reader(stream)] or [[]]
         step = next((step for step in self.runs if path.stem.startswith(f"{step}_")), "")
         return Table(step, path.stem.removeprefix(f"{step}_"), path, header, rows[:SHOWN_ROWS], len(rows))
 

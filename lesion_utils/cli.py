@@ -13,9 +13,13 @@ from lesion_utils.core.console import Console, describe_event
 from lesion_utils.core.errors import LesionError
 from lesion_utils.core.paths import Study, data_dir, docs_root, find_study, project_root, reports_root
 from lesion_utils.core.running import mark_running
+from lesion_utils.core.settings import check_settings, settle_device
 
 if TYPE_CHECKING:
     from lesion_utils.config.schema import StudyParams
+
+#: Verbs that compute, or say what would be computed: for these the variables of the machine must be right.
+_USE_MACHINE = ("run", "keys", "why", "plan", "select", "export", "predict")
 
 #: What installs the packages that few need, by a part of their names.
 _WAYS = {
@@ -31,10 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit status: 0, 1 where something is wrong, 130 after Ctrl-C, or 141 where nobody reads any more.
     """
     options = _parse(arguments)
-    _choose_cuda_device()
     try:
         if "study" in options:
             options.study = find_study(options.study)
+        if options.verb in _USE_MACHINE:
+            check_settings()
+            settle_device()
         status = options.act(options) or 0
         sys.stdout.flush()
         return status
@@ -60,14 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         do = "free some space, correct the permissions or move away what is in the way, and type the same again"
         print(LesionError(error.strerror or str(error), where=error.filename, do=do), file=sys.stderr)
         return 1
-
-
-def _choose_cuda_device() -> None:
-    """Of `DEVICE=cuda:1`, CUDA is told the number, and sees no other device; to all else it is `cuda`."""
-    device, _, number = os.environ.get("DEVICE", "").partition(":")
-    if device == "cuda" and number.isdigit():
-        seen = dict(enumerate(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","))))
-        os.environ |= {"DEVICE": device, "CUDA_VISIBLE_DEVICES": seen.get(int(number), number)}
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -179,9 +177,11 @@ def tell_plan(options: argparse.Namespace) -> None:
 def examine(options: argparse.Namespace) -> int:
     from lesion_utils.pipeline.doctor import examine_study
 
-    findings = examine_study(options.study)
-    print("\n".join(map(str, findings)))
-    return int(any(finding.state == "wrong" for finding in findings))
+    states = []
+    for finding in examine_study(options.study):
+        print(finding, flush=True)
+        states.append(finding.state)
+    return int("wrong" in states)
 
 
 def select(options: argparse.Namespace) -> None:

@@ -142,6 +142,14 @@ def test_the_doctor_says_what_to_do_wherever_something_is_missing(monkeypatch, t
     assert "WEIGHTS_DIR" in findings[1].do
 
 
+def test_the_doctor_names_the_weights_that_the_parameters_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
+    finding = next(doctor.check_weights(load_study(Study("isic2016_640px").params_dir)))
+    name = "resnet50.imagenet_pqf.safetensors"
+    assert finding.what == f"resnet50: {name} is not on this machine"
+    assert finding.do == f"put the file {name} into a folder, and set WEIGHTS_DIR to that folder"
+
+
 def test_the_doctor_is_content_with_the_demo():
     params = load_study(Study("demo").params_dir)
     assert {f.state for f in (doctor.check_data(params, Study("demo")), *doctor.check_weights(params))} == {"ok"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,16 +19,23 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
+from lesion_utils.config.backbones import explain_unknown
 from lesion_utils.config.data import Data
 from lesion_utils.config.schema import Augmentation, Comparison, Network, StudyParams
 from lesion_utils.config.words import Location, describe_range, find_schema, list_keys
-from lesion_utils.core.errors import ParamsError
+from lesion_utils.core.errors import ParamsError, shorten
 from lesion_utils.core.paths import Study, list_networks, name_file, project_root
 
 Model = TypeVar("Model", bound=BaseModel)
 
 #: A study's values lie four brackets deep at most.
 _DEEPEST = 20
+
+#: Bytes. The longest file of the project's own studies has 9 kB, and reading this many takes some seconds.
+_LARGEST = 64_000
+
+#: Problems of one file that are shown, and letters of a value or line that they show.
+_MOST_SHOWN, _WIDEST = 20, 160
 
 #: How the file of a further network may be called; it becomes part of other files' names.
 _NETWORK_NAME = re.compile(r"(?!study$|.*_elsewhere$)[a-z][a-z0-9_-]*", re.IGNORECASE)
@@ -56,7 +64,9 @@ def load_study(folder: Path) -> StudyParams:
         try:
             if name not in FILES:
                 _check_name(path, set(files) - set(FILES))
-            documents[name], _ = _load(path, model)
+            documents[name], values = _load(path, model)
+            if isinstance(values, Network) and (unknown := explain_unknown(values.backbone)):
+                raise ParamsError(_paragraph(path, documents[name], ("backbone",), unknown))
         except ParamsError as error:
             problems.append(str(error))
     if not problems:
@@ -131,6 +141,7 @@ def to_mapping(name: str, params: StudyParams) -> dict[str, Any]:
 def _read_yaml(path: Path) -> CommentedMap:
     where = name_file(path)
     try:
+        _refuse_odd_files(path, where)
         text = path.read_text(encoding="utf-8")
         _refuse_indirections(text, where)
         document = YAML(typ="rt").load(text)
@@ -145,7 +156,7 @@ def _read_yaml(path: Path) -> CommentedMap:
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        what = (getattr(error, "problem", None) or str(error)).splitlines()[0]
+        what = shorten((getattr(error, "problem", None) or str(error)).splitlines()[0], _WIDEST)
         raise ParamsError(f"not valid YAML: {what}", where=f"{where}{line}", do="correct the line") from None
     except ValueError as error:  # a number of thousands of digits
         raise ParamsError(f"a value cannot be read: {str(error).partition(';')[0]}", where=where) from None
@@ -155,13 +166,23 @@ def _read_yaml(path: Path) -> CommentedMap:
     return document
 
 
+def _refuse_odd_files(path: Path, where: str) -> None:
+    """A pipe would be waited for without end, and a huge file read for minutes."""
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        raise ParamsError("this is no regular file", where=where, expected="a file of text", do="replace it by one")
+    if facts.st_size > _LARGEST:
+        what = f"this file has {facts.st_size:,} bytes; parameters take {_LARGEST:,} at most"
+        raise ParamsError(what, where=where, do=f"start again from params/demo/{path.name}")
+
+
 def _refuse_indirections(text: str, where: str) -> None:
     """Plain values only: tags build objects, and a few lines of aliases can stand for billions of values."""
     depth = 0
     for event in YAML(typ="rt").parse(text):
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        what = f"the tag {event.tag}" if getattr(event, "tag", None) else None
-        what = f"the alias *{event.anchor}" if isinstance(event, AliasEvent) else what
+        what = f"the tag {shorten(event.tag)}" if getattr(event, "tag", None) else None
+        what = f"the alias *{shorten(event.anchor)}" if isinstance(event, AliasEvent) else what
         what = f"more than {_DEEPEST} brackets in one another" if depth > _DEEPEST else what
         if what:
             line = f"{where}:{event.start_mark.line + 1}"
@@ -173,7 +194,7 @@ def _refuse_odd_keys(node: Any, where: str) -> None:
         for key in node:
             if not isinstance(key, str):
                 line = f"{where}:{node.lc.key(key)[0] + 1}"
-                raise ParamsError(f"{key!r} is no parameter's name", where=line, expected="`key: value`")
+                raise ParamsError(f"{shorten(repr(key))} is no parameter's name", where=line, expected="`key: value`")
             _refuse_odd_keys(node[key], where)
 
 
@@ -194,7 +215,8 @@ def _explain_all(error: ValidationError, path: Path, document: CommentedMap, mod
     schema = model.model_json_schema()
     misspelt: set[Location] = set()
     problems = []
-    for e in sorted(error.errors(), key=lambda e: e["type"] == "missing"):
+    errors = sorted(error.errors(), key=lambda e: e["type"] == "missing")
+    for e in errors[:_MOST_SHOWN]:
         location = tuple(part for part in e["loc"] if not str(part).startswith(("[key]", "literal[")))
         if e["type"] == "extra_forbidden" or "[key]" in e["loc"]:
             allowed = list_keys(schema, location[:-1])
@@ -204,7 +226,9 @@ def _explain_all(error: ValidationError, path: Path, document: CommentedMap, mod
             problems.append(_paragraph(path, document, location, sentence, allowed=allowed))
         elif location not in misspelt:
             problems.append(_paragraph(path, document, *_explain(e, location, schema)))
-    return list(dict.fromkeys(problems))  # a value that is in none of two lists is wrong once
+    problems = list(dict.fromkeys(problems))  # a value that is in none of two lists is wrong once
+    more = len(errors) - _MOST_SHOWN
+    return [*problems, *([f"{name_file(path)}: {more} more problems"] if more > 0 else [])]
 
 
 def _explain(error: Mapping[str, Any], location: Location, schema: Mapping[str, Any]) -> tuple[Location, str]:
@@ -218,7 +242,7 @@ def _explain(error: Mapping[str, Any], location: Location, schema: Mapping[str, 
         return location, f"this parameter is missing; it is {describe_range(node)}"
     options = [option for kind in node.get("anyOf", [node]) for option in kind.get("enum", [])]
     close = difflib.get_close_matches(str(error["input"]), options, n=1)
-    return location, f"{error['input']!r} is not {describe_range(node)}{_suggest(close)}"
+    return location, f"{shorten(repr(error['input']))} is not {describe_range(node)}{_suggest(close)}"
 
 
 def _suggest(close: list[str]) -> str:
@@ -230,10 +254,10 @@ def _paragraph(
 ) -> str:
     line = _find_line(document, location)
     text = path.read_text(encoding="utf-8").splitlines()
-    key = ".".join(map(str, location))
+    key = shorten(".".join(map(str, location)))
     parts = [f"{name_file(path)}:{line}: {key}: {sentence}"]
     if line <= len(text):
-        parts.append(f"    {line} | {text[line - 1].rstrip()}")
+        parts.append(f"    {line} | {shorten(text[line - 1].rstrip(), _WIDEST)}")
     if allowed:
         anchor = location[-2] if len(location) > 1 else path.stem
         parts.append(f"  allowed here: {', '.join(allowed)}        (params/README.md#{anchor})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
+from math import prod
 from typing import Any, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
@@ -11,6 +12,9 @@ from pydantic import Field, ValidationError, model_validator
 from lesion_utils.config.schema import Classifier, Regime, StudyParams
 from lesion_utils.config.section import Section
 from lesion_utils.core.errors import ParamsError
+
+#: Of one grid.
+_MOST_COMBINATIONS = 1000
 
 
 class Question(Section):
@@ -46,6 +50,8 @@ class Question(Section):
             return values
         if not all(isinstance(given, list) and given for given in grid.values()):
             raise ValueError("grid: give each parameter a list of values, such as [0.0, 0.4]")
+        if (count := prod(map(len, grid.values()))) > _MOST_COMBINATIONS:
+            raise ValueError(f"grid: {count:,} combinations; each is trained, so {_MOST_COMBINATIONS} are the most")
         return {**values, "candidates": {**named, **combine(grid)}}
 
     @model_validator(mode="after")

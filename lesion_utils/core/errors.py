@@ -6,6 +6,12 @@ Every error says what is wrong, where, what was expected, and what to do next.
 from __future__ import annotations
 
 
+def shorten(text: object, limit: int = 80) -> str:
+    """A value as a message shows it: on one line, no longer than `limit`, and without what no terminal can print."""
+    shown = "".join(c if c.isprintable() else "?" for c in str(text)[: limit + 1])
+    return f"{shown[: limit - 3]}..." if len(shown) > limit else shown
+
+
 class LesionError(Exception):
     """Base of every error that this package raises on purpose.
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesion_utils.core.errors import ParamsError
+from lesion_utils.core.errors import ParamsError, shorten
 from lesion_utils.core.names import NETWORKS
 
 #: What a study may be called: it becomes part of files' names, of make's targets and of commands.
@@ -31,13 +31,19 @@ def project_root() -> Path:
 
 def name_file(path: Path) -> str:
     """A path as the user knows it: from the project's folder where it lies in it."""
-    path = path.resolve()
+    # The folder is resolved and the file is not: a link is known by its own name.
+    path = Path(os.path.realpath(path.parent)) / path.name
     return str(path.relative_to(project_root())) if path.is_relative_to(project_root()) else str(path)
 
 
 def _from_environment(variable: str) -> Path | None:
     value = os.environ.get(variable, "").strip()
-    return Path(value).expanduser().resolve() if value else None
+    return expand(value) if value else None
+
+
+def expand(text: str) -> Path:
+    """The absolute path of what somebody typed; unlike Path's own methods, it takes `~nobody` and a link to itself."""
+    return Path(os.path.realpath(os.path.expanduser(text)))  # noqa: PTH111
 
 
 def data_dir() -> Path:
@@ -112,7 +118,7 @@ def find_study(name: str) -> Study:
     studies = list_studies()
     if name in studies:
         return Study(name)
-    shown = name if len(name) <= 60 else f"{name[:60]}..."
+    shown = shorten(name)
     expected = "one of " + ", ".join(studies)
     if not _STUDY_NAME.fullmatch(name):
         what = "a study is one folder directly below params/, named with letters, digits, '.', '_' and '-'"

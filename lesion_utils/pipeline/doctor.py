@@ -22,6 +22,7 @@ from lesion_utils.core import paths
 from lesion_utils.core.errors import LesionError
 from lesion_utils.core.git import run_git
 from lesion_utils.core.paths import Study, project_root
+from lesion_utils.core.settings import list_problems, settle_device
 from lesion_utils.data.challenge import FOLDERS, LABEL_FILES
 from lesion_utils.pipeline.notebook import KERNEL
 from lesion_utils.provenance import outside
@@ -60,15 +61,32 @@ class Finding:
         return f"{line}\n{'':<20}-> {self.do}" if self.do else line
 
 
-def examine_study(study: Study) -> list[Finding]:
-    """Look at everything that a study needs; changes nothing and downloads nothing."""
-    findings = [*check_environment(), check_kernel(), *check_torch(), check_disk(), check_memory(), check_git()]
+def examine_study(study: Study) -> Iterator[Finding]:
+    """Look at everything that a study needs, the quick questions first; changes nothing and downloads nothing."""
+    yield from check_machine()
     try:
         params = load_study(study.params_dir)
     except LesionError as error:
-        return [*findings, Finding("wrong", "params", str(error), "correct the lines named above")]
-    found = Finding("ok", "params", f"params/{study.name} is valid")
-    return [*findings, found, check_data(params, study), *check_weights(params)]
+        yield Finding("wrong", "params", str(error), "correct the lines named above")
+    else:
+        yield Finding("ok", "params", f"params/{study.name} is valid")
+        yield check_data(params, study)
+        yield from check_weights(params)
+    yield from check_environment()
+    yield from (check_kernel(), check_disk(), check_memory(), check_git())
+    yield from check_torch()
+
+
+def check_machine() -> Iterator[Finding]:
+    """Whether the variables that set up this machine are usable, as every other command checks them."""
+    problems = list(list_problems())
+    for problem in problems:
+        where, what = problem.where, f"{problem.where}: {problem.what}"
+        expected = f"expected {problem.expected}; " if problem.expected else ""
+        yield Finding("wrong", "settings", what if where else problem.what, f"{expected}{problem.do}")
+    if not problems:
+        yield Finding("ok", "settings", "the variables of this machine are usable")
+        settle_device()
 
 
 def check_environment() -> Iterator[Finding]:
@@ -205,6 +223,8 @@ def check_weights(params: StudyParams) -> Iterator[Finding]:
         state = outside.fingerprint_weights(network)
         if state["state"] == "not local":
             do = "the run fetches them from the hub; without a network, put the file into a folder and set WEIGHTS_DIR"
+            if network.weights != "pretrained":  # a file's name, which no hub knows
+                do = f"put the file {network.weights} into a folder, and set WEIGHTS_DIR to that folder"
             yield Finding("note", "weights", f"{name}: {state['name']} is not on this machine", do)
         else:
             what = "from scratch, none needed" if state["state"] == "none" else f"{state['name']} is there"

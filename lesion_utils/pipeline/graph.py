@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.console import format_duration
 from lesion_utils.core.files import dump_json, write_atomic, write_if_changed
 from lesion_utils.core.paths import Study
+from lesion_utils.core.running import list_running
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.steps import Reason, Step
 
@@ -22,9 +25,10 @@ _SPELT_OUT = 3
 def write_keys(study: Study, params: StudyParams) -> None:
     """Write `keys/<step>.json` for every step; a file's time changes only when the step may have to run."""
     for step in steps.list_steps(study).values():
-        path = study.keys / f"{step.name}.json"
-        changed = write_if_changed(path, dump_json(steps.compute_key(step, params)))
-        if not changed and list_missing(study, step):
+        path, key = study.keys / f"{step.name}.json", steps.compute_key(step, params)
+        changed = write_if_changed(path, dump_json(key))
+        # make compares times alone: it does not see a missing output, nor a mark that `make -t` touched.
+        if not changed and list_reasons(study, step, key, steps.hash_inputs(study, step)):
             path.touch()
 
 
@@ -54,7 +58,7 @@ def list_reasons(study: Study, step: Step, key: Mapping[str, Any], inputs: Mappi
     if done is None:
         record = steps.load_record(study, step) or {}
         ended = {"failed": "it failed", "interrupted": "it was interrupted", "running": "it was killed"}
-        return [Reason("unfinished", ended.get(record.get("status", ""), "it has not run on this machine yet"))]
+        return [Reason("unfinished", ended.get(str(record.get("status")), "it has not run on this machine yet"))]
     changes = list(steps.explain_key(done, key))
     changes += steps.explain_inputs(done["inputs"], inputs) if inputs is not None else ()
     return [*changes, *(Reason("missing", f"{path} is missing") for path in list_missing(study, step))]
@@ -63,12 +67,24 @@ def list_reasons(study: Study, step: Step, key: Mapping[str, Any], inputs: Mappi
 def explain_study(study: Study, params: StudyParams) -> dict[str, list[Reason]]:
     """For each step, why it would run; empty lists for those that are up to date."""
     reasons: dict[str, list[Reason]] = {}
+    running = list_running(study)
     for step in steps.list_steps(study).values():
+        if step.name in running:
+            reasons[step.name] = [_explain_running(study, step)]
+            continue
         upstream = [name for name in steps.list_upstream(study, step) if reasons[name]]
         before = [Reason("upstream", f"{name} {_verb(reasons[name])}") for name in upstream]
         inputs = None if before else steps.hash_inputs(study, step)
         reasons[step.name] = [*list_reasons(study, step, steps.compute_key(step, params), inputs), *before]
     return reasons
+
+
+def _explain_running(study: Study, step: Step) -> Reason:
+    """A step that runs now, in another terminal: its mark is gone, which looks like a run that was killed."""
+    with suppress(KeyError, TypeError, ValueError):
+        started = datetime.fromisoformat((steps.load_record(study, step) or {})["started"])
+        return Reason("running", f"has been running since {started.astimezone():%Y-%m-%d %H:%M}")
+    return Reason("running", "is running")
 
 
 def tell_why(study: Study, params: StudyParams) -> str:
@@ -79,6 +95,8 @@ def tell_why(study: Study, params: StudyParams) -> str:
 def _tell_step(name: str, reasons: Sequence[Reason]) -> str:
     if not reasons:
         return f"{name} is up to date"
+    if reasons[0].kind == "running":
+        return f"{name} {reasons[0]}"
     link = "because" if _verb(reasons) == "runs" else "too, since"
     more = f"; and {len(reasons) - _SPELT_OUT} more" if len(reasons) > _SPELT_OUT else ""
     return f"{name} {_verb(reasons)} {link} {'; '.join(map(str, reasons[:_SPELT_OUT]))}{more}"

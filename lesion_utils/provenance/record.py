@@ -25,6 +25,7 @@ from lesion_utils.core.files import dump_json, read_json, write_atomic
 from lesion_utils.core.git import run_git
 from lesion_utils.core.names import NETWORKS, name_data_set, name_model
 from lesion_utils.core.paths import Study, project_root
+from lesion_utils.core.settings import read_count, read_omp_threads
 from lesion_utils.provenance.fingerprint import digest_bytes, digest_file
 from lesion_utils.provenance.machine import name_processor
 from lesion_utils.provenance.seal import seal_record
@@ -166,8 +167,8 @@ def list_seeds(step: Step, params: StudyParams) -> dict[str, Any]:
 
 def describe_device() -> dict[str, Any]:
     """The processor, without asking torch; a step that uses another device notes that itself."""
-    threads = os.environ.get("THREADS") or os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1
-    return {"type": "cpu", "name": name_processor(), "threads": int(threads)}
+    threads = read_count("THREADS") or read_omp_threads() or os.cpu_count() or 1
+    return {"type": "cpu", "name": name_processor(), "threads": threads}
 
 
 def measure_peak_memory() -> int:

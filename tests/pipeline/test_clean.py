@@ -164,7 +164,7 @@ def test_a_run_holds_its_study(tmp_path, clone, monkeypatch):
     assert run(tmp_path, "clean", "demo").stdout == "removed reports/demo\n"
 
 
-@pytest.mark.parametrize("folder", ["params", "params/demo", ".", "..", "data", ".git/x", "docs"])
+@pytest.mark.parametrize("folder", ["params", "params/demo", ".", "..", "data", "tests/x", "docs"])
 @pytest.mark.fault("parameters", "REPORTS_DIR among the project's own files", "refused before anything is written")
 def test_reports_are_kept_apart(folder, monkeypatch, capsys):
     monkeypatch.setenv("REPORTS_DIR", str(ROOT / folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import pytest
 from hypothesis import given
@@ -12,10 +13,11 @@ from small_project import STEPS
 
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.paths import Study
+from lesion_utils.core.running import mark_running
 from lesion_utils.pipeline import graph
 from lesion_utils.pipeline.graph import list_reasons
 from lesion_utils.provenance import steps
-from lesion_utils.provenance.steps import Reason, find_step, list_upstream
+from lesion_utils.provenance.steps import Reason, find_step, hash_inputs, list_upstream
 
 KEY = {"params": {"vgg19": {"optim": {"momentum": 0.9}}}, "code": {}, "notebook": "a", "data": None, "weights": None}
 
@@ -87,13 +89,42 @@ def test_keys_are_written_once(study, params):
     times = {path: path.stat().st_mtime_ns for path in study.keys.iterdir()}
     assert sorted(path.stem for path in times) == sorted(STEPS)
     for name in STEPS:
-        finish(study, name, json.loads((study.keys / f"{name}.json").read_text()), {})
+        key = json.loads((study.keys / f"{name}.json").read_text())
+        finish(study, name, key, hash_inputs(study, STEPS[name]))
     graph.write_keys(study, params)
     assert {path: path.stat().st_mtime_ns for path in times} == times
     os.utime(study.keys / "01_eda.json", (0, 0))
     (study.report_dir / STEPS["01_eda"].product).unlink()
     graph.write_keys(study, params)
     assert (study.keys / "01_eda.json").stat().st_mtime_ns > 0, "a missing output makes the key new"
+
+
+@pytest.mark.parametrize("mark", [None, "", "null", '{"code": null}'])
+@pytest.mark.fault("kills", "`make -t`, or a mark that is damaged", "the step runs: make alone would not notice")
+def test_a_mark_that_make_touched_is_no_success(study, params, mark):
+    graph.write_keys(study, params)
+    for name, step in STEPS.items():
+        finish(study, name, json.loads((study.keys / f"{name}.json").read_text()), hash_inputs(study, step))
+    path = study.report_dir / STEPS["01_eda"].mark
+    if mark is None:  # of other parameters
+        mark = path.read_text().replace('"params": {', '"params": {"data.seed": -1, ')
+    path.write_text(mark)
+    os.utime(study.keys / "01_eda.json", (0, 0))
+    graph.write_keys(study, params)
+    assert (study.keys / "01_eda.json").stat().st_mtime_ns >= path.stat().st_mtime_ns
+    assert "01_eda runs because" in graph.tell_why(study, params)
+
+
+@pytest.mark.fault("together", "`make why` during a run, in another terminal", "says since when it has been running")
+def test_a_step_that_runs_now_was_not_killed(study, params):
+    record = study.runs / "data" / "run.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"status": "running", "started": "2026-03-04T05:06:07Z"}))
+    assert graph.tell_why(study, params).startswith("data runs because it was killed")
+    with mark_running(study, "data"):
+        lines = graph.tell_why(study, params).splitlines()
+    assert re.fullmatch(r"data has been running since 2026-03-0\d \d\d:\d\d", lines[0])
+    assert lines[1].endswith("data runs")
 
 
 LOCAL = {"weights": {"name": "x", "state": "local", "size": 9}}

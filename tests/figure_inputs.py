@@ -66,7 +66,7 @@ def draw_history(regimes, seeds, epochs):
 def draw_pairs(n):
     pair = {"image_id_a": "ISIC_0000280", "split_a": "train", "target_a": 1}
     pair |= {"image_id_b": "ISIC_0000279", "split_b": "test", "target_b": 1}
-    return pd.DataFrame([pair | {"kind": "near", "pose": "mirrored, turned 270°", "distance": 12}] * n)
+    return pd.DataFrame([pair | {"kind": "near", "pose": "mirrored, turned 270°", "similarity": 0.95}] * n)
 
 
 def draw_forest(own):

@@ -30,9 +30,9 @@ from lesion_utils.data.challenge import (
     scan_dataset,
 )
 from lesion_utils.data.download import ensure_dataset
-from lesion_utils.data.duplicates import KINDS, find_duplicates
+from lesion_utils.data.duplicates import KINDS, POSSIBLE, find_duplicates
 from lesion_utils.data.folder import OPTIONAL, read_folder
-from lesion_utils.data.images import ImageError, content_box, decode_square, inspect_images, run_parallel
+from lesion_utils.data.images import Aspect, ImageError, content_box, decode_square, inspect_images, run_parallel
 from lesion_utils.data.labels import GROUPS
 from lesion_utils.data.pixels import measure_pixels
 from lesion_utils.data.prepared import PreparedData, load_prepared, source_folder
@@ -60,7 +60,7 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
     images, boxes = _decode(table, data, on_progress)
     table = table.join(measure_pixels(images, boxes=boxes))
     unsplit = table if "split" in table else table.assign(split="")
-    duplicates = find_duplicates(unsplit, images, boxes=boxes, workers=WORKERS)
+    duplicates = find_duplicates(unsplit, images, boxes=boxes, aspect=data.aspect, workers=WORKERS)
     if "split" not in table:
         table, duplicates = set_test_apart(table, data, duplicates=duplicates)
         notes.append(f"{data.test_fraction:.0%} of each class were drawn as test images, seed {data.seed}")
@@ -69,7 +69,7 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
     if data.external:
         others = read_elsewhere(data.external)
         away, away_boxes = _decode(others, data, on_progress)
-        others = find_seen(others, split, [*images, *away], boxes=[*boxes, *away_boxes])
+        others = find_seen(others, split, [*images, *away], boxes=[*boxes, *away_boxes], aspect=data.aspect)
         text = dump_csv(others.drop(columns="path"))
         write_if_changed(study.data / "elsewhere.csv", text)
         manifest |= {"elsewhere": describe_elsewhere(others, data), "elsewhere_content": digest_bytes(text.encode())}
@@ -135,7 +135,7 @@ def read_elsewhere(external: Mapping[str, External]) -> pd.DataFrame:
 
 
 def find_seen(
-    others: pd.DataFrame, own: pd.DataFrame, images: Any, *, boxes: list[tuple[slice, slice]]
+    others: pd.DataFrame, own: pd.DataFrame, images: Any, *, boxes: list[tuple[slice, slice]], aspect: Aspect
 ) -> pd.DataFrame:
     """Which images from elsewhere show the same photograph as one of the study's own, by every hash there is.
 
@@ -144,13 +144,14 @@ def find_seen(
         own: M of the study, with `subset`.
         images: M + N decoded images.
         boxes: M + N, see `images.content_box`.
+        aspect: how the photographs became squares.
 
     Returns:
         `others` with `seen_as`, `seen_in` and `seen_how`, see `PreparedData`; of several the one that was learnt from.
     """
-    columns = ["image_id", "split", "target", "native_sha256"]
+    columns = ["image_id", "split", "target", "native_sha256", "width", "height", "path"]
     table = pd.concat([own[columns], others.assign(split="")[columns]], ignore_index=True)
-    pairs = find_duplicates(table, images, boxes=boxes, workers=WORKERS)
+    pairs = find_duplicates(table, images, boxes=boxes, aspect=aspect, workers=WORKERS, threshold=POSSIBLE)
     pairs = pairs[(pairs["split_a"] != "") & (pairs["split_b"] == "")]
     pairs = pairs.assign(subset=pairs["image_id_a"].map(own.set_index("image_id")["subset"]))
     order = [pairs["subset"].map(SUBSETS.index), pairs["kind"].map(KINDS.index)]

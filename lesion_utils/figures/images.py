@@ -122,7 +122,7 @@ def plot_duplicate_pairs(left: np.ndarray, right: np.ndarray, pairs: pd.DataFram
 
 
 def _describe_match(pair: Any) -> str:
-    return f"near: {pair.distance} of 255 bits differ, {pair.pose}" if pair.kind == "near" else pair.kind
+    return f"near: similarity {pair.similarity:.2f}, {pair.pose}" if pair.kind == "near" else pair.kind
 
 
 @house_style

@@ -1,7 +1,4 @@
-"""Duplicates: every planted copy is found, in every pose, and no two different photographs are called one.
-
-The index finds the pairs that comparing every picture with every other one finds.
-"""
+"""Duplicates: every planted copy is found, in every pose and form, and no two different photographs are called one."""
 
 from __future__ import annotations
 
@@ -12,20 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from challenge import draw_picture, encode_jpeg, read_hashed
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from lesion_utils.data import duplicates
 from lesion_utils.data.challenge import CHALLENGE_COUNTS
-from lesion_utils.data.duplicates import (
-    NEAR_BITS,
-    POSES,
-    find_duplicates,
-    group_duplicates,
-    hash_pictures,
-    pose_picture,
-)
+from lesion_utils.data.duplicates import POSES, _invert, cut_pictures, find_duplicates, group_duplicates, pose_picture
 from lesion_utils.data.images import content_box, decode_square
 
 SIZE = 64
@@ -34,20 +23,25 @@ SIZE = 64
 def find(tmp_path, files: list[bytes], aspect="squash"):
     """Duplicates among files, decoded as the study decodes them."""
     squares, boxes = [], []
+    paths = [tmp_path / f"{number}.jpg" for number in range(len(files))]
     for number, raw in enumerate(files):
-        (tmp_path / f"{number}.jpg").write_bytes(raw)
+        paths[number].write_bytes(raw)
         squares.append(decode_square(tmp_path / f"{number}.jpg", size=SIZE, aspect=aspect))
         width, height = Image.open(io.BytesIO(raw)).size
         boxes.append(content_box(width, height, size=SIZE, aspect=aspect))
+    sizes = [Image.open(path).size for path in paths]
     table = pd.DataFrame(
         {
+            "path": paths,
+            "width": [width for width, _ in sizes],
+            "height": [height for _, height in sizes],
             "image_id": [f"ISIC_{number:07d}" for number in range(len(files))],
             "split": "train",
             "target": 0,
             "native_sha256": [hashlib.sha256(raw).hexdigest() for raw in files],
         }
     )
-    return find_duplicates(table, np.stack(squares), boxes=boxes, workers=1)
+    return find_duplicates(table, np.stack(squares), boxes=boxes, aspect=aspect, workers=1)
 
 
 def others(count=12, width=160):
@@ -75,7 +69,7 @@ def test_the_three_kinds_are_told_apart(tmp_path):
         (copy, recoded): "near",
         (comment, recoded): "near",
     }
-    assert set(found["pose"]) == {"upright"} and found["correlation"].min() > 0.99
+    assert set(found["pose"]) == {"upright"} and found["similarity"].min() > 0.93
 
 
 @pytest.mark.parametrize("aspect", ["squash", "crop", "pad"])
@@ -105,7 +99,7 @@ def test_turned_and_mirrored_copies_are_found_with_their_pose(tmp_path, pose, as
 def test_copies_in_another_size_shape_or_colour_are_found(tmp_path, change, aspect):
     picture = draw_picture(3, width=160, height=120)
     found = find(tmp_path, [encode_jpeg(picture), *others(), encode_jpeg(change(picture))], aspect)
-    assert list(found["kind"]) == ["near"] and found["distance"][0] <= 24 and found["pose"][0] == "upright"
+    assert list(found["kind"]) == ["near"] and found["pose"][0] == "upright"
 
 
 def test_poses_are_the_eight_of_a_square():
@@ -114,44 +108,35 @@ def test_poses_are_the_eight_of_a_square():
     np.testing.assert_array_equal(pose_picture(picture, 1), np.asarray(Image.fromarray(picture).rotate(90)))
 
 
-def test_the_hash_ignores_brightness_and_contrast():
-    picture = np.asarray(draw_picture(4, width=32, height=32).convert("L"), np.float32)[None]
-    np.testing.assert_array_equal(hash_pictures(picture), hash_pictures(0.5 * picture + 40))
+@pytest.mark.parametrize("pose", range(8))
+def test_a_pose_is_undone(pose):
+    picture = np.arange(16.0).reshape(4, 4)
+    np.testing.assert_array_equal(pose_picture(pose_picture(picture, pose), _invert(pose)), picture)
 
 
-def compare_every_pair(thumbnails: np.ndarray) -> list[tuple[int, int, int, int]]:
-    """Pairs (a, b, pose, bits), from the distance of each picture to every other one in each pose."""
-    hashes = hash_pictures(thumbnails.astype(np.float32))
-    posed = [hash_pictures(pose_picture(thumbnails.astype(np.float32), pose)) for pose in range(len(POSES))]
-    distances = np.stack([(hashes[:, None] != other).sum(axis=2) for other in posed])
-    near = np.argwhere(np.triu(distances.min(axis=0) <= NEAR_BITS, k=1))
-    return [(a, b, int(distances[:, a, b].argmin()), int(distances[:, a, b].min())) for a, b in near.tolist()]
+def test_the_cut_of_a_picture_is_what_pillow_resizes():
+    """Linear interpolation of the part that is left, for cuts that fall on whole pixels."""
+    picture = np.asarray(draw_picture(4, width=64, height=64).convert("L"), np.float32)
+    cut = cut_pictures(picture, np.array([4, 0, 8, 4]) / 64)
+    resized = Image.fromarray(picture[8:60, 4:]).resize((64, 64), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(cut[2:-2, 2:-2], np.asarray(resized)[2:-2, 2:-2], atol=1)
 
 
-@settings(max_examples=30)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.sampled_from([1, 2, 256]), st.integers(1, 50))
-def test_the_index_finds_what_comparing_every_pair_finds(seed, count, greys, block):
-    """Copies that are turned, mirrored and spoilt, more and less than what is near; pictures with many equal values."""
-    rng = np.random.default_rng(seed)
-    pictures = rng.integers(0, greys, (count, 32, 32), dtype=np.uint8)
-    for _ in range(count):
-        a, b = rng.integers(count, size=2)
-        copy = pose_picture(pictures[a], rng.integers(8)) + rng.normal(0, rng.uniform(0, greys / 3), (32, 32))
-        pictures[b] = np.clip(copy, 0, 255)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duplicates, "_BLOCK", block)
-        assert list(duplicates._near_pairs(pictures)) == compare_every_pair(pictures)
+def test_exact_copies_of_a_blank_picture_are_found_whatever_their_likeness(tmp_path):
+    blank = encode_jpeg(Image.new("RGB", (160, 120), "white"))
+    found = find(tmp_path, [blank, *others(4), blank, blank])
+    assert found["kind"].tolist() == ["same bytes"] * 3
 
 
-def test_hashes_that_differ_in_32_bits_are_found_wherever_these_lie():
-    """Neighbours spread over the parts of the hash as evenly as can be: nowhere do fewer than two differ."""
-    windows = [range(start, start + count) for start in range(0, 221, 7) for count in (0, 1, 31, 32, 33)]
-    hashes = np.zeros((1 + len(windows), 256), bool)
-    for row, window in enumerate(windows, start=1):
-        hashes[row, window] = True
-    posed = np.stack([np.packbits(hashes, axis=1).view(np.uint64)] * len(POSES))
-    found = {b for a, b in duplicates._find_candidates(posed).tolist() if a == 0}
-    assert found == {row for row, window in enumerate(windows, start=1) if len(window) <= NEAR_BITS}
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["all but cropped", "cropped and all"])
+def test_changed_copies_of_real_photographs_are_found_and_others_are_not(change):
+    """The benchmark's worst kinds; of 120 copies one may escape."""
+    from benchmarks import overlap
+
+    (row,) = overlap.measure(120, [change]).to_dict("records")
+    assert row["found, possible"] >= 119 / 120
+    assert row["false per 10,000, possible"] <= 1 and row["false per 10,000, certain"] == 0
 
 
 @given(st.integers(1, 12), st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=15))
@@ -178,7 +163,9 @@ def test_the_challenge_has_its_known_pairs_and_one_more(real_data):
     table = table[known | (table.index % 4 == 0)].reset_index(drop=True)
     squares = np.stack([decode_square(path, size=SIZE, aspect="squash") for path in table["path"]])
     boxes = [(slice(None), slice(None))] * len(table)
-    found = find_duplicates(table.assign(native_sha256=table["sha256"]), squares, boxes=boxes, workers=1)
+    sizes = [Image.open(path).size for path in table["path"]]
+    table = table.assign(native_sha256=table["sha256"], width=[w for w, _ in sizes], height=[h for _, h in sizes])
+    found = find_duplicates(table, squares, boxes=boxes, aspect="squash", workers=1)
     pairs = zip(found["image_id_a"].str[-7:], found["image_id_b"].str[-7:], found["kind"], strict=True)
     assert {(a, b): kind for a, b, kind in pairs} == {
         ("0000280", "0000279"): "same bytes",

@@ -204,9 +204,9 @@ def train_by_project(run: Run, seconds: Counter) -> None:
 
 def score_by_project(run: Run, seconds: Counter) -> None:
     """From the memory map, as validation does; adds the seconds of making the graph."""
-    settings = {"params": run.task.settings, "compute": run.compute, "tta": "none"}
+    scorer = inference.Scorer(run.model, run.task.settings, run.compute)
     with mock.patch.object(inference, "fuse_network", timed(inference.fuse_network, seconds, "graph")):
-        inference.predict_logits(run.model, run.task.data.images, run.train_rows, **settings)
+        scorer.logits(run.task.data.images, run.train_rows, tta="none")
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ evaluation, data, provenance, config, core.
 3. `lesion_utils.models.networks.build_network` makes a backbone with one logit,
    `lesion_utils.training.loop.train_epoch` trains it, and `lesion_utils.training.train.train_network`
    does so in every regime, with every seed.
-4. `lesion_utils.models.inference.predict_logits` scores the images, and
+4. `lesion_utils.models.inference.Scorer` scores the images, and
    `lesion_utils.evaluation.predictions.write_predictions` hands the scores over as a CSV file.
 5. `lesion_utils.evaluation.evaluate.evaluate_with_intervals` makes metrics of them,
    `lesion_utils.evaluation.tables.tabulate_results` a table, `lesion_utils.notebooks.comparison` what 05 shows.

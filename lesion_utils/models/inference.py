@@ -7,6 +7,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from lesion_utils.config.schema import Network
 from lesion_utils.core.files import write_atomic
+from lesion_utils.core.paths import cache_dir
 from lesion_utils.models.compute import Compute
 from lesion_utils.models.fused import fuse_network
 from lesion_utils.models.networks import data_config, features_of, head_of, stage_means
@@ -34,49 +36,91 @@ _END = object()
 VIEWS = {"none": 1, "flips": 8, "flips_and_middle": 16}
 
 
-def frozen_features(
-    model: nn.Module,
-    images: np.ndarray,
-    rows: np.ndarray,
-    *,
-    params: Network,
-    compute: Compute,
-    tta: str,
-    weights: str,
-    folder: Path,
-    stages: int = 1,
-    on_batch: OnBatch | None = None,
-) -> np.ndarray:
-    """Features of images under a pretrained, frozen network: computed once, then read from `folder`.
+@dataclass(frozen=True)
+class Scorer:
+    """A network that scores images as they are, without augmentation or gradients.
 
-    They are computed again where the pixels, the weights, the settings, timm, the code or the machine are others, and
-    where the file is damaged.
-
-    Args:
-        model: a pretrained network of `build_network`, placed by `compute`; its last layer plays no part.
-        images: (N, S, S, 3) uint8, RGB.
-        rows: (M,) which of them.
-        params: `backbone`, `image_size` and `batch_size` are used.
+    Attributes:
+        model: a network of `build_network`, placed by `compute`.
+        params: of the network; `backbone`, `head`, `image_size` and `batch_size` are used.
         compute: where and how.
-        tta: a key of `VIEWS`.
-        weights: SHA-256 of the pretrained weights.
-        folder: of the features kept.
-        stages: 1 for what the last layer sees; more for `networks.stage_means` of so many.
-        on_batch: called while they are computed.
-
-    Returns:
-        (M, V, D) float32 for V views of each image, as `VIEWS` says.
+        on_batch: called after each batch.
     """
-    key = [params.backbone, params.head, params.image_size, params.batch_size, tta, weights, stages, compute.to_dict()]
-    key = [*key, timm.__version__, _fingerprint_models(), hash_array(np.ascontiguousarray(images[rows]))]
-    path = folder / f"{params.backbone}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.f32"
-    raw = _read_sealed(path)
-    if raw is None:
-        function = features_of if stages == 1 else partial(stage_means, stages=stages)
-        settings: dict[str, Any] = {"params": params, "compute": compute, "tta": tta, "on_batch": on_batch}
-        raw = run_batches(model, images, rows, function, **settings).astype("<f4").tobytes()
-        write_atomic(path, hashlib.sha256(raw).digest() + raw)
-    return np.frombuffer(bytearray(raw), "<f4").reshape(len(rows), VIEWS[tta], -1)
+
+    model: nn.Module
+    params: Network
+    compute: Compute
+    on_batch: OnBatch | None = None
+
+    @torch.no_grad()
+    def logits(self, images: np.ndarray, rows: np.ndarray, *, tta: str) -> np.ndarray:
+        """Logits of images; with test-time augmentation, the mean over their views.
+
+        Args:
+            images: (N, S, S, 3) uint8, RGB.
+            rows: (M,) which of them.
+            tta: a key of `VIEWS`.
+
+        Returns:
+            (M,) float32. The last layer computes in float32, see `forward_logits`.
+        """
+        features = torch.from_numpy(self.run_batches(images, rows, features_of, tta=tta)).to(self.compute.device)
+        return head_of(self.model)(features).squeeze(2).mean(1).cpu().numpy()
+
+    def features(self, images: np.ndarray, rows: np.ndarray, *, tta: str, weights: str, stages: int = 1) -> np.ndarray:
+        """Features of images under a pretrained, frozen network: computed once, then read from the cache.
+
+        They are computed again if the pixels, the weights, the settings, timm, the code or the machine changed, or if
+        the file is damaged.
+
+        Args:
+            images: (N, S, S, 3) uint8, RGB.
+            rows: (M,) which of them.
+            tta: a key of `VIEWS`.
+            weights: SHA-256 of the pretrained weights.
+            stages: 1 for what the last layer sees; more for `networks.stage_means` of so many.
+
+        Returns:
+            (M, V, D) float32 for V views of each image, as `VIEWS` says.
+        """
+        params = self.params
+        key = [params.backbone, params.head, params.image_size, params.batch_size, tta, weights, stages]
+        key += [self.compute.to_dict(), timm.__version__, _fingerprint_models()]
+        key += [hash_array(np.ascontiguousarray(images[rows]))]
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+        path = cache_dir() / "features" / f"{params.backbone}-{digest}.f32"
+        raw = _read_sealed(path)
+        if raw is None:
+            function = features_of if stages == 1 else partial(stage_means, stages=stages)
+            raw = self.run_batches(images, rows, function, tta=tta).astype("<f4").tobytes()
+            write_atomic(path, hashlib.sha256(raw).digest() + raw)
+        return np.frombuffer(bytearray(raw), "<f4").reshape(len(rows), VIEWS[tta], -1)
+
+    @torch.no_grad()
+    def run_batches(
+        self, images: np.ndarray, rows: np.ndarray, function: Callable[[nn.Module, Tensor], Tensor], *, tta: str
+    ) -> np.ndarray:
+        """Apply a function of the network and of images (N, 3, H, W) to all views of images: (M, V, D) float32."""
+        self.model.eval()
+        compute, outputs, network = self.compute, [], None
+        for squares in prefetch(self._prepare(images, rows, tta=tta), device=compute.device):
+            network = network or fuse_network(self.model, function, compute=compute, example=squares[0])
+            views = squares if tta == "none" else [view for x in squares for view in flip_views(x)]
+            with compute.autocast():
+                views = [network(view.contiguous(memory_format=compute.memory_format)) for view in views]
+            outputs.append(torch.stack(views, dim=1).float().cpu().numpy())
+            if self.on_batch:
+                self.on_batch(sum(map(len, outputs)), len(rows))
+        return np.concatenate(outputs)
+
+    def _prepare(self, images: np.ndarray, rows: np.ndarray, *, tta: str) -> Iterator[list[Tensor]]:
+        """The batches: the images, and with some views also their middles, as the network is given them."""
+        config, size, compute = data_config(self.model), self.params.image_size, self.compute
+        for start in range(0, len(rows), self.params.batch_size):
+            pixels = read_rows(images, rows[start : start + self.params.batch_size], compute.device)
+            squares = [pixels, cut_middle(pixels)] if tta == "flips_and_middle" else [pixels]
+            resized = [resize_batch(x, size, interpolation=config.interpolation) for x in squares]
+            yield [config.normalise(x).contiguous(memory_format=compute.memory_format) for x in resized]
 
 
 def _fingerprint_models() -> dict[str, str]:
@@ -91,36 +135,6 @@ def _read_sealed(path: Path) -> bytes | None:
     return raw[32:] if raw and hashlib.sha256(raw[32:]).digest() == raw[:32] else None
 
 
-def predict_logits(
-    model: nn.Module,
-    images: np.ndarray,
-    rows: np.ndarray,
-    *,
-    params: Network,
-    compute: Compute,
-    tta: str,
-    on_batch: OnBatch | None = None,
-) -> np.ndarray:
-    """Logits of images; with test-time augmentation, the mean over their views.
-
-    Args:
-        model: a network of `build_network`, placed by `compute`.
-        images: (N, S, S, 3) uint8, RGB.
-        rows: (M,) which of them.
-        params: `image_size` and `batch_size` are used.
-        compute: where and how.
-        tta: a key of `VIEWS`.
-        on_batch: called after each batch.
-
-    Returns:
-        (M,) float32.
-    """
-    settings: dict[str, Any] = {"params": params, "compute": compute, "tta": tta, "on_batch": on_batch}
-    views = torch.from_numpy(run_batches(model, images, rows, features_of, **settings)).to(compute.device)
-    with torch.no_grad():
-        return head_of(model)(views).squeeze(2).mean(1).cpu().numpy()
-
-
 def forward_logits(model: nn.Module, x: Tensor, *, compute: Compute) -> Tensor:
     """Logits (N, 1) float32 of normalised images.
 
@@ -130,41 +144,6 @@ def forward_logits(model: nn.Module, x: Tensor, *, compute: Compute) -> Tensor:
     with compute.autocast():
         features = features_of(model, x)
     return head_of(model)(features.float())
-
-
-@torch.no_grad()
-def run_batches(
-    model: nn.Module,
-    images: np.ndarray,
-    rows: np.ndarray,
-    function: Callable[[nn.Module, Tensor], Tensor],
-    *,
-    params: Network,
-    compute: Compute,
-    tta: str,
-    on_batch: OnBatch | None = None,
-) -> np.ndarray:
-    """What `function` makes of a network and the views of images, without augmentation or gradients: (M, V, D)."""
-    model.eval()
-    config = data_config(model)
-
-    def prepare() -> Iterator[list[Tensor]]:
-        for start in range(0, len(rows), params.batch_size):
-            pixels = read_rows(images, rows[start : start + params.batch_size], compute.device)
-            squares = [pixels, cut_middle(pixels)] if tta == "flips_and_middle" else [pixels]
-            resized = [resize_batch(x, params.image_size, interpolation=config.interpolation) for x in squares]
-            yield [config.normalise(x).contiguous(memory_format=compute.memory_format) for x in resized]
-
-    outputs, network = [], None
-    for squares in prefetch(prepare(), device=compute.device):
-        network = network or fuse_network(model, function, compute=compute, example=squares[0])
-        views = squares if tta == "none" else [view for x in squares for view in flip_views(x)]
-        with compute.autocast():
-            views = [network(view.contiguous(memory_format=compute.memory_format)) for view in views]
-        outputs.append(torch.stack(views, dim=1).float().cpu().numpy())
-        if on_batch:
-            on_batch(sum(map(len, outputs)), len(rows))
-    return np.concatenate(outputs)
 
 
 def read_rows(images: np.ndarray, rows: np.ndarray, device: str) -> Tensor:

@@ -15,7 +15,7 @@ from lesion_utils.config.schema import Network
 from lesion_utils.core.errors import CheckpointError
 from lesion_utils.models.checkpoint import load_checkpoint
 from lesion_utils.models.compute import Compute, choose_compute, computing
-from lesion_utils.models.inference import predict_logits
+from lesion_utils.models.inference import Scorer
 from lesion_utils.models.networks import build_network
 
 
@@ -55,10 +55,9 @@ class TrainedNetwork:
             (N,) float32.
         """
         rows = np.arange(len(images)) if rows is None else rows
+        scorer = Scorer(self.model, self.settings, self.compute)
         with computing(self.compute):
-            return predict_logits(
-                self.model, images, rows, params=self.settings, compute=self.compute, tta=tta or self.settings.tta
-            )
+            return scorer.logits(images, rows, tta=tta or self.settings.tta)
 
 
 def load_network(path: Path) -> TrainedNetwork:

@@ -27,11 +27,10 @@ from lesion_utils.config.schema import Network
 from lesion_utils.core.errors import WeightsError
 from lesion_utils.core.events import OnEvent
 from lesion_utils.core.names import CLASSIFIER_NAMES
-from lesion_utils.core.paths import cache_dir
 from lesion_utils.data.duplicates import group_duplicates
 from lesion_utils.evaluation.predictions import COLUMNS, join_folds
 from lesion_utils.models.compute import Compute, choose_compute, computing
-from lesion_utils.models.inference import OnBatch, frozen_features
+from lesion_utils.models.inference import OnBatch, Scorer
 from lesion_utils.models.networks import build_network, head_of
 from lesion_utils.models.weights import find_weights
 from lesion_utils.training.task import Images, TrainingTask, list_folds, name_subsets
@@ -176,10 +175,10 @@ def fit_head(model: nn.Module, task: TrainingTask, *, compute: Compute, on_batch
         on_batch: called while features are computed.
     """
     rows = task.rows("train", "val")  # asked for as the regime `features` asks, so that either finds the other's
-    settings: dict[str, Any] = {"params": task.settings, "compute": compute, "tta": "none", "on_batch": on_batch}
-    source, folder = find_weights(task.settings), cache_dir() / "features"
+    source = find_weights(task.settings)
     assert source is not None  # the network is a pretrained one
-    features = frozen_features(model, task.data.images, rows, **settings, weights=source.sha256, folder=folder)[:, 0]
+    scorer = Scorer(model, task.settings, compute, on_batch)
+    features = scorer.features(task.data.images, rows, tta="none", weights=source.sha256)[:, 0]
     learning = np.isin(rows, task.rows("train"))
     targets, table = task.targets(rows)[learning], task.data.table.iloc[rows[learning]]
     groups = name_groups(table, task.data.duplicates)
@@ -239,7 +238,6 @@ def read_features(
             model = compute.place(build_network(sized, pretrained=True, seed=params.seeds[0]))
             source = find_weights(params)
             assert source is not None  # the network is a pretrained one
-            settings: dict[str, Any] = {"params": sized, "compute": compute, "tta": tta, "stages": seen.stages}
-            settings |= {"weights": source.sha256, "folder": cache_dir() / "features", "on_batch": on_batch}
-            parts.append(frozen_features(model, images, rows, **settings))
+            scorer = Scorer(model, sized, compute, on_batch)
+            parts.append(scorer.features(images, rows, tta=tta, weights=source.sha256, stages=seen.stages))
     return np.concatenate(parts, axis=2)

@@ -6,8 +6,7 @@ Both kinds of inputs have the same face, so that there is one training loop: `tr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lesion_utils.config.schema import Augmentation, Network
-from lesion_utils.core.paths import cache_dir
 from lesion_utils.models.compute import Compute
-from lesion_utils.models.inference import OnBatch, copy_to, forward_logits, frozen_features, predict_logits, read_rows
+from lesion_utils.models.inference import OnBatch, Scorer, copy_to, forward_logits, read_rows
 from lesion_utils.models.networks import data_config, head_of
 from lesion_utils.models.weights import WeightsSource
 from lesion_utils.training.augment import Augmenter
@@ -66,7 +64,6 @@ def make_inputs(
         settings,
         rows=task.rows("train", "val"),
         weights=source.sha256,
-        folder=cache_dir() / "features",
         compute=compute,
         on_batch=on_batch,
     )
@@ -145,8 +142,7 @@ class PixelInputs:
 
     def predict(self, learner: nn.Module, rows: np.ndarray, *, tta: str, on_batch: OnBatch | None = None) -> np.ndarray:
         """Logits (N,) float32 of the images in `rows` by a network with these or averaged weights."""
-        settings: dict[str, Any] = {"params": self.params, "compute": self.compute, "tta": tta, "on_batch": on_batch}
-        return predict_logits(learner, self.images, rows, **settings)
+        return Scorer(learner, self.params, self.compute, on_batch).logits(self.images, rows, tta=tta)
 
     def _run_network(self, x: Tensor) -> Tensor:
         return forward_logits(self.model, x, compute=self.compute).squeeze(1)
@@ -160,8 +156,7 @@ class FeatureInputs:
         images: (N, S, S, 3) uint8, RGB.
         params: of the network.
         rows: the images whose features are wanted for training and validation.
-        weights: SHA-256 of the pretrained weights; with it the features are kept in `folder` for other runs.
-        folder: where.
+        weights: SHA-256 of the pretrained weights, by which the features are kept for other runs.
         compute: where and how.
         on_batch: called while the features are computed.
     """
@@ -174,12 +169,11 @@ class FeatureInputs:
         *,
         rows: np.ndarray,
         weights: str,
-        folder: Path,
         compute: Compute,
         on_batch: OnBatch | None = None,
     ):
         self.model, self.images, self.params, self.compute = model, images, params, compute
-        self._weights, self._folder = weights, folder
+        self._weights = weights
         features = self._features(rows, "none", on_batch)
         self._place = {int(row): i for i, row in enumerate(rows)}
         self._known = torch.from_numpy(features[:, 0]).to(compute.device)
@@ -201,14 +195,5 @@ class FeatureInputs:
         return learner(views).squeeze(2).mean(1).cpu().numpy()
 
     def _features(self, rows: np.ndarray, tta: str, on_batch: OnBatch | None) -> np.ndarray:
-        return frozen_features(
-            self.model,
-            self.images,
-            rows,
-            params=self.params,
-            compute=self.compute,
-            tta=tta,
-            weights=self._weights,
-            folder=self._folder,
-            on_batch=on_batch,
-        )
+        scorer = Scorer(self.model, self.params, self.compute, on_batch)
+        return scorer.features(self.images, rows, tta=tta, weights=self._weights)

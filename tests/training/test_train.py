@@ -128,8 +128,8 @@ def test_settings_that_cannot_act_are_named():
 
 def test_features_are_computed_once(tmp_path, monkeypatch):
     passes = []
-    real = inference.run_batches
-    monkeypatch.setattr(inference, "run_batches", lambda *a, **k: passes.append(1) or real(*a, **k))
+    real = inference.Scorer.run_batches
+    monkeypatch.setattr(inference.Scorer, "run_batches", lambda *a, **k: passes.append(1) or real(*a, **k))
     train(tmp_path / "runs", regimes=regimes("features"), seeds=[1, 2, 3], tta="flips", **PRETRAINED)
     assert len(passes) == 3, "once for training, once for the views of the validation and once of the test images"
 
@@ -369,8 +369,8 @@ def test_predictions_follow_the_contract_and_tta_is_the_mean_of_eight_views(tmp_
     rows = run.val_rows
 
     def predict(images, tta):
-        settings = {"params": run.task.settings, "compute": run.compute, "tta": tta}
-        return inference.predict_logits(run.model, np.ascontiguousarray(images), rows, **settings)
+        scorer = inference.Scorer(run.model, run.task.settings, run.compute)
+        return scorer.logits(np.ascontiguousarray(images), rows, tta=tta)
 
     sides = (data.images, np.flip(data.images, axis=2))
     views = [predict(np.rot90(side, -turns, axes=(1, 2)), "none") for side in sides for turns in range(4)]

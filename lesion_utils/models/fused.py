@@ -1,13 +1,15 @@
-"""A network as a graph for scoring: BatchNorm folded into convolutions, which also add and rectify in one pass.
+"""A network as a graph for scoring on CPUs: BatchNorm is folded into convolutions, which also add and apply ReLU.
 
-On processors the passes over memory between the convolutions take a third of the time; oneDNN does them while the
-values are still in registers, and is given the weights in the order in which it reads them.
+The passes over memory between convolutions take a third of the time; oneDNN does them while the values are still in
+registers. It also gets the weights in the order in which it reads them, and in the precision in which it computes:
+autocast would convert them to bfloat16 again for every batch.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, TypeGuard
 
 import torch
@@ -26,28 +28,32 @@ def fuse_network(
     Args:
         model: a network of `build_network`, placed by `compute`, in evaluation mode.
         function: of the network and of inputs (N, 3, H, W) float32.
-        compute: where and how; there is something to gain in float32 on a processor.
+        compute: where and how. Only CPUs gain.
         example: inputs to try the graph with.
 
     Returns:
-        The function of inputs alone: as a graph, or as it is where nothing is gained or nothing can be, as where the
-        values decide which way Python goes.
+        The function of inputs alone, to be called within `compute.autocast()`. It is a graph, or the function as it is
+        if nothing is gained or the network cannot be traced (the values of its input decide which way Python goes).
     """
     plain = _Applied(model, function).eval()
-    if (compute.device, compute.precision) != ("cpu", "float32"):
+    if compute.device != "cpu":
         return plain
+    dtype = torch.bfloat16 if compute.precision == "bfloat16" else torch.float32
     try:
         tracer = _Tracer()
         fused = fx.GraphModule(plain, tracer.trace(plain))
         fused.graph.eliminate_dead_code()
         for node in list(fused.graph.nodes):
-            conv = _module_of(fused, node)
-            if type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
-                _fuse_convolution(fused, node, conv)
+            module = _module_of(fused, node)
+            if type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+                _fuse_convolution(fused, node, module, dtype)
+            elif dtype != torch.float32 and module is not None and _is_cast_by_autocast(module):
+                fused.set_submodule(str(node.target), deepcopy(module).to(dtype))  # the network keeps its own
         fused.recompile()
-        # Both are held by what they hold, and so would be the weights until Python comes to look for circles.
+        # Both would keep the weights alive until Python's garbage collection runs.
         tracer.root = fused.graph.owning_module = None  # type: ignore[assignment]  # that is the point
-        fused(example)
+        with compute.autocast():
+            fused(example)
     except Exception:  # a network that cannot be traced, or a torch without oneDNN, says so in a dozen ways
         return plain
     return fused
@@ -77,19 +83,27 @@ class _Tracer(fx.Tracer):
             return self.create_proxy("call_module", self.path_of_module(module), args, kwargs)
 
 
+def _is_cast_by_autocast(module: nn.Module) -> bool:
+    """Whether all parameters of a module are those of products, which autocast computes in bfloat16."""
+    owners = [part for part in module.modules() if next(part.parameters(recurse=False), None) is not None]
+    return bool(owners) and all(isinstance(part, nn.Linear | nn.Conv2d) for part in owners)
+
+
 class _FusedConv2d(nn.Module):
     """A convolution, the sum with another map of the same shape, and ReLU, in one pass."""
 
-    def __init__(self, conv: nn.Conv2d, *, adds: bool, rectifies: bool):
+    def __init__(self, conv: nn.Conv2d, dtype: torch.dtype, *, adds: bool, rectifies: bool):
         super().__init__()
         self._settings: tuple[Any, ...] = conv.padding, conv.stride, conv.dilation, conv.groups
-        self._weight = conv.weight.detach().to_mkldnn()
+        self._dtype = dtype
+        self._weight = conv.weight.detach().to(dtype).to_mkldnn()
         self._packed_for: tuple[int, ...] | None = None
-        self._bias = None if conv.bias is None else conv.bias.detach()
+        self._bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self._after: tuple[Any, ...] = (("add", 1.0) if adds else ()) + ("relu" if rectifies else "none", [], "")
 
     def forward(self, x: Tensor, *other: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, D, H', W'), float32, channels last."""
+        """(N, C, H, W) to (N, D, H', W'), channels last, in the graph's precision."""
+        x, other = x.to(self._dtype), tuple(tensor.to(self._dtype) for tensor in other)
         if self._packed_for is None:  # the best order depends on the maps' size
             self._packed_for = tuple(x.shape)
             self._weight = torch._C._nn.mkldnn_reorder_conv2d_weight(self._weight, *self._settings, self._packed_for)
@@ -98,7 +112,7 @@ class _FusedConv2d(nn.Module):
         return run(x, *other, self._weight, self._bias, *self._settings, *self._after)
 
 
-def _fuse_convolution(fused: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> None:
+def _fuse_convolution(fused: fx.GraphModule, node: fx.Node, conv: nn.Conv2d, dtype: torch.dtype) -> None:
     """Replace a convolution, and what follows it as far as it can be computed in the same pass."""
     chain: list[fx.Node] = [node]
     others: tuple[Any, ...] = ()
@@ -116,7 +130,7 @@ def _fuse_convolution(fused: fx.GraphModule, node: fx.Node, conv: nn.Conv2d) -> 
     if following is not None and rectifies:
         chain.append(following)
     name = f"fused_{node.name}"
-    fused.add_submodule(name, _FusedConv2d(conv, adds=bool(others), rectifies=rectifies))
+    fused.add_submodule(name, _FusedConv2d(conv, dtype, adds=bool(others), rectifies=rectifies))
     with fused.graph.inserting_before(chain[-1] if others else node):  # the other map has to be there
         chain[-1].replace_all_uses_with(fused.graph.call_module(name, (*node.args, *others)))
     for done in reversed(chain):

@@ -1,5 +1,7 @@
 """Networks that are fused for scoring give what they gave, whatever their structure, and stay as they were."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from sections import network_params
@@ -10,6 +12,7 @@ from lesion_utils.models.fused import _FusedConv2d, fuse_network
 from lesion_utils.models.networks import build_network, features_of
 
 FLOAT32 = Compute("cpu", "any", "float32", 1, "exact", torch.__version__)
+BFLOAT16 = replace(FLOAT32, precision="bfloat16")
 
 
 def draw_network(name: str) -> nn.Module:
@@ -51,6 +54,22 @@ def test_a_fused_network_gives_the_same_features(backbone, convolutions):
     for count in (3, 2):  # the last batch is smaller
         torch.testing.assert_close(fused(x[:count]), expected[:count], rtol=1e-4, atol=1e-5 * expected.abs().max())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("backbone", "convolutions"), [("resnet18", 20), ("vgg11 average", 8), ("convnext_atto", 0)])
+@torch.no_grad()
+def test_a_fused_network_in_bfloat16_is_as_exact_as_autocast(backbone, convolutions):
+    """The weights are converted once, and BatchNorm is folded before that, so nothing is rounded more often."""
+    model = draw_network(backbone)
+    x = torch.rand(3, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    exact, fused = features_of(model, x), fuse_network(model, features_of, compute=BFLOAT16, example=x)
+    with BFLOAT16.autocast():
+        found, plain = fused(x), features_of(model, x)
+    assert sum(isinstance(module, _FusedConv2d) for module in getattr(fused, "modules", list)()) >= convolutions
+    assert not torch.equal(found.float(), exact), "it computes in bfloat16"
+    error, error_of_autocast = ((y.float() - exact).abs().max() / exact.abs().max() for y in (found, plain))
+    assert error <= max(1.5 * error_of_autocast, 0.01)
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
 class Branching(nn.Module):

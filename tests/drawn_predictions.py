@@ -124,14 +124,15 @@ def comparisons(predictions) -> pd.DataFrame:
 def draw_metadata(predictions: pd.DataFrame, *, model: str = "vgg19") -> pd.DataFrame:
     """Scores of the controls, as `shortcuts.predict_from_metadata` returns them."""
     run = select_run(predictions, model=model, regime="scratch", seed=0)
-    by_id = run.assign(control="id", probability=np.where(run["target"] == 1, 0.4, 0.5))  # worse than chance
-    return pd.concat([by_id, run.assign(control="id, size and bytes")])
+    by_id = run.assign(control="archive order", probability=np.where(run["target"] == 1, 0.4, 0.5))  # worse than chance
+    by_block = by_id.assign(control="block, size and bytes")
+    return pd.concat([by_id, by_block, run.assign(control="archive order, size and bytes")])
 
 
 @pytest.fixture(scope="session")
 def controls(predictions) -> pd.DataFrame:
     metadata = draw_metadata(predictions)
-    return tabulate_controls(metadata[metadata["control"] != "id"], COMPARISON)
+    return tabulate_controls(metadata[metadata["control"] != "archive order"], COMPARISON)
 
 
 @pytest.fixture(scope="session")

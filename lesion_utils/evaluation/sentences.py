@@ -10,11 +10,12 @@ import pandas as pd
 
 from lesion_utils.config.schema import NamedComparison, StudyParams
 from lesion_utils.core.names import REGIME_NAMES, join_words, name_held_out, name_model, name_series
-from lesion_utils.evaluation.evaluate import label_metric
+from lesion_utils.evaluation.evaluate import AT_TARGET, label_metric
 from lesion_utils.evaluation.intervals import ENDS, format_value
 from lesion_utils.evaluation.openings import Looks
 from lesion_utils.evaluation.predictions import find_missing
 from lesion_utils.evaluation.ranking import find_power
+from lesion_utils.evaluation.shortcuts import ALL, QUARTERS, WITHIN
 from lesion_utils.evaluation.trained import LEARNT, list_untrained
 
 
@@ -119,7 +120,7 @@ def state_primary(comparisons: pd.DataFrame, params: NamedComparison, looks: Loo
     row, metric = rows.iloc[0], label_metric(primary.metric)
     gap = format_value(row["difference"], row["low"], row["high"], "+.3f")
     gap = gap.replace("(", f"({params.confidence * 100:g} % interval ")
-    p = "p < 0.001" if row["p"] < 0.001 else f"p = {row['p']:.3f}"
+    p = _write_p(row["p"])
     numbers = f"{metric} {row['a']:.3f} against {row['b']:.3f}, difference {gap}, {p}, {row['test']}"
     if row["p"] >= level:
         verdict = f"No significant difference between {first} and {second}"
@@ -134,6 +135,110 @@ def state_primary(comparisons: pd.DataFrame, params: NamedComparison, looks: Loo
     )
     verdict = f"{verdict}, {regime}, at the level {level:.2g}: {numbers}.{unlike}"
     return f"{verdict} {state_looks(looks, params)}" if looks and looks.number > 1 else verdict
+
+
+def state_added_value(rows: pd.DataFrame, *, alpha: float = 0.05) -> str:
+    """What one network adds to one metadata-only baseline; the sentence follows the increment.
+
+    Args:
+        rows: of `added_value.measure_added_value`, of one model and one baseline, "ap" and "auc".
+        alpha: level of the likelihood ratio test.
+    """
+    first = rows.iloc[0]
+    gains = join_words(
+        f"{label_metric(row.metric)} from {format_value(row.alone)} to {format_value(row.together)} "
+        f"({format_value(row.increment, row.low, row.high, '+.3f')})"
+        for row in rows.sort_values("metric", ascending=False).itertuples()
+    )
+    source = "out-of-fold scores of the training images" if first["lr_split"] == "val" else "test images"
+    significant = first["lr_p"] < alpha
+    if significant and (rows["low"] > 0).all():
+        verdict = "The network adds information that the metadata lack"
+    elif (rows["high"] < 0).any():
+        verdict = "Averaged with the network, the baseline ranks the test images worse"
+    elif significant or (rows["low"] > 0).any():
+        verdict = "Whether the network adds information to the metadata is not settled: the tests disagree"
+    else:
+        verdict = "No added value over the metadata was shown"
+    return (
+        f"{verdict}. Averaging {first['name']} with the metadata-only baseline ({first['control']}) changes {gains}; "
+        f"likelihood ratio {first['lr']:.1f} ({_write_p(first['lr_p'])}) on the {first['lr_images']} {source}."
+    )
+
+
+def _write_p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def state_blocks(differences: pd.DataFrame, interaction: pd.DataFrame, *, alpha: float = 0.05) -> str:
+    """Whether a network is ahead of a metadata-only baseline by the same AUC in every block of ids.
+
+    Args:
+        differences: of `shortcuts.Shortcuts.differences`, the AUC of one model and one baseline.
+        interaction: the row of `blocks.compare_blocks` of the same.
+        alpha: level of the test.
+    """
+    pooled = (ALL, WITHIN, QUARTERS)
+    single = differences[~differences["block"].isin(pooled) & (differences["metric"] == "auc")]
+    parts = join_words(
+        f"{format_value(row.difference, row.low, row.high, '+.3f')} in {row.block} ({row.images} images; network "
+        f"{format_value(row.a)}, baseline {format_value(row.b)})"
+        for row in single.itertuples()
+    )
+    if single.empty or interaction.empty:
+        return "There are too few images of a class in the blocks to compare them."
+    test = interaction.iloc[0]
+    verdict = "The difference depends on the block" if test["p"] < alpha else "The blocks do not differ significantly"
+    within = differences[(differences["block"] == WITHIN) & (differences["metric"] == "auc")]
+    mean = "".join(
+        f" The pooled value within blocks, {format_value(row.difference, row.low, row.high, '+.3f')}, weighs each "
+        "block by its pairs of a malignant and a benign image."
+        for row in within.itertuples()
+    )
+    return (
+        f"AUC of {single['name'].iloc[0]} minus the metadata-only baseline ({test['control']}): {parts}. {verdict} "
+        f"(test of interaction, {_write_p(test['p'])}).{mean}"
+    )
+
+
+def state_audit(audit: pd.DataFrame, *, alarm: float = 0.7) -> str:
+    """How far a network's score tells a block of ids apart among benign images.
+
+    Args:
+        audit: of `blocks.audit_shortcuts`, the rows of one model.
+        alarm: AUC, on either side of 0.5, from which a shortcut is called likely.
+    """
+    if audit.empty:
+        return "Without blocks of ids there is no shortcut audit."
+    worst = audit.loc[(audit["auc"] - 0.5).abs().idxmax()]
+    apart = max(worst["auc"], 1 - worst["auc"])
+    side = "higher" if worst["auc"] > 0.5 else "lower"
+    verdict = (
+        "The score depends on what tells the blocks apart, such as clinic, camera or patients."
+        if apart >= alarm
+        else f"No block is told apart with an AUC of {alarm:g} or more."
+    )
+    low, high = (worst["low"], worst["high"]) if worst["auc"] > 0.5 else (1 - worst["high"], 1 - worst["low"])
+    return (
+        f"Among benign test images, the score of {worst['name']} tells the block {worst['block']} from the others with "
+        f"an AUC of {format_value(apart, low, high)}: it scores its {worst['images']} images {side}. {verdict}"
+    )
+
+
+def state_calls_by_block(calls: pd.DataFrame) -> str:
+    """Sensitivity and specificity in each block, in counts: rows of `blocks.tabulate_calls` of one model."""
+    parts = []
+    for block, rows in calls.groupby("block"):
+        found = rows.set_index(rows["metric"].str.removesuffix(AT_TARGET))
+        both = (
+            f"{metric} {found.loc[metric, 'hits']}/{found.loc[metric, 'images']} "
+            f"({found.loc[metric, 'low']:.2f} to {found.loc[metric, 'high']:.2f})"
+            for metric in ("sensitivity", "specificity")
+            if metric in found.index
+        )
+        parts.append(f"{block}: {', '.join(both)}")
+    first = calls.iloc[0]
+    return f"{first['name']}, at the threshold {first['threshold']:.3f}, by block of ids: {'; '.join(parts)}."
 
 
 def state_power(comparisons: pd.DataFrame, params: NamedComparison) -> str:

@@ -11,6 +11,7 @@ only sites part them, where the file of labels names them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,15 +35,17 @@ from lesion_utils.evaluation.ranking import find_classical
 
 #: What each control knows.
 CONTROLS = {
-    "id": ["number"],
+    "archive order": ["number"],  # neighbouring ids often share a label: 86 % of them in the first block
     "size": ["native_width", "native_height"],
     "size and bytes": ["native_width", "native_height", "native_bytes"],
-    "id, size and bytes": ["number", "native_width", "native_height", "native_bytes"],
+    "block, size and bytes": ["block", "native_width", "native_height", "native_bytes"],
+    "archive order, size and bytes": ["number", "native_width", "native_height", "native_bytes"],
 }
 #: Ids from here on begin a block of their own; between the blocks lie gaps, other cameras and other prevalences.
 BLOCKS = {0: "0000000 to 0000999", 1000: "0001000 to 0009859", 9860: "0009860 to 0011402"}
 
-#: Rows that pool strata: pairs of a malignant and a benign image of one and the same stratum.
+#: Rows that pool strata: pairs of a malignant and a benign image of one and the same stratum. Every pair counts the
+#: same, so a block weighs as much as it has pairs, malignant times benign images.
 WITHIN, QUARTERS = "within blocks", "within quarters of blocks"
 ALL = "all images"
 
@@ -50,7 +53,7 @@ ALL = "all images"
 FEWEST = 10
 
 #: The controls that stand beside the networks; the `model` of their rows is `CONTROL`, the `regime` what they know.
-COMPARED = ("id", "id, size and bytes")
+COMPARED = ("archive order", "block, size and bytes", "archive order, size and bytes")
 #: Those where the numbers in ids mean nothing.
 UNNUMBERED = ("size", "size and bytes")
 CONTROL = "control"
@@ -67,34 +70,57 @@ def id_number(image_id: str) -> int:
 def id_block(image_id: str) -> str:
     """The block of ids that an image belongs to, as a label; the blocks follow the contributing clinics."""
     number = id_number(image_id)
-    return BLOCKS[max(start for start in BLOCKS if start <= number)]
+    return BLOCKS[_block_start(number)]
+
+
+def _block_start(number: int) -> int:
+    return max(start for start in BLOCKS if start <= number)
 
 
 def predict_from_metadata(images: pd.DataFrame, *, numbered: bool = True) -> pd.DataFrame:
-    """Train a classifier on metadata alone, on all training images, and score the test set.
+    """Train classifiers on metadata alone, on the images that networks learn from, and score the test set.
 
-    Gradient-boosted trees with scikit-learn's defaults: nothing is tuned, so nothing is fitted to the test set.
+    Gradient-boosted trees with scikit-learn's defaults: nothing is tuned, so nothing is fitted to the test set. With
+    several folds, a training image is scored by the classifier that held its fold out, as it is by the networks.
 
     Args:
-        images: columns `image_id`, `split`, `target`, `native_width`, `native_height` (px), `native_bytes`.
+        images: columns `image_id`, `split`, `target`, `native_width`, `native_height` (px), `native_bytes`; and where
+            they are known `subset`, of which "left_out" is not learnt from, and `fold`.
 
     Returns:
-        one row per control and test image: `control` (a key of `CONTROLS`), `image_id`, `target`, `probability`
-        of being malignant, in [0, 1].
+        one row per control and image: `control` (a key of `CONTROLS`), `split` ("test", or "val" for out-of-fold
+        scores), `image_id`, `target`, `probability` of being malignant, in [0, 1].
     """
-    images = images.assign(number=images["image_id"].map(id_number)) if numbered else images
-    test = images[images["split"] == "test"]
+    if numbered:
+        numbers = images["image_id"].map(id_number)
+        images = images.assign(number=numbers, block=numbers.map(_block_start))
     parts = [
-        _score_control(columns, images, test)[0].assign(control=control)
+        scored.assign(control=control, split=split)
         for control, columns in CONTROLS.items()
         if set(columns) <= set(images)
+        for split, scored in _score_splits(columns, images)
     ]
-    return pd.concat(parts, ignore_index=True)[["control", "image_id", "target", "probability"]]
+    return pd.concat(parts, ignore_index=True)[["control", "split", "image_id", "target", "probability"]]
+
+
+def _score_splits(columns: list[str], images: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The test images, and with several folds the training images, each scored by what has not learnt from it."""
+    yield "test", _score_control(columns, images, images[images["split"] == "test"])[0]
+    learnt = _list_learnt(images)
+    for fold in sorted(set(learnt["fold"]) - {0}) if "fold" in images else ():
+        held_out = learnt["fold"] == fold
+        yield "val", _score_control(columns, learnt[~held_out], learnt[held_out])[0]
+
+
+def _list_learnt(images: pd.DataFrame) -> pd.DataFrame:
+    """The training images without those that networks leave out, such as duplicates of test images."""
+    train = images[images["split"] == "train"]
+    return train[train["subset"] != "left_out"] if "subset" in train else train
 
 
 def _score_control(columns: list[str], images: pd.DataFrame, *parts: pd.DataFrame) -> list[pd.DataFrame]:
     """`image_id`, `target` and `probability` in each part, by a classifier that knows some columns."""
-    train = images[images["split"] == "train"]
+    train = _list_learnt(images)
     classifier = GradientBoostingClassifier(random_state=0).fit(train[columns], train["target"])
     scores = (classifier.predict_proba(part[columns])[:, 1] for part in parts)
     return [part[["image_id", "target"]].assign(probability=p) for part, p in zip(parts, scores, strict=True)]
@@ -143,7 +169,7 @@ class Shortcuts(NamedTuple):
             "ap"; over strata the AUC alone): `name`, `model`, `regime`, `images`, `malignant`, `value`, `low`, `high`.
             The interval is NaN with fewer than `FEWEST` images of a class, the value where there is none.
         differences: each network and combination minus each control, on the same images, with paired bootstrap
-            intervals, for the blocks that hold every image; the columns `DIFFERENCES`, where `a` is the network's
+            intervals, in every block; the columns `DIFFERENCES`, where `a` is the network's
             score and `b` the control's. Empty with fewer than `FEWEST` images of a class.
     """
 
@@ -183,7 +209,7 @@ def examine(predictions: pd.DataFrame, metadata: pd.DataFrame, params: Compariso
 
     Args:
         predictions: networks enter by their mean probability over seeds; classical classifiers are left out.
-        metadata: columns `control`, `image_id`, `probability`, from `predict_from_metadata`.
+        metadata: columns `control`, `split`, `image_id`, `probability`, from `predict_from_metadata`.
     """
     scores = _collect(predictions[~find_classical(predictions)], metadata)
     controls, rows, differences = [name for name in scores.probs if name.model == CONTROL], [], []
@@ -193,7 +219,7 @@ def examine(predictions: pd.DataFrame, metadata: pd.DataFrame, params: Compariso
         for (name, metric), cell in cells.items():
             about = name.columns | {"block": block, "metric": metric} | counted
             rows.append(about | {"value": cell.value} | cell.span._asdict())
-            for control in controls if name.model != CONTROL and block in (ALL, WITHIN, QUARTERS) else ():
+            for control in controls if name.model != CONTROL else ():
                 if cell.draws.size:  # all scores of a block have draws, or none
                     other = cells[control, metric]
                     found = {"a": cell.value, "b": other.value, "difference": cell.value - other.value}
@@ -206,9 +232,10 @@ def _collect(predictions: pd.DataFrame, metadata: pd.DataFrame) -> _Scores:
     probs = {}
     for name, _, test in iterate_means(predictions):
         probs[name] = test["probability"].to_numpy()
+    tests = metadata[metadata["split"] == "test"]
     numbered = set(COMPARED) <= set(metadata["control"])
     for control in COMPARED if numbered else UNNUMBERED:
-        known = metadata[metadata["control"] == control].set_index("image_id")["probability"]
+        known = tests[tests["control"] == control].set_index("image_id")["probability"]
         probs[SeriesName(f"Metadata alone: {control}", CONTROL, control)] = known.loc[test["image_id"]].to_numpy()
     strata = {}
     if numbered:

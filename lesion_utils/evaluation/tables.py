@@ -126,14 +126,14 @@ def tabulate_controls(metadata: pd.DataFrame, params: Comparison) -> pd.DataFram
     """Rows that see no pixel: classifiers of metadata alone, and calling every image benign.
 
     Args:
-        metadata: columns `control`, `image_id`, `target`, `probability`, from `shortcuts.predict_from_metadata`.
+        metadata: from `shortcuts.predict_from_metadata`.
 
     Returns:
         as `tabulate_results` without run columns: `name`, `metric`, `value`, `low`, `high`, ...
     """
     parts = {
         f"Metadata alone: {control}": rows.sort_values("image_id")
-        for control, rows in metadata.groupby("control", sort=False)
+        for control, rows in metadata[metadata["split"] == "test"].groupby("control", sort=False)
     }
     first = next(iter(parts.values()))
     parts["Always benign"] = first.assign(probability=0.0)

@@ -96,7 +96,7 @@ def describe_duplicates(duplicates: pd.DataFrame) -> pd.DataFrame:
 def score_controls(table: pd.DataFrame, *, numbered: bool = True) -> BlindScores:
     """Train classifiers on metadata alone, and score the test images; `numbered` as in `evaluation`."""
     predicted = shortcuts.predict_from_metadata(table, numbered=numbered)
-    groups = dict(list(predicted.groupby("control", sort=False)))
+    groups = dict(list(predicted[predicted["split"] == "test"].groupby("control", sort=False)))
     targets = next(iter(groups.values()))["target"].to_numpy()
     probs = {knows: group["probability"].to_numpy() for knows, group in groups.items()}
     looks = {knows: look_at(targets, scores) for knows, scores in probs.items()}
@@ -119,7 +119,7 @@ def summarise_data(data: PreparedData, blind: BlindScores) -> dict[str, Any]:
         "contradicting_pairs": int((pairs["target_a"] != pairs["target_b"]).sum()),
         "left_out": int((table["subset"] == "left_out").sum()),
         "label_changes": len(data.label_changes),
-        "numbered": "id" in blind.probs,
+        "numbered": "archive order" in blind.probs,
         "control": blind.scores.to_dict("records"),
         "best_control": best.to_dict(),
     }

@@ -46,10 +46,23 @@ def draw_table(rng, *, shortcut: bool) -> pd.DataFrame:
 def test_a_planted_shortcut_is_found_and_nothing_where_there_is_none():
     for shortcut in (True, False):
         scores = predict_from_metadata(draw_table(np.random.default_rng(0), shortcut=shortcut))
-        assert list(scores["control"].unique()) == list(CONTROLS) and len(scores) == 4 * 300
-        by_id = scores[scores["control"] == "id"]
+        assert list(scores["control"].unique()) == list(CONTROLS) and len(scores) == 5 * 300
+        by_id = scores[scores["control"] == "archive order"]
         auc = sk.roc_auc_score(by_id["target"], by_id["probability"])
         assert auc > 0.75 if shortcut else abs(auc - 0.5) < 0.1, auc
+
+
+def test_left_out_images_teach_nothing_and_folds_are_scored_by_the_others():
+    table = draw_table(np.random.default_rng(0), shortcut=True)
+    dealt = {"subset": np.where(np.arange(900) < 3, "left_out", table["split"]), "fold": np.arange(900) % 5 + 1}
+    scores = predict_from_metadata(table.assign(**dealt, target=table["target"]))
+    spoilt = table.assign(**dealt, target=table["target"].where(table.index >= 3, 1 - table["target"]))
+    assert predict_from_metadata(spoilt).equals(scores), "labels of images that are left out change nothing"
+    kept = scores[scores["control"] == "size"]
+    assert kept["split"].value_counts().to_dict() == {"val": 597, "test": 300}
+    from_order = scores[(scores["control"] == "archive order") & (scores["split"] == "val")]
+    auc = sk.roc_auc_score(from_order["target"], from_order["probability"])
+    assert 0.75 < auc < 0.97, "a classifier that had seen its images would be near 1"
 
 
 def test_blocks_are_counted_with_wilson_intervals():
@@ -68,8 +81,10 @@ def test_the_known_figures_come_out_of_the_real_data(real_data):
     scores = predict_from_metadata(table)
     by_control = dict(list(scores.groupby("control")))
     auc = {name: round(sk.roc_auc_score(s["target"], s["probability"]), 3) for name, s in by_control.items()}
-    assert (auc["id"], auc["size"], auc["id, size and bytes"]) == (0.771, 0.578, 0.777)
-    assert round(sk.average_precision_score(by_control["id"]["target"], by_control["id"]["probability"]), 3) == 0.573
+    assert (auc["archive order"], auc["size"], auc["archive order, size and bytes"]) == (0.771, 0.578, 0.777)
+    order = by_control["archive order"]
+    assert round(sk.average_precision_score(order["target"], order["probability"]), 3) == 0.573
+    assert auc["block, size and bytes"] == 0.576, "the block says little; the order inside the blocks says the rest"
     blocks = count_blocks(table, confidence=0.95)
     counted = blocks.groupby("block", sort=False)[["images", "malignant"]].sum()
     assert counted.to_numpy().tolist() == [[487, 118], [174, 16], [618, 114]]
@@ -121,15 +136,15 @@ def test_differences_to_the_controls_are_paired(predictions, seen):
     rows = seen.differences.set_index(["name", "control", "block", "metric"])
     run = select_run(predictions, model="resnet50", regime="finetune")
     control = select_run(predictions, model="vgg19", regime="scratch", seed=0)
-    row = rows.loc[("ResNet50, fine-tuned", "id, size and bytes", WITHIN, "auc")]
+    row = rows.loc[("ResNet50, fine-tuned", "archive order, size and bytes", WITHIN, "auc")]
     blocks = run["image_id"].map(id_block)
     assert row["difference"] == pytest.approx(rank_pairs(run, blocks) - rank_pairs(control, blocks))
     assert row["low"] < row["difference"] < row["high"]
     single = seen.blocks[seen.blocks["block"] == WITHIN].set_index("name")
-    spans = single.loc[["ResNet50, fine-tuned", "Metadata alone: id, size and bytes"]]
+    spans = single.loc[["ResNet50, fine-tuned", "Metadata alone: archive order, size and bytes"]]
     apart = np.hypot(*(spans["high"] - spans["low"]))
     assert row["high"] - row["low"] < apart, "the two share images, and so luck"
-    assert seen.harder == "id, size and bytes", "the id alone is drawn worse than chance"
+    assert seen.harder == "archive order, size and bytes", "the id alone is drawn worse than chance"
     assert not seen.differences["regime"].str.startswith("features:").any()
 
 

@@ -154,7 +154,7 @@ def test_bands_lie_where_they_were_given():
 
 
 def test_controls_are_grey_by_block_as_in_the_forest_plot():
-    rows = draw_block_scores(["all images"], [NETWORKS[0], "Metadata alone: id"])
+    rows = draw_block_scores(["all images"], [NETWORKS[0], "Metadata alone: archive order"])
     rows.loc[rows["name"] != NETWORKS[0], "model"] = CONTROL
     colours = [line.get_color() for line in plot_scores_by_block(rows).axes[0].lines if line.get_linestyle() == "None"]
     assert colours == [style.MODEL_COLOURS[0], style.GREY]

@@ -83,7 +83,7 @@ def test_the_summary_is_json_and_its_numbers_are_the_tables(results, findings):
     values = [get_row(results, "resnet50", "finetune", "ap", seed)["value"] for seed in ("0", "1")]
     expected = f"a single network (mean of 2 seeds): AP {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
     assert sum(expected in sentence for sentence in summary["sentences"]) == 1
-    network, control = "ResNet50, fine-tuned", "Metadata alone: id, size and bytes"
+    network, control = "ResNet50, fine-tuned", "Metadata alone: archive order, size and bytes"
     scores = ["average precision", "AUC"]
     difference, at = f"{network} − m{control[1:]}", "threshold from validation"
     assert [(row["label"], row["metric"], row["n"]) for row in summary["headline"]] == [

@@ -54,7 +54,15 @@ def test_photographs_are_shown_as_they_were_taken_and_not_as_they_are_stored(tmp
 
 def test_the_summary_states_only_what_was_found():
     counts = {"train": {"benign": 8, "malignant": 2}, "test": {"benign": 4, "malignant": 1}}
-    best = {"knows": "id", "auc": 0.6, "auc_low": 0.4, "auc_high": 0.8, "ap": 0.3, "ap_low": 0.2, "ap_high": 0.5}
+    best = {
+        "knows": "archive order",
+        "auc": 0.6,
+        "auc_low": 0.4,
+        "auc_high": 0.8,
+        "ap": 0.3,
+        "ap_low": 0.2,
+        "ap_high": 0.5,
+    }
     none = dict.fromkeys(("duplicate_pairs", "duplicate_pairs_across", "contradicting_pairs", "left_out"), 0)
     numbers = {"counts": counts, "best_control": best, "always_benign_accuracy": 0.8, "label_changes": 0} | none
     numbers["numbered"] = True

@@ -180,13 +180,13 @@ def state_blocks(differences: pd.DataFrame, interaction: pd.DataFrame, *, alpha:
     """
     pooled = (ALL, WITHIN, QUARTERS)
     single = differences[~differences["block"].isin(pooled) & (differences["metric"] == "auc")]
+    if single.empty or interaction.empty:
+        return "There are too few images of a class in the blocks to compare them."
     parts = join_words(
         f"{format_value(row.difference, row.low, row.high, '+.3f')} in {row.block} ({row.images} images; network "
         f"{format_value(row.a)}, baseline {format_value(row.b)})"
         for row in single.itertuples()
     )
-    if single.empty or interaction.empty:
-        return "There are too few images of a class in the blocks to compare them."
     test = interaction.iloc[0]
     verdict = "The difference depends on the block" if test["p"] < alpha else "The blocks do not differ significantly"
     within = differences[(differences["block"] == WITHIN) & (differences["metric"] == "auc")]

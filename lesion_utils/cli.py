@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lesion_utils.core.console import Console, describe_event
+from lesion_utils.core.console import Console
 from lesion_utils.core.errors import LesionError
 from lesion_utils.core.paths import Study, data_dir, docs_root, find_study, project_root, reports_root
 from lesion_utils.core.running import mark_running
@@ -185,18 +185,11 @@ def examine(options: argparse.Namespace) -> int:
 
 
 def select(options: argparse.Namespace) -> None:
-    from lesion_utils.extras.select import list_trainings, select_settings
+    from lesion_utils.extras.select import select_settings
 
     study, console, params = options.study, Console(), _read_params(options.study)
     with mark_running(study, "select"), console.show_step("select"):
-        if os.environ.get("JOBS") or os.environ.get("CLUSTER"):
-            from lesion_utils.extras.ahead import train_ahead
-
-            for failed, error in train_ahead(list_trainings(study, params), console=console).items():
-                console.report(f"{failed}: {error}")
-        select_settings(
-            study, params, on_event=lambda e: console.show_count(f"{e['candidate']}: {describe_event(e)}", 0, 0)
-        )
+        select_settings(study, params, console=console)
     console.report(f"reports/{study.name}/selection.md")
 
 

@@ -74,6 +74,9 @@ class RegimeParams(Section):
     )
     layer_decay: float = Field(gt=0, le=1, description="factor on the learning rate per layer group towards the input")
     batchnorm: Literal["train", "frozen"] = Field(description="update BatchNorm's running statistics, or keep them")
+    seeds: list[Seed] | None = Field(
+        default=None, min_length=1, description="one run per seed; left out: the network's own `seeds`"
+    )
 
 
 class Imbalance(Section):
@@ -157,8 +160,9 @@ class Network(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds: each seed once")
+        for seeds in (self.seeds, *(regime.seeds or [] for regime in self.regimes.values())):
+            if len(set(seeds)) != len(seeds):
+                raise ValueError("seeds: each seed once")
         if self.weights == "none" and any(r in self.regimes for r in PRETRAINED_REGIMES):
             raise ValueError("regimes: features and finetune start from pretrained weights, but weights is none")
         if self.keep == "last" and self.early_stopping:
@@ -183,8 +187,9 @@ class Network(Section):
 
     def in_regime(self, regime: Regime) -> Network:
         """The same network with that regime's own settings in place of the common ones."""
-        own = self.regimes[regime].image_size if regime in self.regimes else None
-        return self.model_copy(update={"image_size": own}) if own else self
+        own = self.regimes.get(regime)
+        changes = {} if own is None else {"image_size": own.image_size, "seeds": own.seeds}
+        return self.model_copy(update={name: value for name, value in changes.items() if value})
 
 
 class Primary(Section):

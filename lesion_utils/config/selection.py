@@ -32,8 +32,21 @@ class Question(Section):
         description="parameter to values, such as resnet50.regimes.finetune.lr: [1e-4, 1e-3]; every combination is a "
         "candidate as well, named after its values: `lr 0.001, mixup 0.4`",
     )
-    choice: str = Field(description="the candidate that the study takes")
-    because: str = Field(min_length=1, description="why, in a sentence")
+    folds: list[int] | None = Field(
+        default=None,
+        min_length=1,
+        description="numbers of the folds in which candidates are trained, to save time; left out: all folds",
+    )
+    finalists: int | None = Field(
+        default=None,
+        ge=2,
+        description="so many candidates, those of the highest AP in `folds`, are then trained in all folds; left out: "
+        "no candidate is",
+    )
+    choice: str | None = Field(
+        default=None, description="the candidate that the study takes; left out: that of the highest AP"
+    )
+    because: str | None = Field(default=None, min_length=1, description="why `choice` was taken, in a sentence")
     answered: str | None = Field(
         default=None,
         min_length=1,
@@ -58,8 +71,18 @@ class Question(Section):
     def _choice_is_a_candidate(self) -> Self:
         if len(self.candidates) < 2:
             raise ValueError("candidates: name two or more, or give a grid of two or more")
-        if self.choice not in self.candidates:
+        if self.choice is not None and self.choice not in self.candidates:
             raise ValueError("choice: name one of the candidates")
+        if (self.choice is None) != (self.because is None):
+            raise ValueError("because: give it together with choice")
+        if self.answered and self.choice is None:
+            raise ValueError("choice: an answered question names the candidate that was chosen")
+        if self.folds and not self.trains:
+            raise ValueError("folds: only a regime is trained in folds; leave it out")
+        if self.finalists and not self.folds:
+            raise ValueError("finalists: name the folds in which all candidates are trained first")
+        if self.finalists and self.finalists >= len(self.candidates):
+            raise ValueError("finalists: fewer than the candidates")
         return self
 
     @property

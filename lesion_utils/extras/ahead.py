@@ -36,15 +36,19 @@ _held: list[FileLock] = []  # by this process for as long as it lives
 
 
 def train_ahead(jobs: Sequence[Job], *, console: Console) -> dict[Job, BaseException]:
-    """Train the tasks that have not been trained in worker processes, as `JOBS` and `CLUSTER` say.
+    """Train the runs that are not done in worker processes, as `JOBS` and `CLUSTER` say; without them, do nothing.
 
-    `THREADS` is set where it is not: a run's name depends on it, so whoever reads the runs afterwards needs the same.
+    `THREADS` is set if it is not: a run's name depends on it, so the code that reads the runs later needs the same.
+
+    Args:
+        jobs: the runs.
+        console: shows how far they are, and reports each that failed.
 
     Returns:
-        the tasks that failed, and what they raised.
+        the runs that failed, and what they raised.
 
     Raises:
-        ParamsError: `JOBS` is no number.
+        ParamsError: `JOBS` is not a number.
         RunError: workers are lost again and again, or there are none.
     """
     asked, cluster = os.environ.get("JOBS") or "1", os.environ.get("CLUSTER", "").strip()
@@ -66,7 +70,10 @@ def train_ahead(jobs: Sequence[Job], *, console: Console) -> dict[Job, BaseExcep
         if not jobs:
             return {}
         with _open_workers(jobs, asked=int(asked), cluster=cluster, console=console) as workers:
-            return _train(jobs, workers, console=console)
+            failed = _train(jobs, workers, console=console)
+    for job, error in failed.items():
+        console.report(f"{job}: {str(error).splitlines()[0]}")
+    return failed
 
 
 def _open_workers(

@@ -14,7 +14,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -31,7 +30,7 @@ from lesion_utils.models.compute import choose_compute
 from lesion_utils.models.weights import WeightsSource
 from lesion_utils.provenance.run_files import check_run
 from lesion_utils.provenance.steps import find_training_step
-from lesion_utils.training.task import Images, TrainingTask, choose_regimes, identify, list_folds, name_run
+from lesion_utils.training.task import Images, TrainingTask, choose_regimes, identify, list_tasks, name_run
 from lesion_utils.training.train import train_run
 
 
@@ -58,7 +57,40 @@ class Job:
     folder: Path
     log: Path
     title: str
-    load: Callable[[Study, Data], Images] = load_prepared  # type: ignore[assignment]  # Images: could be set
+    load: Callable[[Study, Data], Images] = load_prepared
+
+    @classmethod
+    def of(
+        cls,
+        task: TrainingTask,
+        *,
+        study: Study,
+        folder: Path,
+        number: int,
+        title: str = "",
+        load: Callable[[Study, Data], Images] = load_prepared,
+    ) -> Job:
+        """The job that trains a task elsewhere.
+
+        Args:
+            task: what is trained; its images stay here.
+            study: whose it is.
+            folder: of all the network's runs.
+            number: of the task among those that are trained together; it names its log.
+            title, load: as the job's.
+        """
+        return cls(
+            study=study.name,
+            params=task.params,
+            network=task.network,
+            regime=task.regime,
+            seed=task.seed,
+            fold=task.fold,
+            folder=folder,
+            log=folder / "jobs" / f"{number}.jsonl",
+            title=title or task.network,
+            load=load,
+        )
 
     def open(self) -> tuple[TrainingTask, WeightsSource | None]:
         """The task with its images, and the pretrained weights."""
@@ -107,14 +139,12 @@ def _open_images(load: Callable[[Study, Data], Images], study: str, data: str) -
 
 def list_jobs(study: Study, params: StudyParams) -> list[Job]:
     """Every training task of a study, but for networks without weights: their notebooks say what they lack."""
-    jobs, folds = [], list_folds(load_prepared(study, params.data).table)
+    jobs, data = [], load_prepared(study, params.data)
     for network in study.networks:
         folder = study.runs / find_training_step(network).name
         with suppress(WeightsError):
-            every = product(choose_regimes(params.network(network))[0], params.network(network).seeds, folds)
-            for number, (regime, seed, fold) in enumerate(every):
-                log = folder / "jobs" / f"{number}.jsonl"
-                jobs.append(Job(study.name, params, network, regime, seed, fold, folder, log, network))
+            tasks = list_tasks(params, network, choose_regimes(params.network(network))[0], data)
+            jobs += [Job.of(task, study=study, folder=folder, number=number) for number, task in enumerate(tasks)]
     return jobs
 
 

@@ -44,7 +44,7 @@ def compare_labels(params: Network, classical: ClassifierResult, data: PreparedD
         if not count:
             why = "no training image has another label today"
         return f"No classifier was refitted on the current labels: {why}."
-    again = score_classifiers(params.model_copy(update={"classifiers": [CLASSIFIER]}), data=relabelled)  # type: ignore[arg-type]  # Images: could be set
+    again = score_classifiers(params.model_copy(update={"classifiers": [CLASSIFIER]}), data=relabelled)
     both = before.merge(_select_test(again.predictions), on=["image_id", "target"], suffixes=("_2016", "_today"))
     targets, said = both["target"].to_numpy(), []
     weights = draw_weights(targets, draws=stats.bootstrap_draws, seed=stats.seed)

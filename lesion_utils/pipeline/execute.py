@@ -129,8 +129,6 @@ def _train_ahead(study: Study, step: Step, params: StudyParams, run_id: str, *, 
 
     with kernel_environment(run_id):
         failed = train_ahead(list_jobs(study, params), console=console)
-    for job, error in failed.items():
-        console.report(f"{job}: {str(error).splitlines()[0]}")
     own = [error for job, error in failed.items() if job.network == step.network]
     if own:
         raise own[0]

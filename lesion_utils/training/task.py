@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,12 +35,15 @@ class Images(Protocol):
         images: (N, S, S, 3) uint8, RGB.
         table: columns `image_id`, `target` (0 or 1) and `subset` (train, val, test, left_out); with several folds also
             `fold`, the part with which an image of train is held out.
-        duplicates: pairs `image_id_a`, `image_id_b`; only classical classifiers ask for them.
+        duplicates: pairs `image_id_a`, `image_id_b`; only classical classifiers use them.
     """
 
-    images: np.ndarray
-    table: pd.DataFrame
-    duplicates: pd.DataFrame
+    @property
+    def images(self) -> np.ndarray: ...
+    @property
+    def table(self) -> pd.DataFrame: ...
+    @property
+    def duplicates(self) -> pd.DataFrame: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +122,23 @@ class TrainingTask:
                 )
 
 
+def list_tasks(params: StudyParams, network: str, regimes: list[Regime], data: Images) -> list[TrainingTask]:
+    """The runs of a network: every fold of every seed of every regime.
+
+    Args:
+        params: of the study.
+        network: the file of the network.
+        regimes: those that can be trained, see `choose_regimes`.
+        data: decoded images and their table.
+    """
+    settings, folds = params.network(network), list_folds(data.table)
+    return [
+        TrainingTask(params, network, regime, seed, data, fold)
+        for regime in regimes
+        for seed, fold in product(settings.in_regime(regime).seeds, folds)
+    ]
+
+
 def list_folds(table: pd.DataFrame) -> list[int] | list[None]:
     """The parts that are held out in turn; one None where the split has its one validation subset."""
     return sorted(set(table["fold"]) - {0}) if "fold" in table else [None]
@@ -163,7 +184,7 @@ def identify(task: TrainingTask, *, compute: Compute, source: WeightsSource | No
     columns = task.data.table[["image_id", "target"]].assign(subset=name_subsets(task.data.table, task.fold))
     identity = {
         task.network: settings,
-        "regime": {"name": task.regime, **task.regime_params.model_dump(mode="json")},
+        "regime": {"name": task.regime, **task.regime_params.model_dump(mode="json", exclude={"seeds"})},
         "seed": task.seed,
         "fold": task.fold,
         "images": hash_array(np.ascontiguousarray(task.data.images)),

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ from lesion_utils.training.task import (
     TrainingTask,
     choose_regimes,
     identify,
-    list_folds,
+    list_tasks,
     name_run,
     name_subsets,
 )
@@ -122,8 +121,7 @@ def train_network(
     settings = params.network(network)
     regimes, source, skipped = choose_regimes(settings)
     runs, predictions = [], []
-    for regime, seed, fold in product(regimes, settings.seeds, list_folds(data.table)):
-        task = TrainingTask(params, network, regime, seed, data, fold)
+    for task in list_tasks(params, network, regimes, data):
         result = train_run(task, folder=folder, source=source, on_event=on_event)
         guess = guess_loss(task.targets(task.rows("train")), params=task.settings)
         learnt = measure_run(result.history, result.predictions, guess_loss=guess)

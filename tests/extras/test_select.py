@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from itertools import product
 from types import SimpleNamespace
@@ -16,9 +17,10 @@ from tiny_study import make_images, make_params, regimes
 
 from lesion_utils.config.load import load_file, load_study
 from lesion_utils.config.selection import Question, Selection, change_params
+from lesion_utils.core.console import Console
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.core.paths import Study, params_root
-from lesion_utils.extras import select, select_page
+from lesion_utils.extras import select
 from lesion_utils.extras.jobs import run_job
 from lesion_utils.extras.select import TrialScores, run_trials
 from lesion_utils.provenance.fingerprint import digest_file
@@ -43,6 +45,7 @@ def data(small_machine, few_fits, tmp_path):
     return SimpleNamespace(table=table, duplicates=duplicates)
 
 
+SILENT = Console(io.StringIO())
 ASKED = {"question": "Which?", "network": "resnet50", "seeds": [1, 2], "because": "It is enough."}
 
 
@@ -71,6 +74,49 @@ def test_trials_score_what_was_not_learnt_from_and_no_test_image(data, tmp_path,
         again = run_trials(selection, params, data, folder=tmp_path / "runs").scores
         pd.testing.assert_frame_equal(again, scores)
         assert len(list((tmp_path / "runs").iterdir())) == 4, "a trial that is done is read, not run"
+
+
+def test_finalists_of_a_screening_are_trained_in_all_folds_and_the_best_is_chosen(data, tmp_path, monkeypatch):
+    """All candidates in the first of three folds, the better two in all, and the page says so."""
+    fold = np.where(data.table["subset"] == "test", 0, np.arange(len(data.table)) // 3 % 3 + 1)
+    data.table = data.table.assign(subset=data.table["subset"].replace("val", "train"), fold=fold)
+    monkeypatch.setenv("REPORTS_DIR", str(tmp_path / "reports"))
+    monkeypatch.setattr(select, "load_prepared", lambda *_: data)
+    grid = {"resnet50.regimes.scratch.lr": [1e-6, 1e-2, 3e-2]}
+    asked = {name: value for name, value in ASKED.items() if name != "because"} | {"seeds": [1]}
+    question = Question(**asked, judge="scratch", grid=grid, folds=[1], finalists=2)
+    monkeypatch.setattr(select, "load_file", lambda *_: Selection(questions=[question]))
+    ahead = []
+    monkeypatch.setattr(select, "train_ahead", lambda jobs, *, console: ahead.append([(j.title, j.fold) for j in jobs]))
+    study, params = Study("isic2016_640px"), make_params(regimes=regimes("scratch", epochs=2))
+    text = select.select_settings(study, params, console=SILENT)
+
+    table = pd.read_csv(study.report_dir / "selection/trials.csv")
+    screening, full = (table[table["stage"] == stage].set_index("candidate") for stage in ("screening", "all"))
+    assert list(screening.index) == ["lr 1e-06", "lr 0.01", "lr 0.03"] and set(screening["images"]) == {15}
+    assert set(full.index) == set(screening["ap"].nlargest(2).index) and set(full["images"]) == {42}
+    assert full["chosen"].sum() == 1 and full["ap"].idxmax() == full.index[full["chosen"]][0]
+    assert [{fold for _, fold in jobs} for jobs in ahead] == [{1}, {1, 2, 3}]
+    assert len(list((study.runs / "selection").glob("*/DONE"))) == 3 + 2 * 2, "finalists' first fold is read again"
+    assert "All candidates, trained in fold 1:" in text and "The 2 candidates of the highest AP" in text
+    assert f"**Chosen: {full['ap'].idxmax()}.** It has the highest AP." in text
+    assert "mean AP of the combinations" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"finalists": 2}, "name the folds"),
+        ({"finalists": 2, "folds": [1]}, "fewer than the candidates"),
+        ({"judge": "logistic", "folds": [1]}, "only a regime"),
+        ({"because": None}, "together with choice"),
+        ({"choice": None, "because": None, "answered": "on a Monday"}, "names the candidate"),
+    ],
+)
+def test_questions_that_cannot_be_run_are_refused(changes, what):
+    question = {**ASKED, "judge": "finetune", "candidates": {"a": {}, "b": {}}, "choice": "a", **changes}
+    with pytest.raises(ValueError, match=what):
+        Question(**question)
 
 
 def test_duplicates_stay_in_one_fold():
@@ -108,10 +154,10 @@ def test_a_grid_is_every_combination_named_by_its_values_and_each_parameter_has_
     named = Question(**asked, grid=twice, choice="resnet50.regimes.finetune.lr 1, vgg19.regimes.finetune.lr 3")
     assert len(named.candidates) == 2
     aps = dict(zip(question.candidates, (0.9, 0.1, 0.3, 0.4, 0.6), strict=True))
-    rows = pd.DataFrame({"candidate": list(aps), "ap": list(aps.values())})
-    margins = select_page.group_margins(rows, question)
+    rows = pd.DataFrame({"stage": "all", "candidate": list(aps), "ap": list(aps.values())})
+    margins = select.group_margins(rows, question)
     assert margins["resnet50.mixup"] == {"0.0": [0.1, 0.4], "0.4": [0.3, 0.6]}
-    margin = "\n".join(select_page._write_margin("lr", margins["resnet50.regimes.finetune.lr"]))
+    margin = "\n".join(select._write_margin("lr", margins["resnet50.regimes.finetune.lr"]))
     assert margin.endswith("| 0.1 | 0.200 | 0.100 | 0.300 |\n| 0.2 | 0.500 | 0.400 | 0.600 |")
     for wrong, what in (([], "give each parameter a list"), ([1], "two or more")):
         with pytest.raises(ValueError, match=what):
@@ -124,8 +170,8 @@ def test_trainings_are_the_tasks_that_trials_will_ask_for(data, tmp_path, monkey
     params, study = make_params(**WEIGHTS), Study("isic2016_640px")
     selection = ask("finetune", plain={}, mixed={"resnet50.mixup": 0.4})
     monkeypatch.setattr(select, "load_prepared", lambda *_: data)
-    monkeypatch.setattr(select, "load_file", lambda *_: selection)
-    jobs = select.list_trainings(study, params)
+    trials = select.list_trials(0, selection.questions[0], params, data)
+    jobs = select.list_trainings(study, trials, None)
     assert [(job.title, job.seed) for job in jobs] == [("plain", 1), ("plain", 2), ("mixed", 1), ("mixed", 2)]
     for job in jobs:
         run_job(job, {})
@@ -140,8 +186,8 @@ def test_the_page_says_what_the_scores_say():
     parts, remarks = [], {}
     for (name, noise), seed in product({"good": 0.5, "bad": 3.0}.items(), (1, 2)):
         probs = expit(images["target"] + rng.normal(0, noise, 60))
-        parts.append(images.assign(probability=probs, question=0, candidate=name, seed=seed))
-        remarks[0, name, seed] = {"epoch": 3, "epochs": 8, "minutes": 2.0, "last_epochs_ap": 0.5}
+        parts.append(images.assign(probability=probs, question=0, stage="all", candidate=name, seed=seed))
+        remarks[0, "all", name, seed] = {"epoch": 3, "epochs": 8, "minutes": 2.0, "last_epochs_ap": 0.5}
     scores = pd.concat(parts, ignore_index=True)
     selection = ask("finetune", good={}, bad={})
     trials = TrialScores(scores, remarks)
@@ -159,7 +205,7 @@ def test_the_page_says_what_the_scores_say():
 def test_a_study_without_questions_says_where_to_find_some(tmp_path, monkeypatch):
     study = SimpleNamespace(params_dir=tmp_path, name="mine")
     with pytest.raises(ParamsError, match=r"params/mine/selection.yaml.*\n.*\n.*copy params/isic2016_640px"):
-        select.select_settings(study, make_params())
+        select.select_settings(study, make_params(), console=SILENT)
 
 
 def test_the_committed_selection_is_valid():
@@ -184,17 +230,17 @@ def test_an_answered_question_is_not_asked_again_and_its_evidence_stays(data, tm
     study, question = Study("isic2016_640px"), both.questions[0]
     monkeypatch.setattr(select, "load_file", lambda *_: both)
     monkeypatch.setattr(select, "_cross_validate", lambda trial, **_: score_in_order(trial.known.table))
-    select.select_settings(study, params)
+    select.select_settings(study, params, console=SILENT)
     folder = study.report_dir / "selection"
     assert not list(folder.glob("*.svg")), "without a grid there are no margins"
     before = {path.name: path.read_text() for path in folder.iterdir()}
     old = question.model_copy(update={"answered": "on a Monday", "candidates": {"gone": {"no.key": 1}, "one": {}}})
     both = Selection(questions=[old, question.model_copy(update={"question": "And now?"})])
-    text = select.select_settings(study, params)
+    text = select.select_settings(study, params, console=SILENT)
     for name, content in before.items():
         assert (folder / name).read_text().startswith(content), f"{name} lost rows"
         assert len((folder / name).read_text().splitlines()) == 2 * len(content.splitlines()) - 1
-    assert "Asked on a Monday, and kept as it stood." in text and "## And now?" in text
+    assert "Run on a Monday; the results are kept unchanged." in text and "## And now?" in text
     shutil.rmtree(folder)
-    with pytest.raises(RunError, match="which is answered, is gone"):
-        select.select_settings(study, params)
+    with pytest.raises(RunError, match="which is answered, is missing"):
+        select.select_settings(study, params, console=SILENT)

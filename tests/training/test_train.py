@@ -32,7 +32,7 @@ from lesion_utils.notebooks import recipe
 from lesion_utils.training import inputs
 from lesion_utils.training import train as running
 from lesion_utils.training.inputs import plan_epoch
-from lesion_utils.training.task import TrainingTask, choose_regimes, identify
+from lesion_utils.training.task import TrainingTask, choose_regimes, identify, list_tasks
 from lesion_utils.training.train import NetworkResult, Run, read_history, train_network, train_run
 
 DATA = make_images()
@@ -662,3 +662,15 @@ def test_what_a_training_held_is_freed_at_its_end(tmp_path, monkeypatch):
         gc.enable()
     assert len(held) == 4
     assert [reference() is None for reference in held] == [True] * 4
+
+
+def test_a_regime_may_have_seeds_of_its_own():
+    own = {**regimes("scratch", seeds=[7]), **regimes("finetune")}
+    params = make_params(regimes=own, seeds=[1, 2], weights="small.safetensors")
+    tasks = list_tasks(params, "resnet50", ["scratch", "finetune"], DATA)
+    assert [(task.regime, task.seed) for task in tasks] == [("scratch", 7), ("finetune", 1), ("finetune", 2)]
+    assert len(list_tasks(params, "resnet50", ["scratch"], type(DATA)(DATA.images, FOLDED))) == 2, "one per fold"
+    compute = choose_compute(params.resnet50)
+    plain = TrainingTask(make_params(regimes=regimes()), "resnet50", "scratch", 7, DATA)
+    with_seeds = TrainingTask(make_params(regimes=regimes(seeds=[7, 8])), "resnet50", "scratch", 7, DATA)
+    assert identify(plain, compute=compute, source=None) == identify(with_seeds, compute=compute, source=None)

@@ -13,7 +13,7 @@ from lesion_utils.config.schema import NamedComparison
 from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, select_run
 from lesion_utils.evaluation.ranking import compare_networks, rank_on_validation
 from lesion_utils.evaluation.shortcuts import Shortcuts, examine
-from lesion_utils.evaluation.tables import summarise_seeds, tabulate_controls, tabulate_results
+from lesion_utils.evaluation.tables import summarise_seeds, tabulate_calibration, tabulate_controls, tabulate_results
 from lesion_utils.notebooks.statements import Findings
 
 #: How far each model and regime separates the classes, in standard deviations of its logits.
@@ -143,7 +143,8 @@ def seen(scored) -> Shortcuts:
 def collect_findings(predictions: pd.DataFrame, results: pd.DataFrame, seen: Shortcuts) -> Findings:
     """The tables of 05_comparison."""
     order, comparisons = rank_on_validation(predictions), compare_networks(predictions, COMPARISON)
-    return Findings(results, summarise_seeds(results), order, comparisons, seen, COMPARISON)
+    calibrated = tabulate_calibration(predictions, COMPARISON)
+    return Findings(results, summarise_seeds(results), order, comparisons, seen, COMPARISON, calibrated)
 
 
 @pytest.fixture(scope="session")

@@ -149,9 +149,9 @@ FIGURES = {
         draw_table(n=2), columns=dict.fromkeys(["red_mean", "blue_std", "constant", "width"], "x")
     ),
     "blocks": lambda: dataset.plot_prevalence_by_block(
-        draw_blocks(["0000000 to 0000999", "0001000 to 0009859", "0009860 to 0011402"])
+        draw_blocks(["0000000 to 0000999", "0001000 to 0009859", "0009860 to 0011402"]), kind="block of image numbers"
     ),
-    "blocks, many": lambda: dataset.plot_prevalence_by_block(draw_blocks(MANY)),
+    "blocks, many": lambda: dataset.plot_prevalence_by_block(draw_blocks(MANY), kind="site"),
     "samples": lambda: images.plot_sample_grid(draw_images(8), name_ids(8), np.arange(8) % 2),
     "samples, one": lambda: images.plot_sample_grid(draw_images(1), name_ids(1), np.array([1])),
     "duplicates": lambda: images.plot_duplicate_pairs(draw_images(3), draw_images(3), draw_pairs(3)),
@@ -190,6 +190,11 @@ FIGURES = {
     "confusion, an empty row": lambda: calibration.plot_confusion({"nothing malignant": np.array([[5, 0], [0, 0]])}),
     "roc": lambda: roc.plot_roc(
         TARGETS, PROBS, bands={NETWORKS[0]: BAND}, summaries={NETWORKS[0]: "AUC 0.82 (0.77–0.87)"}
+    ),
+    "roc, with readers": lambda: roc.plot_roc(
+        TARGETS,
+        PROBS,
+        readers={"Eight readers (Someone et al. 2018): sensitivity 0.82, specificity 0.59": (0.82, 0.59)},
     ),
     "roc, constant and long": lambda: roc.plot_roc(TARGETS, CONSTANT),
     "roc, four images": lambda: roc.plot_roc(FEW, FEW_PROBS),

@@ -1,4 +1,4 @@
-"""Figures of probabilities as they are used: called, calibrated, acted upon."""
+"""Figures of predicted probabilities: confusion matrices, distributions, calibration, decision curves."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from lesion_utils.evaluation.calibration import measure_reliability
+from lesion_utils.evaluation.evaluate import CALL
 from lesion_utils.figures.style import (
     CLASS_COLOURS,
     CLASS_NAMES,
@@ -40,7 +41,7 @@ def plot_confusion(matrices: Mapping[str, np.ndarray]) -> Plate:
     """Confusion matrices with counts and row percentages; rows are the truth.
 
     Args:
-        matrices: title -> (2, 2) int, rows the true class, columns the called class, in the order benign, malignant.
+        matrices: title -> (2, 2) int, rows the true class, columns the predicted class, in the order benign, malignant.
     """
     fig, axes = new_panels(len(matrices), height=62 if len(matrices) == 1 else 58)
     for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=False):
@@ -57,14 +58,14 @@ def plot_confusion(matrices: Mapping[str, np.ndarray]) -> Plate:
         for label, name in zip([*ax.get_xticklabels(), *ax.get_yticklabels()], CLASS_NAMES * 2, strict=True):
             label.set_color(CLASS_COLOURS[name])
             label.set_weight("bold")
-        ax.set(xlabel="called", ylabel="truth")
+        ax.set(xlabel="predicted", ylabel="true class")
         title_panel(ax, title)
         ax.spines[:].set_visible(False)
     told = "; ".join(
         f"{title}: {tp} of {fn + tp} malignant and {tn} of {tn + fp} benign right"
         for title, ((tn, fp), (fn, tp)) in matrices.items()
     )
-    note = "counts, and shares of their row; above 0.5: malignant"
+    note = f"counts and shares of the row; threshold {CALL}"
     return finish_figure(fig, note=note, alt=f"Confusion matrices: {told}")
 
 
@@ -79,7 +80,7 @@ def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray
             heights, colour = sign * counts / max(counts.sum(), 1), CLASS_COLOURS[CLASS_NAMES[target]]
             ax.bar(edges[:-1], heights, width=1 / 25, align="edge", color=colour, lw=0)
         ax.axhline(0, color=INK, lw=0.6)
-        ax.axvline(0.5, color=INK, lw=0.8, ls=(0, (4, 2)))
+        ax.axvline(CALL, color=INK, lw=0.8, ls=(0, (4, 2)))
         ax.set_xlim(0, 1)
         title_panel(ax, name)
     reach = max(abs(v) for v in axes[0, 0].get_ylim())
@@ -89,7 +90,7 @@ def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray
         ax.set_ylabel("share of the class")
     for ax in axes[-1]:
         ax.set_xlabel("probability of malignant")
-    line = Line2D([], [], color=INK, lw=0.8, ls=(0, (4, 2)), label="0.5: above is called malignant")
+    line = Line2D([], [], color=INK, lw=0.8, ls=(0, (4, 2)), label=f"threshold {CALL}")
     legend_below(fig, [*list_class_patches(), line], columns=3 if len(probs) > 1 else 2)
     medians = "; ".join(
         f"{name} {np.median(p[targets == 0]):.2f} and {np.median(p[targets == 1]):.2f}" for name, p in probs.items()
@@ -133,7 +134,7 @@ def _draw_reliability(ax: Axes, curve: pd.DataFrame) -> None:
 
 @house_style
 def plot_decision_curve(curves: pd.DataFrame) -> Plate:
-    """Net benefit of acting on a model's call, over the threshold at which one would act (Vickers and Elkin 2006).
+    """Net benefit of treating lesions above a threshold, for each threshold (Vickers and Elkin 2006).
 
     Args:
         curves: one row per series and `threshold` (float in (0, 1)), with `net_benefit`, and `low` and `high`, the ends
@@ -153,4 +154,6 @@ def plot_decision_curve(curves: pd.DataFrame) -> Plate:
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     legend_below(fig, ax.get_legend_handles_labels()[0], columns=1)
     told = f"Decision curves of {', '.join(models)} between treating all and treating none."
-    return finish_figure(fig, note="pointwise bands; threshold: probability from which one would act", alt=told)
+    return finish_figure(
+        fig, note="pointwise bands; treat a lesion if its probability is at least the threshold", alt=told
+    )

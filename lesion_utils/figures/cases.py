@@ -27,8 +27,8 @@ IN_A_ROW = 3
 HEAT = "inferno"  # perceptually uniform, monotonic in lightness
 #: The four outcomes at a threshold of 0.5, the order of the rows of a prediction grid.
 OUTCOMES = {
-    "TP": "malignant, called malignant", "FN": "malignant, called benign",
-    "FP": "benign, called malignant", "TN": "benign, called benign",
+    "TP": "malignant, predicted malignant", "FN": "malignant, predicted benign",
+    "FP": "benign, predicted malignant", "TN": "benign, predicted benign",
 }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def plot_prediction_grid(
     for row, (name, picks) in zip(axes, chosen.items(), strict=True):
         row[0].set_visible(True)
         row[0].set_axis_off()
-        name_row(row[0], "\n".join((name, *OUTCOMES[name].split(" ", 1), f"{all_of[name]} in all")))
+        name_row(row[0], "\n".join((name, *OUTCOMES[name].split(" ", 1), f"{all_of[name]} in total")))
         if not len(picks):
             row[0].text(0.5, 0.5, "none", transform=row[0].transAxes, ha="center", va="center", color=GREY)
         for ax, k in zip(row, picks, strict=False):
@@ -88,7 +88,7 @@ def plot_gradcam_grid(
         name_column(ax, title)
     _add_heat_key(fig)
     told = f"Grad-CAM heat maps over {len(images)} images for {', '.join(maps)}: {'; '.join(labels)}"
-    return finish_figure(fig, note=f"{count_classes(targets)}; each network's map scaled to its own maximum", alt=told)
+    return finish_figure(fig, note=f"{count_classes(targets)}; each map scaled to its maximum", alt=told)
 
 
 @house_style
@@ -101,12 +101,12 @@ def plot_mean_maps(means: Mapping[str, np.ndarray], *, counts: Mapping[str, int]
     """
     fig, axes = new_tiles(1, max(len(means), 2), lines=1, top=14, side=30)
     for ax, (outcome, heat) in zip(axes[0], means.items(), strict=False):
-        show_tile(ax, np.zeros((2, 2, 3)), "" if heat.any() else "nothing raised the score")
+        show_tile(ax, np.zeros((2, 2, 3)), "" if heat.any() else "no region raised the score")
         ax.imshow(heat, cmap=HEAT, vmin=0, vmax=1, interpolation="bilinear", extent=(-0.5, 1.5, 1.5, -0.5))
         name_column(ax, f"{outcome} ({counts[outcome]}): {OUTCOMES[outcome]}")
     _add_heat_key(fig)
     shown = {name: counts[name] for name in means}
-    note = f"{sum(shown.values())} test images; means of maps, each scaled to its own maximum before"
+    note = f"{sum(shown.values())} test images; mean of the maps, each scaled to its maximum"
     return finish_figure(fig, note=note, alt=f"Mean Grad-CAM maps: {_list_outcomes(shown)}")
 
 
@@ -136,7 +136,7 @@ def plot_contact_sheet(
         images: as the network saw them.
         names: N file names; long ones are cut in the middle.
         maps: (N, h, w) float in [0, 1], Grad-CAM; None where the network has none.
-        call: above it, an image is called malignant, and its frame is red.
+        call: above it, an image is predicted malignant, and its frame is red.
         note: what the sheet shows, and of which network.
     """
     wide = 1 if maps is None else 2
@@ -147,7 +147,7 @@ def plot_contact_sheet(
         colour = CLASS_COLOURS["malignant"] if prob > call else GREY
         show_tile(tiles[0], image, f"{shorten_name(name)}\np = {prob:.3f}", colour=colour, edge=1.4)
         if maps is not None:
-            show_tile(tiles[1], image, "" if maps[k].any() else "nothing raised the score")
+            show_tile(tiles[1], image, "" if maps[k].any() else "no region raised the score")
             lay_map_over(tiles[1], maps[k], image.shape)
     listed = "; ".join(f"{shorten_name(name)}, p = {prob:.3f}" for name, prob in zip(names, probs, strict=True))
     return finish_figure(fig, note=note, alt=f"{len(images)} photographs with the network's scores: {listed}")

@@ -77,7 +77,7 @@ def plot_forest(rows: pd.DataFrame) -> Plate:
         f"{row['name']}: " + ", ".join(f"{label_metric(m)} {row[m]:.3f}" for m in METRICS)
         for _, row in rows[rows["group"] == "this study"].iterrows()
     )
-    note = "bars: intervals of this study and its controls; published rows give none"
+    note = "bars: confidence intervals; published results have none"
     return finish_figure(fig, note=note, alt=f"Forest plot of {len(rows)} models. {told}")
 
 
@@ -141,7 +141,7 @@ def plot_paired_differences(rows: pd.DataFrame) -> Plate:
         + ("" if np.isnan(r.low) else f" ({r.low:+.3f} to {r.high:+.3f})")
         for r in rows.itertuples()
     )
-    note = "paired on the same images; thick: the one comparison that is tested, the rest are descriptive"
+    note = "paired on the same images; thick: the declared comparison, the others are descriptive"
     return finish_figure(fig, note=note, alt=f"Paired differences: {told}.")
 
 
@@ -168,12 +168,14 @@ def plot_scores_by_block(rows: pd.DataFrame) -> Plate:
     ax.set_xticks(range(len(blocks)), labels)
     for edge in range(1, len(blocks)):
         ax.axvline(edge - 0.5, color=LIGHT, lw=0.6)
-    chance = ax.axhline(0.5, color=GREY, lw=0.8, ls=(0, (1, 2)), label="chance")
+    chance = ax.axhline(0.5, color=GREY, lw=0.8, ls=(0, (1, 2)), label="guessing")
     ax.set(ylim=(0, 1), xlim=(-0.5, len(blocks) - 0.5), ylabel="AUC")
     ax.set_xlabel("block, malignant of all images")
     handles = [Line2D([], [], **style | {"linestyle": ""}, label=name) for name, style in styles.items()]
     legend_below(fig, [*handles, chance], columns=min(3, len(handles) + 1))
-    note = "bars: intervals" + ("; no bar: too few images of a class" if rows["low"].isna().any() else "")
+    note = "bars: confidence intervals" + (
+        "; no bar: fewer than ten images of a class" if rows["low"].isna().any() else ""
+    )
     told = "; ".join(f"{r.name} in {r.block} {r.value:.2f}" for r in rows.itertuples() if not np.isnan(r.value))
     return finish_figure(fig, note=note, alt=f"AUC on all images and within blocks of ids: {told}")
 
@@ -186,7 +188,7 @@ def plot_classifier_heatmap(rows: pd.DataFrame, *, metric: str) -> Plate:
         rows: one per cell, with `backbone`, `classifier`, `value` (of the metric), `low`, `high`; none: it says so.
     """
     if rows.empty:
-        return state_absence("no classical classifiers in this study: they need pretrained features")
+        return state_absence("no classical classifiers: they need pretrained weights")
     table = rows.pivot(index="classifier", columns="backbone", values="value")
     order = [c for c in CLASSIFIER_NAMES if c in table.index] + [c for c in table.index if c not in CLASSIFIER_NAMES]
     table = table.loc[order, rows["backbone"].unique()]
@@ -243,9 +245,9 @@ def plot_regimes(rows: pd.DataFrame) -> Plate:
         for s, b in series
     ]  # fmt: skip
     if rows["mark"].eq(SECONDARY_MARK).any():
-        handles.append(Line2D([], [], **CROSS, label=f"crossed: {SECONDARY_MARK}"))
+        handles.append(Line2D([], [], **CROSS, label=f"crossed out: {SECONDARY_MARK}"))
     legend_below(fig, handles, columns=2)
-    note = "hollow: balanced subset of the test set, not comparable with the full one"
+    note = "hollow: balanced subset of the test set, not comparable with the full test set"
     told = "; ".join(
         f"{r.source}{', balanced' * r.balanced}, {REGIME_NAMES[r.regime]}, {label_metric(r.metric)} {r.value:.2f}"
         for r in rows.itertuples()

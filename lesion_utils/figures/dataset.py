@@ -125,15 +125,16 @@ def plot_colour_statistics(table: pd.DataFrame, *, columns: Mapping[str, str]) -
 
 
 @house_style
-def plot_prevalence_by_block(blocks: pd.DataFrame) -> Plate:
+def plot_prevalence_by_block(blocks: pd.DataFrame, *, kind: str) -> Plate:
     """Share of malignant images in each block of ids, or at each site: a map of where the images came from.
 
     Args:
         blocks: one row per block and split, as `shortcuts.count_blocks` returns them: `block`, `split`, `images`,
             `malignant` (counts), `low`, `high` (interval of the share).
+        kind: what a block is, such as "site".
     """
     if blocks.empty:
-        return state_absence("neither the ids nor the file of labels tell where these images came from")
+        return state_absence("the labels name no sites")
     splits = list(dict.fromkeys(blocks["split"]))
     names = list(dict.fromkeys(blocks["block"]))
     fig, ((ax,),) = new_figure(width=SINGLE if len(names) < 5 else DOUBLE, height=56)
@@ -153,10 +154,10 @@ def plot_prevalence_by_block(blocks: pd.DataFrame) -> Plate:
     counts = blocks.groupby("block", sort=False)[["malignant", "images"]].sum()
     shares = [f"{wrap_label(n, 14)}\n{counts.malignant[n]} of {counts.images[n]}" for n in names]
     ax.set_xticks(range(len(names)), shares)
-    ax.set_xlabel("block, malignant of all images")
+    ax.set_xlabel(f"{kind}, malignant of all images")
     legend_below(fig, [*ax.collections[1::2], line], columns=3)
     told = "; ".join(
         f"{b.block}, {SUBSET_NAMES.get(b.split, b.split)} {b.malignant} of {b.images}" for b in blocks.itertuples()
     )
-    note = f"n = {counts.images.sum():,} images; bars: intervals of the share"
-    return finish_figure(fig, note=note, alt=f"Share of malignant images by block: {told}")
+    note = f"n = {counts.images.sum():,} images; bars: confidence intervals of the share"
+    return finish_figure(fig, note=note, alt=f"Share of malignant images by {kind}: {told}")

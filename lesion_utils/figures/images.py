@@ -140,7 +140,7 @@ def plot_augmentation_strips(strips: Mapping[str, tuple[Sequence[str], np.ndarra
         for ax, label, tile in zip(row, labels, tiles, strict=False):
             show_tile(ax, tile, label)
     told = "; ".join(f"{name} from {labels[0]} to {labels[-1]}" for name, (labels, _) in strips.items())
-    note = "one image; each operation alone, over the whole range it is drawn from"
+    note = "one image; each change by itself, over its whole range"
     return finish_figure(fig, note=note, alt=f"Rows of one image under each augmentation alone: {told}")
 
 
@@ -162,7 +162,7 @@ def plot_augmented_samples(
         first.text(-0.08, 0.5, f"{image_id}\n{name}", transform=first.transAxes, ha="right", va="center", fontsize=6)
         for ax, version in zip(row[1:], versions, strict=True):
             show_tile(ax, version)
-    name_column(axes[0, 0], "as it is")
+    name_column(axes[0, 0], "original")
     name_column(axes[0, 1], "augmented")
     told = f"{len(originals)} images, each followed by {draws} randomly augmented versions of itself."
     return finish_figure(fig, note=f"{count_classes(targets)}; {draws} independent draws of each", alt=told)

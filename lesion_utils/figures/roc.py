@@ -9,9 +9,10 @@ import numpy as np
 from matplotlib.lines import Line2D
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from lesion_utils.evaluation.evaluate import Curve
+from lesion_utils.evaluation.evaluate import CALL, Curve
 from lesion_utils.figures.style import (
     GREY,
+    INK,
     SINGLE,
     Plate,
     count_classes,
@@ -24,8 +25,9 @@ from lesion_utils.figures.style import (
 )
 
 CHANCE: dict[str, Any] = {"color": GREY, "lw": 0.8, "ls": (0, (1, 2)), "zorder": 1}
+CROSS: dict[str, Any] = {"linestyle": "", "color": INK, "ms": 6, "mew": 1.2}
 Bands = Mapping[str, Curve]
-#: x and y of a curve, and of its operating point; None where nothing is called malignant.
+#: x and y of a curve, and of its operating point; None if nothing is predicted malignant.
 Trace = tuple[np.ndarray, np.ndarray, tuple[float, float] | None]
 
 
@@ -36,20 +38,26 @@ def plot_roc(
     *,
     bands: Bands | None = None,
     summaries: Mapping[str, str] | None = None,
+    readers: Mapping[str, tuple[float, float]] | None = None,
 ) -> Plate:
-    """ROC curves with their confidence bands, the chance line, and the operating point at 0.5.
+    """ROC curves with their confidence bands, the line of guessing, and the operating point at `CALL`.
 
     Args:
+        targets: (N,) int, 0 benign and 1 malignant.
+        probs: name -> (N,) float in [0, 1].
         bands: name -> (false positive rate, lower, upper sensitivity).
         summaries: name -> what its legend line adds, such as "AUC 0.82 (0.77 to 0.87)".
+        readers: label -> (sensitivity, specificity) of published readers, drawn as crosses.
     """
     malignant, traces = np.asarray(targets) == 1, {}
     for name, scores in probs.items():
         fpr, tpr, _ = roc_curve(targets, scores, drop_intermediate=False)
-        called = np.asarray(scores) > 0.5
+        called = np.asarray(scores) > CALL
         traces[name] = fpr, tpr, (called[~malignant].mean(), called[malignant].mean())
-    chance = Line2D([0, 1], [0, 1], **CHANCE, label="chance")
-    fig = _plot_curves(traces, bands, summaries, chance, axes=("1 − specificity", "sensitivity"))
+    chance = Line2D([0, 1], [0, 1], **CHANCE, label="guessing")
+    crosses = {label: (1 - specificity, sensitivity) for label, (sensitivity, specificity) in (readers or {}).items()}
+    axes = ("1 − specificity", "sensitivity")
+    fig = _plot_curves(traces, bands, summaries, chance, axes=axes, crosses=crosses)
     return finish_figure(fig, note=count_classes(targets), alt=f"ROC curves: {fig.alt}.")
 
 
@@ -61,7 +69,7 @@ def plot_precision_recall(
     bands: Bands | None = None,
     summaries: Mapping[str, str] | None = None,
 ) -> Plate:
-    """Precision against recall, as steps (no interpolation), with the prevalence as the line of chance.
+    """Precision against recall, as steps (no interpolation), with the prevalence as the line of guessing.
 
     Args:
         bands: name -> (recall, lower, upper precision).
@@ -70,11 +78,11 @@ def plot_precision_recall(
     malignant, traces = np.asarray(targets) == 1, {}
     for name, scores in probs.items():
         precision, recall = _list_steps(targets, scores)
-        called = np.asarray(scores) > 0.5
+        called = np.asarray(scores) > CALL
         point = (called[malignant].mean(), malignant[called].mean()) if called.any() else None
         traces[name] = recall, precision, point
     share, axes = malignant.mean(), ("recall (sensitivity)", "precision")
-    chance = Line2D([0, 1], [share, share], **CHANCE, label=f"chance: prevalence {share:.1%}")
+    chance = Line2D([0, 1], [share, share], **CHANCE, label=f"guessing: prevalence {share:.1%}")
     fig = _plot_curves(traces, bands, summaries, chance, axes=axes, drawstyle="steps-pre")
     return finish_figure(fig, note=count_classes(targets), alt=f"Precision-recall curves: {fig.alt}.")
 
@@ -95,9 +103,10 @@ def _plot_curves(
     *,
     axes: tuple[str, str],
     drawstyle: str = "default",
+    crosses: Mapping[str, tuple[float, float]] | None = None,
 ) -> Plate:
     """Each series' curve, band and operating point; in the legend, and as `alt`, a line each with its summary."""
-    fig, ((ax,),) = new_figure(width=SINGLE, height=76 + 4 * len(traces))
+    fig, ((ax,),) = new_figure(width=SINGLE, height=76 + 4 * len(traces) + 7 * len(crosses or {}))
     styles = style_series(list(traces))
     for name, (x, y, point) in traces.items():
         ax.plot(x, y, **styles[name] | {"marker": ""}, drawstyle=drawstyle, zorder=3)
@@ -106,13 +115,19 @@ def _plot_curves(
         if point is not None:
             ax.plot(*point, **styles[name] | {"linestyle": ""}, ms=5, clip_on=False, zorder=5)
     ax.add_line(chance)
+    for k, point in enumerate((crosses or {}).values()):
+        ax.plot(*point, **CROSS | {"marker": "xP*"[k % 3]}, clip_on=False, zorder=6)
     labels = {name: ": ".join(filter(None, (name, (summaries or {}).get(name)))) for name in styles}
     handles = [Line2D([], [], **style, ms=5, label=wrap_label(labels[name], 60)) for name, style in styles.items()]
-    marker = Line2D([], [], color=GREY, marker="o", ls="", ms=5, label="mark: above 0.5 is called malignant")
-    legend_below(fig, [*handles, chance, marker], columns=1)
+    marker = Line2D([], [], color=GREY, marker="o", ls="", ms=5, label=f"mark: threshold {CALL}")
+    published = [
+        Line2D([], [], **CROSS | {"marker": "xP*"[k % 3]}, label=wrap_label(label, 60))
+        for k, label in enumerate(crosses or {})
+    ]
+    legend_below(fig, [*handles, *published, chance, marker], columns=1)
     ticks = np.linspace(0, 1, 6)
     ax.set(xlim=(0, 1), ylim=(0, 1), xticks=ticks, yticks=ticks, xlabel=axes[0], ylabel=axes[1], aspect="equal")
     for edge in ax.spines.values():
         edge.set_zorder(0.5)  # curves that run along it stay visible
-    fig.alt = "; ".join(labels.values())
+    fig.alt = "; ".join([*labels.values(), *(crosses or {})])
     return fig

@@ -51,7 +51,7 @@ def plot_learning_rates(rates: pd.DataFrame) -> Plate:
     legend_below(fig, [Line2D([], [], color=shades[name], label=name) for name in named], columns=3)
     peaks = rates.groupby("layers", sort=False)["learning_rate"].max()
     told = "; ".join(f"{name} at most {peaks[name]:.1e}" for name in named)
-    note = "a line starts where its layers begin to learn" + ("" if named == courses else "; three of them named")
+    note = "one line per layer or group of layers" + ("" if named == courses else "; three lines are named")
     return finish_figure(fig, note=note, alt=f"Learning rates over the epochs: {told}.")
 
 

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from IPython.display import display
 from scipy.special import expit
+from sklearn.metrics import roc_curve
 
 from lesion_utils.config.schema import Comparison, NamedComparison
 from lesion_utils.core.names import COMBINATION, SeriesName
 from lesion_utils.data.prepared import PreparedData
-from lesion_utils.evaluation.calibration import fit_recalibration
+from lesion_utils.evaluation.calibration import fit_recalibration, measure_reliability
 from lesion_utils.evaluation.decisions import trace_decision_curves
 from lesion_utils.evaluation.elsewhere import EVERYONE, Abroad, examine_elsewhere, widen_measures
 from lesion_utils.evaluation.evaluate import Curve, band_curves
@@ -53,11 +54,11 @@ class Models(NamedTuple):
 
 
 def collect_models(predictions: pd.DataFrame, *, runs: Collection[tuple[str, str]] | None = None) -> Models:
-    """Gather the networks, all or those of some (model, regime); what is no network has tables of its own."""
+    """The test scores of all networks, or of the models `runs` (model, regime), as trained and recalibrated."""
     probs, calibrated, targets = {}, {}, np.empty(0, int)
     for name, validation, test in iterate_means(predictions):
         network = name.model != COMBINATION and not name.regime.startswith(CLASSICAL)
-        if network and (runs is None or (name.model, name.regime) in runs):
+        if network if runs is None else (name.model, name.regime) in runs:
             probs[name], targets = test["probability"].to_numpy(), test["target"].to_numpy()
             line = fit_recalibration(validation["target"], validation["logit"])
             calibrated[name] = expit(line.apply(test["logit"]))
@@ -77,11 +78,11 @@ def draw_bands(models: Models, params: Comparison) -> tuple[dict[str, Curve], di
 def judge_elsewhere(
     data: PreparedData, scores: pd.DataFrame, results: pd.DataFrame, params: NamedComparison, *, folder: Path
 ) -> Abroad | None:
-    """How the networks fare on the test sets from elsewhere; None where the study names none.
+    """Evaluate the networks on the external test sets; None if the study names none.
 
     Args:
         scores: of the study's own images, from `add_ensembles`.
-        folder: of the predictions; those from elsewhere end in `_elsewhere.csv`.
+        folder: of the predictions; those of the external sets end in `_elsewhere.csv`.
     """
     if data.elsewhere.empty:
         return None
@@ -94,29 +95,69 @@ def judge_elsewhere(
 
 
 def show_elsewhere(study: OpenStudy, results: pd.DataFrame, abroad: Abroad) -> pd.DataFrame:
-    """Save the tables and the figure of the test sets from elsewhere, show the figure, and return what is read."""
+    """Save the tables and the figure of the external test sets, show the figure, and return the table."""
     study.save_table(abroad.measures, "elsewhere")
     study.save_table(abroad.drops, "elsewhere_drops")
     forest = plot_forest(collect_elsewhere(results, abroad))
-    caption = "AP and AUC at home and elsewhere, of networks and of the control that knows sizes and bytes."
+    caption = "AP and AUC on the internal and the external test sets: networks and a metadata-only baseline."
     display(study.save_figure(forest, "elsewhere", caption))
     return widen_measures(abroad.measures)
 
 
 def collect_elsewhere(results: pd.DataFrame, abroad: Abroad) -> pd.DataFrame:
-    """Rows of a forest plot: each network at home, then on each set, and the control, which sees no pixel."""
-    own = results[(results["seed"] == ENSEMBLE)].assign(set="home")
+    """Rows of a forest plot: each network on the internal test set, then on each external one, and the baseline."""
+    own = results[(results["seed"] == ENSEMBLE)].assign(set="internal")
     everyone = abroad.measures[abroad.measures["group"] == EVERYONE]
     known = everyone[["model", "regime"]].drop_duplicates()
     rows = pd.concat([own.merge(known), everyone], ignore_index=True)
     rows = rows[rows["metric"].isin(("ap", "auc"))]
     place = pd.factorize(rows["model"] + rows["regime"])[0]
-    rows = rows.iloc[np.argsort(place, kind="stable")]  # home beside elsewhere
+    rows = rows.iloc[np.argsort(place, kind="stable")]  # internal beside external
     group = np.where(rows["model"] == CONTROL, "controls", "this study")
     rows = rows.assign(group=group, name=rows["name"].astype(str) + ": " + rows["set"])
     keys = ["name", "model", "regime", "group"]
     order = pd.MultiIndex.from_frame(rows[keys].drop_duplicates())
     return spread_metrics(rows, keys).reindex(order).reset_index()
+
+
+def list_readers(published: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Published human readers as `plot_roc` takes them: label with the source -> (sensitivity, specificity)."""
+    return {
+        f"{row.work} ({row.citation.partition(',')[0]}), {row.why_not}: sensitivity {row.sensitivity:.2f}, specificity "
+        f"{row.specificity:.2f}": (row.sensitivity, row.specificity)
+        for row in published[published["method"] == "human readers"].itertuples()
+    }
+
+
+def trace_curves(models: Models) -> pd.DataFrame:
+    """The points of every ROC and precision-recall curve.
+
+    Returns:
+        one row per model and threshold (a lesion with a probability above or equal is predicted malignant): `name`,
+        `model`, `regime`, `threshold`, `sensitivity` (recall), `specificity`, `precision` (NaN if nothing is
+        predicted malignant).
+    """
+    parts = []
+    for name, probs in models.probs.items():
+        fpr, sensitivity, thresholds = roc_curve(models.targets, probs, drop_intermediate=False)
+        malignant = models.targets.mean()
+        called = sensitivity * malignant + fpr * (1 - malignant)
+        precision = np.divide(sensitivity * malignant, called, out=np.full(called.shape, np.nan), where=called > 0)
+        columns = {"threshold": thresholds, "sensitivity": sensitivity, "specificity": 1 - fpr, "precision": precision}
+        parts.append(pd.DataFrame(name.columns | columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def trace_reliability(models: Models, params: Comparison) -> pd.DataFrame:
+    """The points of every reliability diagram, before and after recalibration: see `measure_reliability`."""
+    parts = [
+        measure_reliability(models.targets, probs, confidence=params.confidence).assign(**name.columns, stage=stage)
+        for stage, scores in (("before", models.probs), ("after", models.calibrated))
+        for name, probs in scores.items()
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    first = ["name", "model", "regime", "stage"]
+    return table[[*first, *table.columns.difference(first, sort=False)]]
 
 
 def write_summaries(results: pd.DataFrame, metric: str) -> dict[str, str]:
@@ -144,14 +185,14 @@ def trace_benefit(models: Models, params: Comparison) -> pd.DataFrame:
     return curves.merge(keys, on="name", how="left").fillna({"model": "", "regime": ""})
 
 
-def write_submissions(predictions: pd.DataFrame, *, folder: Path, prefix: str, challenge: bool = True) -> pd.DataFrame:
+def write_submissions(predictions: pd.DataFrame, *, folder: Path, prefix: str) -> pd.DataFrame:
     """Write each network's mean and each combination as an entry to the challenge, `<folder>/<prefix>_*.csv`.
 
     Returns:
-        one row per entry: `name` and `file`; none where the test images are not the challenge's.
+        one row per entry: `name` and `file`.
     """
     rows: list[dict[str, str]] = []
-    for name, _, test in iterate_means(predictions) if challenge else ():
+    for name, _, test in iterate_means(predictions):
         if name.model == COMBINATION or not name.regime.startswith(CLASSICAL):
             stem = re.sub(r"[^\w.-]+", "_", f"{prefix}_{name.model}_{name.regime}").strip("_")
             rows.append({"name": name, "file": write_submission(test, folder / f"{stem}.csv").name})

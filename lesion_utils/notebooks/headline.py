@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lesion_utils.core.names import REGIMES, name_held_out, name_series
+from lesion_utils.core.names import REGIMES, name_series
 from lesion_utils.evaluation.evaluate import label_metric
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.evaluation.ranking import find_power, list_spoken
-from lesion_utils.evaluation.sentences import state_looks, state_power, state_primary
+from lesion_utils.evaluation.sentences import state_calibration, state_looks, state_power, state_primary
 from lesion_utils.evaluation.shortcuts import ALL, CONTROL, WITHIN
 from lesion_utils.evaluation.tables import format_spread, name_single
 from lesion_utils.notebooks.statements import (
@@ -22,6 +22,8 @@ from lesion_utils.notebooks.statements import (
     select_differences,
     select_metrics,
     select_rows,
+    state_calls,
+    state_controls,
     write_scores,
 )
 
@@ -33,7 +35,8 @@ def summarise(found: Findings, *, more: Sequence[str] = ()) -> dict[str, object]
     """What the report, the README and the checklists take from 05_comparison; every number from its tables.
 
     Args:
-        more: sentences to be said with the rest.
+        found: the tables.
+        more: sentences that come first, such as which network is not trained.
 
     Returns:
         `images`, `malignant`, `prevalence`, `always_benign_accuracy`, `regimes` (trained), `power` (a sentence),
@@ -57,16 +60,29 @@ def summarise(found: Findings, *, more: Sequence[str] = ()) -> dict[str, object]
         "best": {"name": first[0]["name"], "validation_ap": first[0]["ap"]} if first else None,
         "headline": list_headline(found),
         "limits": list_limits(found),
-        "sentences": [
-            state_primary(found.comparisons, found.params, found.looks),
-            power,
-            *(_describe_model(found, run) for run in list_spoken(found.results, found.params)),
-            *([_describe_best(found)] if first else []),
-            *more,
-            f"The test set holds {images} images, {malignant} of them malignant; calling every image benign is right "
-            f"in {100 * (images - malignant) / images:.1f} %, so accuracy is no headline.",
-        ],
+        "sentences": [*more, *_list_sentences(found)],
     }
+
+
+def _list_sentences(found: Findings) -> list[str]:
+    """The six main results: model, declared comparison, added value, threshold, calibration, size of the test set.
+
+    If no network is trained, nothing is said about its use.
+    """
+    images, malignant = found.counts
+    use = [
+        state_controls(found),
+        state_calls(found.results, found.lead, found.params, malignant=malignant, folds=found.folds),
+        *state_calibration(select_rows(found.calibrated, found.lead), found.folds),
+    ]
+    return [
+        _describe_best(found),
+        state_primary(found.comparisons, found.params, found.looks),
+        *(use if len(found.order) or found.calibrated.empty else []),
+        f"The test set has {images} images, {malignant} of them malignant. Predicting benign for every image is "
+        f"{100 * (images - malignant) / images:.1f} % accurate, so we do not report accuracy as a headline. "
+        + state_power(found.comparisons, found.params),
+    ]
 
 
 def list_headline(found: Findings) -> list[dict[str, object]]:
@@ -120,25 +136,30 @@ def _pick_difference(found: Findings, block: str) -> pd.DataFrame:
     return rows.assign(name=names, value=rows["difference"], difference=True)
 
 
+def describe_seeds(found: Findings) -> list[str]:
+    """AP and AUC of each network that is discussed: of all its seeds together, and of a single seed."""
+    return [_describe_model(found, run) for run in list_spoken(found.results, found.params)]
+
+
 def _describe_model(found: Findings, run: Run) -> str:
-    """AP and AUC of the mean probability, and of a single network with its seeds' spread."""
     spread = select_rows(found.seeds, run).set_index("metric")
     count, of = int(spread.loc["ap", "seeds"]), ""
-    single = "one seed, so nothing is known about the spread between trainings"
+    single = "There is one seed, so the variation between training runs is not known"
     if count > 1:
-        of = f" with the probabilities of its {count} seeds averaged"
+        of = f" (mean probability of {count} seeds)"
         ap, auc = (f"{m.upper()} {format_spread(*spread.loc[m, ['mean', 'sd']])}" for m in ("ap", "auc"))
-        single = f"{name_single(found.folds)} (mean of {count} seeds): {ap}, {auc} (standard deviation over seeds)"
-    return (
-        f"{name_series(*run)}, reaches {write_scores(select_metrics(found.results, run))}{of}, "
-        f"{found.params.confidence * 100:g} % intervals; {single}."
-    )
+        single = f"{name_single(found.folds).capitalize()}: {ap}, {auc} (mean and standard deviation over seeds)"
+    return f"{name_series(*run)}{of}: {write_scores(select_metrics(found.results, run))}. {single}."
 
 
 def _describe_best(found: Findings) -> str:
-    best = found.order.iloc[0]
+    if found.order.empty:
+        why = "there are no validation images" if found.calibrated.empty else "no network is trained"
+        return f"No model was selected, because {why}."
+    best, ways = found.order.iloc[0], {True: "cross-validated AP", False: "AP on the validation images"}
     return (
-        f"Of the study's {len(found.order)} rows, the {best['images']} {name_held_out(found.folds)} put first "
-        f"\u201c{best['name']}\u201d (average precision there {best['ap']:.3f}); on the test images it reaches "
-        f"{write_scores(select_metrics(found.results, (best['model'], best['regime'])))}."
+        f"Of the {len(found.order)} models, \u201c{best['name']}\u201d has the highest {ways[found.folds > 1]} "
+        f"({best['ap']:.3f}). On the test images it has "
+        f"{write_scores(select_metrics(found.results, (best['model'], best['regime'])))} "
+        f"({found.params.confidence * 100:g} % confidence intervals)."
     )

@@ -1,4 +1,4 @@
-"""Sentences of 05_comparison, each written from its tables: how a network stands, and what the study does not show."""
+"""Sentences of 05_comparison, written from its tables: baselines, thresholds, published results, limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from lesion_utils.config.schema import NamedComparison
 from lesion_utils.core.names import COMBINATION, name_held_out, name_series
 from lesion_utils.evaluation.elsewhere import EVERYONE, Abroad, find_seen
-from lesion_utils.evaluation.evaluate import AT_TARGET, label_metric
+from lesion_utils.evaluation.evaluate import AT_TARGET, CALL, label_metric
 from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.evaluation.openings import Looks
 from lesion_utils.evaluation.predictions import ENSEMBLE
@@ -21,7 +21,7 @@ from lesion_utils.evaluation.shortcuts import ALL, CONTROL, QUARTERS, WITHIN, Sh
 
 Run = tuple[str, str]  # model, regime
 
-#: What is said of a model's calls.
+#: Metrics at the threshold from validation.
 CALLS = ["sensitivity" + AT_TARGET, "specificity" + AT_TARGET]
 
 
@@ -35,11 +35,12 @@ class Findings:
     comparisons: pd.DataFrame  # from `ranking.compare_networks`
     seen: Shortcuts
     params: NamedComparison
+    calibrated: pd.DataFrame  # from `tables.tabulate_calibration`
     folds: int = 1  # a seed's test score is the mean of as many networks
     challenge: bool = True  # whether the images are those of ISIC 2016
-    patients: bool = False  # whether it is known of which patient the images are
+    patients: bool = False  # whether the labels name patients
     looks: Looks | None = None  # earlier evaluations of the declared comparison
-    sets: tuple[str, ...] = ()  # names of the test sets from elsewhere
+    sets: tuple[str, ...] = ()  # names of the external test sets
 
     @property
     def primary(self) -> pd.DataFrame:
@@ -48,11 +49,16 @@ class Findings:
 
     @cached_property
     def lead(self) -> Run:
-        """The row to set against the controls: what validation puts first, unless it is a classical classifier."""
+        """The model to compare with the baselines: the selected one, unless it is a classical classifier."""
         for _, best in self.order.iloc[:1].iterrows():
             if best["model"] == COMBINATION or not best["regime"].startswith(CLASSICAL):
                 return best["model"], best["regime"]
         return list_spoken(self.results, self.params)[0]
+
+    @property
+    def discussed(self) -> list[Run]:
+        """The models whose calibration and use are shown: the leading one, and those of the declared comparison."""
+        return list(dict.fromkeys([self.lead, *list_spoken(self.results, self.params)]))[:3]
 
     @cached_property
     def counts(self) -> tuple[int, int]:
@@ -62,31 +68,27 @@ class Findings:
 
 
 def state_controls(found: Findings) -> str:
-    """How a network stands to the control that sees no pixel: on all images, within blocks, within their quarters."""
+    """Difference to the strongest metadata-only baseline: on all images, within blocks, within their quarters."""
     rows = pd.concat([select_differences(found, block) for block in (ALL, WITHIN, QUARTERS)])
     if rows.empty:
-        return "There are too few images of a class to set the networks against the controls that see no pixel."
+        return "There are too few images of a class to compare the networks with the metadata-only baselines."
     parts = [
         f"{label_metric(row.metric)} {format_value(row.difference, row.low, row.high, '+.3f')}"
         + f" {row.block}" * (row.block != ALL)
         for row in rows.itertuples()
     ]
     unclear = rows[(rows["low"] <= 0) & (rows["high"] >= 0)]["block"].unique()
-    verdict = (
-        f"An interval that holds zero ({', '.join(unclear)}) leaves open whether the pixels add anything there."
-        if len(unclear)
-        else "Every one of these intervals lies on one side of zero."
-    )
+    verdict = f"The interval includes zero: {', '.join(unclear)}." if len(unclear) else "No interval includes zero."
     return (
-        f"{name_series(*found.lead)}, minus the harder of the controls that see no pixel (metadata alone: "
-        f"{found.seen.harder}): {'; '.join(parts)}. {verdict}"
+        f"Difference between {name_series(*found.lead)}, and the strongest metadata-only baseline "
+        f"({found.seen.harder}): {'; '.join(parts)}. {verdict}"
     )
 
 
 def state_operating_points(
     results: pd.DataFrame, values: pd.DataFrame, params: NamedComparison, *, targets: np.ndarray, folds: int = 1
 ) -> list[str]:
-    """Of each model that is spoken of, what it calls at the threshold from validation, and what a call means there.
+    """For each model that is discussed: predictions at the threshold from validation, and their predictive values.
 
     Sentences from `results` and from the `values` of `decisions.tabulate_predictive_values`.
     """
@@ -99,86 +101,85 @@ def state_operating_points(
 
 
 def state_calls(results: pd.DataFrame, run: Run, params: NamedComparison, *, malignant: int, folds: int) -> str:
-    """Sensitivity and specificity at the threshold from validation; how many lesions are missed there and at 0.5."""
+    """Sensitivity and specificity at the threshold from validation; the lesions missed there and at `CALL`."""
     rows = select_metrics(results, run)
     at_half = malignant - round(rows.loc["sensitivity", "value"] * malignant)
     if CALLS[0] not in rows.index:
-        return f"{name_series(*run)}, misses {at_half} of {malignant} malignant lesions when it calls above 0.5."
+        return f"{name_series(*run)}, misses {at_half} of {malignant} malignant lesions at the threshold {CALL}."
     reached, target = rows.loc[CALLS[0]], params.sensitivity_target
     missed = malignant - round(reached["value"] * malignant)
     sensitivity, specificity = (format_value(*rows.loc[name, ["value", "low", "high"]]) for name in CALLS)
-    inside = "within" if reached["low"] <= target <= reached["high"] else "outside"
+    inside = "inside" if reached["low"] <= target <= reached["high"] else "outside"
     return (
-        f"{name_series(*run)}, at the threshold {reached['threshold']:.3f}, chosen on the {name_held_out(folds)} "
-        f"for a sensitivity of {target:.2f}, has a sensitivity of {sensitivity} and a specificity of {specificity} on "
-        f"the test images: {missed} of {malignant} malignant lesions are missed there, {at_half} at 0.5. The "
-        f"sensitivity asked for lies {inside} the interval."
+        f"At the threshold {reached['threshold']:.3f}, {name_series(*run)}, has a sensitivity of {sensitivity} and a "
+        f"specificity of {specificity} on the test images; it misses {missed} of {malignant} malignant lesions. The "
+        f"threshold was chosen on the {name_held_out(folds)} for a sensitivity of {target:.2f}, which is {inside} the "
+        f"interval. At the threshold {CALL} it misses {at_half}."
     )
 
 
 def state_standing(order: pd.DataFrame, results: pd.DataFrame, published: pd.DataFrame) -> str:
-    """How the row that validation puts first stands to the best published average precision, in a sentence."""
+    """The selected model against the best published average precision, in a sentence."""
     if order.empty:
-        return "Without validation images no row was chosen beforehand, so none is set against the published ones."
+        return "No model was selected, so none is compared with the published results."
     if published.empty:
-        return "No published result was measured on these images, so none is set beside them."
+        return "No published result was measured on these images."
     best = order.iloc[0]
     row = select_metrics(results, (best["model"], best["regime"])).loc["ap"]
     leader = published.loc[published["ap"].where(published["comparable"]).idxmax()]
     gap = row["value"] - leader["ap"]
     inside = row["low"] <= leader["ap"] <= row["high"]
     return (
-        f"\u201c{best['name']}\u201d, first by validation, reaches an average precision of "
-        f"{format_value(row['value'], row['low'], row['high'])}: {abs(gap):.3f} {'above' if gap >= 0 else 'below'} the "
-        f"best published one, {leader['ap']:.3f} ({leader['work']}), which lies {'within' if inside else 'outside'} "
-        "this interval."
+        f"The selected model, \u201c{best['name']}\u201d, has an average precision of "
+        f"{format_value(row['value'], row['low'], row['high'])}. This is {abs(gap):.3f} "
+        f"{'above' if gap >= 0 else 'below'} the best published result, {leader['ap']:.3f} ({leader['work']}). That "
+        f"result is {'inside' if inside else 'outside'} the interval."
     )
 
 
 def list_limits(found: Findings) -> list[str]:
     """What the study does not show, in sentences."""
     (images, malignant), smallest = found.counts, find_power(found.comparisons, found.params)
-    size = f"The test set holds {images} images, {malignant} of them malignant"
+    size = f"The test set has {images} images, {malignant} of them malignant"
     if not np.isnan(smallest):
-        size += f": a difference in AUC below {smallest:.3f} between two networks would as a rule go unseen"
+        size += f"; the declared comparison can detect differences in AUC of {smallest:.3f} or more"
     calls = state_calls(found.results, found.lead, found.params, malignant=malignant, folds=found.folds)
     return [
         f"Shortcuts: {state_controls(found)}",
         f"Missed lesions: {calls}",
-        f"Size: {size}. Intervals hold for other images from the same pool, and not for another training run.",
+        f"Size: {size}. The intervals describe the limited number of test images, not the variation between runs.",
         f"One source: training and test images come from {_SOURCES[found.challenge]}"
-        + (f" than those of {' and '.join(found.sets)}." if found.sets else "."),
+        + (f", except for the external test sets ({', '.join(found.sets)})." if found.sets else "."),
         f"Patients: {_PATIENTS[found.challenge, found.patients]}",
     ]
 
 
 _SOURCES = {
-    True: "one archive and the same clinics; nothing here is evidence for another clinic, another camera or skin other "
-    "than light",
-    False: "one collection; nothing here is evidence for another clinic, another camera or another kind of skin",
+    True: "one archive and the same clinics. The results show nothing about other clinics, other cameras or dark skin",
+    False: "one collection. The results show nothing about other clinics, other cameras or other skin types",
 }
 _APART = (
-    "so images of one patient may lie on both sides of the split, and the intervals take every image for a patient of "
-    "its own."
+    "so images of one patient may be in both the training and the test set. The intervals treat each image as a "
+    "separate patient."
 )
 #: (whether the challenge's, whether patients are known) -> what follows from it.
 _PATIENTS = {
     (True, False): f"the challenge publishes no patient numbers, {_APART}",
-    (False, False): f"the file of labels names none, {_APART}",
-    (False, True): "no patient lies on both sides of the split; but the intervals take every image for a patient of "
-    "its own, and are too narrow where patients have several.",
+    (False, False): f"the labels name no patients, {_APART}",
+    (False, True): "all images of a patient are in one split. The intervals treat each image as a separate patient and "
+    "are too narrow if patients have several images.",
 }
 
 
 def state_elsewhere(abroad: Abroad | None, others: pd.DataFrame, found: Findings) -> list[str]:
-    """Of each test set from elsewhere, what the leading row reaches there, what it loses, and what the control does.
+    """For each external test set: scores of the leading model, their change, and that of the baseline.
 
     Args:
         abroad: from `comparison.judge_elsewhere`.
-        others: the images from elsewhere, see `PreparedData`.
+        others: the external images, see `PreparedData`.
     """
     if abroad is None:
-        return ["This study names no test sets from elsewhere, so how its networks fare there is not known."]
+        return ["This study has no external test set."]
     runs = set(abroad.measures[["model", "regime"]].itertuples(index=False, name=None))
     lead = next(run for run in (found.lead, *list_spoken(found.results, found.params)) if run in runs)
     said = []
@@ -186,19 +187,22 @@ def state_elsewhere(abroad: Abroad | None, others: pd.DataFrame, found: Findings
         whole = abroad.measures[(abroad.measures["set"] == place) & (abroad.measures["group"] == EVERYONE)]
         drops = abroad.drops[abroad.drops["set"] == place]
         said.append(
-            f"{place} ({_count_images(images)}): {name_series(*lead)}, has {_list_values(whole, lead)}. "
+            f"{place} ({_count_images(images)}): {name_series(*lead)}: {_list_values(whole, lead)}. "
             f"{_state_drop(drops, lead)}"
         )
     images, malignant = found.counts
     share = f"{100 * malignant / images:.1f} %"
-    return [*said, f"Average precision hangs on the share of malignant images, {share} at home; AUC does not."]
+    return [
+        *said,
+        f"Average precision depends on the share of malignant images ({share} in the internal test set); AUC does not.",
+    ]
 
 
 def _count_images(images: pd.DataFrame) -> str:
-    """How many images of a set are judged, and which are not."""
+    """How many images of a set are evaluated, and which are excluded."""
     seen = find_seen(images)
     kinds = ", ".join(f"{count} x {kind}" for kind, count in images[seen]["seen_how"].value_counts().items())
-    out = f"; {seen.sum()} left out, since training has the same photograph ({kinds})" if seen.any() else ""
+    out = f"; {seen.sum()} excluded as duplicates of training images ({kinds})" if seen.any() else ""
     return f"{(~seen).sum()} images, {images[~seen]['target'].sum()} of them malignant{out}"
 
 
@@ -208,18 +212,20 @@ def _list_values(rows: pd.DataFrame, run: Run) -> str:
 
 
 def _state_drop(drops: pd.DataFrame, run: Run) -> str:
-    """What is lost from home to elsewhere, by the network and by the control."""
+    """How scores change from the internal to an external test set, for the network and for the baseline."""
     parts, drops = [], drops[drops["metric"].isin(("ap", "auc"))]
-    control = (CONTROL, "size and bytes"), "The control that knows sizes and bytes loses"
-    for of, who in ((run, "From home it loses"), control):
-        spans = select_rows(drops, of)[["metric", "drop", "low", "high"]].itertuples(index=False, name=None)
-        lost = [f"{label_metric(metric)} {format_value(drop, low, high, '+.3f')}" for metric, drop, low, high in spans]
-        parts += [f"{who} {', '.join(lost)}."] if lost else []
-    return " ".join(parts) or "There are too few images of a class to say what was lost from home."
+    baseline = (CONTROL, "size and bytes"), "Change for the metadata-only baseline (size and bytes)"
+    for of, who in ((run, "Change against the internal test set"), baseline):
+        rows = select_rows(drops, of)[["metric", "drop", "low", "high"]].itertuples(index=False, name=None)
+        changes = [  # a drop of -0.1 is a gain
+            f"{label_metric(metric)} {format_value(-drop, -high, -low, '+.3f')}" for metric, drop, low, high in rows
+        ]
+        parts += [f"{who}: {', '.join(changes)}."] if changes else []
+    return " ".join(parts) or "There are too few images of a class to compare with the internal test set."
 
 
 def select_differences(found: Findings, block: str) -> pd.DataFrame:
-    """The leading row's differences to the harder control, on all images or within strata, AP before AUC."""
+    """Differences of the leading model to the strongest baseline, on all images or within strata, AP before AUC."""
     rows = select_rows(found.seen.differences, found.lead)
     return rows[(rows["control"] == found.seen.harder) & (rows["block"] == block)].sort_values("metric")
 

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 from IPython import get_ipython
-from IPython.display import Image, Markdown, display
+from IPython.display import HTML, Image, Markdown, display
 from matplotlib.figure import Figure
 
 from lesion_utils.config.load import resolve
@@ -72,7 +72,7 @@ class OpenStudy:
         """What takes the events of training, shows them under the cell and logs them for the terminal."""
         return TrainingProgress(self.training_folder / "train.jsonl")
 
-    def card(self) -> Markdown:
+    def card(self) -> HTML:
         """What this page was made from, folded, and what a reader must know before its numbers."""
         described = run_git("describe", "--always", "--dirty", "--abbrev=10")
         rows = {
@@ -83,8 +83,8 @@ class OpenStudy:
             "threads": os.environ.get("THREADS") or f"one per core ({os.cpu_count()})",
             "writes": f"reports/{self.paths.report_dir.relative_to(paths.reports_root()).as_posix()}/",
         }
-        cells = ((key, value.replace("|", "\\|")) for key, value in rows.items())
-        table = "\n".join(["| | |", "|---|---|", *(f"| **{key}** | {value} |" for key, value in cells)])
+        cells = (f"<tr><th>{key}</th><td>{html.escape(value)}</td></tr>" for key, value in rows.items())
+        table = f"<table>{''.join(cells)}</table>"
         note = " ".join(self.params.data.remarks)
         return fold(f"How this page was made: study {self.paths.name}, commit {rows['commit']}", table, after=note)
 
@@ -211,9 +211,16 @@ def open_study(params: str | Path | Mapping[str, Any], step: str) -> OpenStudy:
     return OpenStudy(resolved, interactive, step, "interactive")
 
 
-def fold(title: str, content: str, *, after: str = "") -> Markdown:
-    """Markdown that a reader opens with a click: a `title` that is always shown, and the `content` below it."""
-    return Markdown(f"<details><summary>{html.escape(title)}</summary>\n\n{content}\n\n</details>\n\n{after}")
+def fold(title: str, content: str, *, after: str = "") -> HTML:
+    """A part of a page that a reader opens with a click.
+
+    Args:
+        title: plain text, always shown.
+        content: HTML, shown after the click.
+        after: plain text below, always shown.
+    """
+    text = f"<p>{html.escape(after)}</p>" if after else ""
+    return HTML(f"<details><summary>{html.escape(title)}</summary>{content}</details>{text}")
 
 
 def choose_samples(table: pd.DataFrame, *, subset: str, per_class: int, seed: int) -> pd.DataFrame:

@@ -160,6 +160,15 @@ def test_controls_are_grey_by_block_as_in_the_forest_plot():
     assert colours == [style.MODEL_COLOURS[0], style.GREY]
 
 
+def test_published_readers_are_a_point_of_the_roc_curve_with_their_source():
+    fig = plot_roc(TARGETS, PROBS, readers={"Readers (Someone 2018)": (0.82, 0.59)})
+    (cross,) = (line for line in fig.axes[0].lines if line.get_marker() == "x")
+    assert cross.get_xydata().ravel() == pytest.approx([0.41, 0.82])
+    assert "Readers (Someone 2018)" in fig.alt
+    legend = [text.get_text() for text in fig.subfigs[0].legends[0].get_texts()]
+    assert "Readers (Someone 2018)" in legend
+
+
 def test_figures_from_secondary_sources_are_crossed_out():
     rows = draw_regimes(["accuracy"], ["scratch"])
     rows["mark"] = np.where(rows["source"].str.contains("Lopez"), "secondary source", "")
@@ -167,7 +176,7 @@ def test_figures_from_secondary_sources_are_crossed_out():
     crosses = [line.get_xydata() for line in fig.axes[0].lines if line.get_marker() == "x" and len(line.get_xdata())]
     assert len(crosses) == 1 and crosses[0][0][0] == 0.7
     legend = [text.get_text() for text in fig.subfigs[0].legends[0].get_texts()]
-    assert legend[-1] == "crossed: secondary source"
+    assert legend[-1] == "crossed out: secondary source"
 
 
 def test_reliability_says_which_intervals_it_draws():

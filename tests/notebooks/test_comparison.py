@@ -32,7 +32,15 @@ from lesion_utils.evaluation.sentences import describe_left_out, state_primary
 from lesion_utils.evaluation.tables import tabulate_results
 from lesion_utils.figures.comparison import plot_forest
 from lesion_utils.notebooks import headline
-from lesion_utils.notebooks.comparison import collect_elsewhere, collect_models, judge_elsewhere, write_submissions
+from lesion_utils.notebooks.comparison import (
+    collect_elsewhere,
+    collect_models,
+    judge_elsewhere,
+    list_readers,
+    trace_curves,
+    trace_reliability,
+    write_submissions,
+)
 from lesion_utils.notebooks.statements import list_limits, state_elsewhere, state_operating_points, state_standing
 from lesion_utils.notebooks.study import _to_plain
 
@@ -49,6 +57,26 @@ def test_models_are_networks_and_recalibration_changes_no_ranking(scored):
         assert not np.allclose(before, models.calibrated[name])
         assert roc_auc_score(models.targets, before) == roc_auc_score(models.targets, models.calibrated[name])
     assert list(collect_models(scored, runs=[("vgg19", "scratch")]).probs) == ["VGG19, from scratch"]
+
+
+def test_the_published_dermatologists_have_their_source_and_own_images_have_none():
+    (label,) = (readers := list_readers(read_published()))
+    assert readers[label] == (0.82, 0.59)
+    assert all(part in label for part in ("Marchetti et al. 2018", "100-image subset", "0.82", "0.59"))
+    assert list_readers(read_published(challenge=False)) == {}
+
+
+def test_the_points_of_each_curve_are_those_of_its_scores(scored):
+    models = collect_models(scored)
+    points = trace_curves(models)
+    for name, probs in models.probs.items():
+        own = points[points["name"] == name]
+        area = np.trapezoid(own["sensitivity"], 1 - own["specificity"])
+        assert area == pytest.approx(roc_auc_score(models.targets, probs))
+        row = own[own["threshold"] <= 0.5].iloc[0]
+        called = probs >= row["threshold"]
+        assert row["precision"] == pytest.approx(models.targets[called].mean())
+    assert {"before", "after"} == set(trace_reliability(models, COMPARISON)["stage"])
 
 
 def test_entries_are_written_for_networks_and_combinations(scored, tmp_path):
@@ -76,13 +104,14 @@ def test_the_summary_is_json_and_its_numbers_are_the_tables(results, findings):
     summary = summarise(findings)
     assert (summary["images"], summary["malignant"]) == (120, 24)
     assert summary["always_benign_accuracy"] == pytest.approx(0.8)
-    assert summary["sentences"][0] == state_primary(findings.comparisons, COMPARISON)
-    assert "80.0 %" in summary["sentences"][-1]
-    ap = get_row(results, "vgg19", "finetune", "ap")
+    assert len(summary["sentences"]) == 6
+    assert summary["sentences"][1] == state_primary(findings.comparisons, COMPARISON)
+    assert "80.0 % accurate" in summary["sentences"][-1]
+    ap = get_row(results, *findings.lead, "ap")
     assert any(f"{ap['value']:.3f} ({ap['low']:.3f} to {ap['high']:.3f})" in s for s in summary["sentences"])
     values = [get_row(results, "resnet50", "finetune", "ap", seed)["value"] for seed in ("0", "1")]
-    expected = f"a single network (mean of 2 seeds): AP {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
-    assert sum(expected in sentence for sentence in summary["sentences"]) == 1
+    expected = f"A single network: AP {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+    assert sum(expected in sentence for sentence in headline.describe_seeds(findings)) == 1
     network, control = "ResNet50, fine-tuned", "Metadata alone: archive order, size and bytes"
     scores = ["average precision", "AUC"]
     difference, at = f"{network} − m{control[1:]}", "threshold from validation"
@@ -103,7 +132,7 @@ def test_the_limits_say_what_is_missed_and_what_the_control_reaches(predictions,
     threshold = get_row(results, "resnet50", "finetune", "auc")["threshold"]
     missed, at_half = (malignant <= threshold).sum(), (malignant <= 0.5).sum()
     assert missed != at_half
-    assert f"{missed} of 24 malignant lesions are missed there, {at_half} at 0.5" in said
+    assert f"it misses {missed} of 24 malignant lesions" in said and f"threshold 0.5 it misses {at_half}." in said
     for row in summarise(findings)["headline"][6:8]:
         numbers = f"{row['value']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
         assert f"{row['metric']} {numbers.replace('-', '−')}" in said
@@ -117,15 +146,15 @@ def test_an_operating_point_is_said_with_what_was_asked_for_and_reached(predicti
     row = get_row(results, "vgg19", "finetune", "sensitivity_at_target")
     (in_folds, _) = state_operating_points(results, values, COMPARISON, targets=targets, folds=5)
     assert "chosen on the out-of-fold scores" in in_folds and "chosen on the validation images" in first
-    assert "for a sensitivity of 0.90, has a sensitivity of " in first and first.startswith("ResNet50, fine-tuned, at")
+    assert "for a sensitivity of 0.90" in first and ", ResNet50, fine-tuned, has a sensitivity of " in first
     assert f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in second
-    where = "within" if row["low"] <= 0.9 <= row["high"] else "outside"
-    assert f"asked for lies {where} the interval. Where 20 % of lesions are malignant" in second
+    where = "inside" if row["low"] <= 0.9 <= row["high"] else "outside"
+    assert f"which is {where} the interval" in second and "20 % of lesions are malignant" in second
     tested = predictions[predictions["split"] == "test"]
     results = tabulate_results(tested, COMPARISON)
     values = tabulate_predictive_values(results, COMPARISON, targets=targets)
     (only, _) = state_operating_points(results, values, COMPARISON, targets=targets)
-    assert only.endswith("malignant lesions when it calls above 0.5."), "no validation images, no threshold"
+    assert only.endswith("malignant lesions at the threshold 0.5."), "no validation images, no threshold"
 
 
 def test_the_best_row_is_chosen_by_validation_and_not_by_the_test(scored, combined, seen):
@@ -143,15 +172,15 @@ def test_the_best_row_is_chosen_by_validation_and_not_by_the_test(scored, combin
     summary = summarise(found, more=left_out)
     assert summary["best"] == {"name": poor, "validation_ap": 1.0}
     assert [row["label"] for row in summary["headline"]].count(poor) == 2
-    said = [sentence for sentence in summary["sentences"] if f"put first \u201c{poor}\u201d" in sentence]
-    assert len(said) == 1 and f"study's {len(SKILL | CLASSICAL) + 2} rows" in said[0]
+    said = [sentence for sentence in summary["sentences"] if f"\u201c{poor}\u201d has the highest AP" in sentence]
+    assert len(said) == 1 and f"Of the {len(SKILL | CLASSICAL) + 2} models" in said[0]
 
 
 def test_no_validation_images_no_best_row(predictions, findings):
     order = rank_on_validation(predictions[predictions["split"] == "test"])
-    assert order.empty and "no row was chosen" in state_standing(order, findings.results, read_published())
+    assert order.empty and "No model was selected" in state_standing(order, findings.results, read_published())
     summary = summarise(replace(findings, order=order))
-    assert summary["best"] is None and not any("put first" in sentence for sentence in summary["sentences"])
+    assert summary["best"] is None and "No model was selected" in summary["sentences"][0]
 
 
 def test_the_standing_says_by_how_much(scored, combined):
@@ -160,24 +189,21 @@ def test_the_standing_says_by_how_much(scored, combined):
     sentence = state_standing(order, combined, read_published())
     assert f"{abs(row['value'] - 0.718):.3f} {'above' if row['value'] > 0.718 else 'below'}" in sentence
     assert "0.718 (Tang et al. 2020" in sentence
-    assert ("within" in sentence) == (row["low"] <= 0.718 <= row["high"])
+    assert ("inside" in sentence) == (row["low"] <= 0.718 <= row["high"])
 
 
 def test_one_seed_says_that_spread_is_unknown(seen):
     predictions = add_ensembles(draw_predictions(seeds=1))
     found = collect_findings(predictions, tabulate_results(predictions, COMPARISON), seen)
     assert found.seeds["sd"].isna().all()
-    summary = summarise(found)
-    assert sum("one seed" in sentence for sentence in summary["sentences"]) == 2
+    assert sum("There is one seed" in sentence for sentence in headline.describe_seeds(found)) == 2
 
 
-def test_of_images_of_ones_own_no_entry_is_written_and_the_limits_name_patients_as_they_are(findings, scored, tmp_path):
-    assert write_submissions(scored, folder=tmp_path, prefix="entry", challenge=False).empty
-    assert not list(tmp_path.iterdir())
+def test_of_images_of_ones_own_the_limits_name_patients_as_they_are(findings):
     assert "challenge publishes no patient numbers" in list_limits(findings)[-1]
-    assert "the file of labels names none" in list_limits(replace(findings, challenge=False))[-1]
+    assert "the labels name no patients" in list_limits(replace(findings, challenge=False))[-1]
     limits = list_limits(replace(findings, challenge=False, patients=True))
-    assert "no patient lies on both sides" in limits[-1] and "from one collection" in limits[-2]
+    assert "all images of a patient are in one split" in limits[-1] and "from one collection" in limits[-2]
     assert "No published result" in state_standing(findings.order, findings.results, read_published(challenge=False))
 
 
@@ -192,14 +218,15 @@ def test_elsewhere_is_said_in_the_numbers_of_its_table(findings, predictions, re
     of_lead = [table.set_index(["model", "regime", "metric"]) for table in abroad]
     row, drop = (table.loc[(*findings.lead, "auc")] for table in of_lead)
     malignant = others["target"][3:].sum()
-    assert first.startswith(f"P (87 images, {malignant} of them malignant; 3 left out, since training has the same")
+    assert first.startswith(f"P (87 images, {malignant} of them malignant; 3 excluded as duplicates")
     assert f"AUC {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in first
-    assert f"AUC {format_value(*drop[['drop', 'low', 'high']], form='+.3f')}" in first
-    assert "20.0 % at home" in last
+    change = format_value(-drop["drop"], -drop["high"], -drop["low"], "+.3f")
+    assert "Change against the internal test set: average precision" in first and f"AUC {change}" in first
+    assert "20.0 % in the internal test set" in last
     rows = collect_elsewhere(results, abroad)
-    assert set(rows["group"]) == {"this study", "controls"} and rows["name"].str.endswith((": home", ": P")).all()
+    assert set(rows["group"]) == {"this study", "controls"} and rows["name"].str.endswith((": internal", ": P")).all()
     assert len(rows) == 2 * 6 + 1 and plot_forest(rows).alt
     nothing = SimpleNamespace(elsewhere=others[:0])
     assert judge_elsewhere(nothing, predictions, results, COMPARISON, folder=tmp_path) is None
-    assert "names no test sets" in state_elsewhere(None, others, findings)[0]
-    assert "than those of P." in list_limits(replace(findings, sets=("P",)))[-2]
+    assert "no external test set" in state_elsewhere(None, others, findings)[0]
+    assert "external test sets (P)." in list_limits(replace(findings, sets=("P",)))[-2]

@@ -121,4 +121,4 @@ def test_by_hand_nothing_of_the_report_is_written(study, monkeypatch):
 def test_the_card_needs_no_git(study, monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(OpenStudy, "open_data", lambda self: SimpleNamespace(summary="two images"))
-    assert "| **commit** | not under version control |" in study.card().data
+    assert "<th>commit</th><td>not under version control</td>" in study.card().data

@@ -36,6 +36,24 @@ def test_code_is_folded_and_kept_and_shown_where_a_cell_asks_for_it(tmp_path):
     assert "<details open" not in page
 
 
+def test_a_section_that_is_collapsed_in_jupyterlab_is_folded(tmp_path):
+    collapsed = {"jp-MarkdownHeadingCollapsed": True}
+    page = convert(
+        tmp_path,
+        [
+            new_markdown_cell("# Title"),
+            new_markdown_cell("## Open\n\nShown."),
+            new_markdown_cell("## Details\n\nMore.", metadata=collapsed),
+            new_markdown_cell("Also folded."),
+            new_markdown_cell("## Last\n\nShown again."),
+            new_markdown_cell("## End", metadata=collapsed),
+        ],
+    )
+    folded = re.findall(r'<details class="section">(.*?)</details>', page, re.DOTALL)
+    assert len(folded) == 2 and "<summary><h2>Details</h2></summary>" in folded[0]
+    assert "More." in folded[0] and "Also folded." in folded[0] and "Shown" not in folded[0]
+
+
 def test_the_title_is_the_first_heading(tmp_path):
     page = convert(tmp_path, [new_code_cell("# not this"), new_markdown_cell("# The question\n\n# Another")])
     assert "<title>The question – demo</title>" in page

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from lesion_utils.core.files import digest_file
 from lesion_utils.data.box import BOX
 from lesion_utils.data.challenge import FOLDERS, LABEL_FILES, MANIFEST, raise_problems, scan_dataset
-from lesion_utils.provenance.fingerprint import digest_file
 
 WORDS = {"train": ("benign", "malignant"), "test": ("0.0", "1.0")}
 SMALL = {"train": (3, 2), "test": (2, 1)}

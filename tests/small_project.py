@@ -17,7 +17,9 @@ import pytest
 from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from lesion_utils.core import definitions
 from lesion_utils.core.paths import Study
+from lesion_utils.provenance.fingerprint import read_code
 from lesion_utils.provenance.steps import list_steps
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +69,12 @@ EVENT |= {"val_ap": 0.4, "val_auc": 0.7}
 TRAIN = f"""step = {{"resnet50": "{NAMES[2]}", "vgg19": "{NAMES[3]}"}}.get(network, f"network_{{network}}")
 save(f"runs/{{step}}/train.jsonl", json.dumps({EVENT}) + "\\n")
 save(f"predictions/{{network}}.csv", str(params[network]["optim"]["momentum"]))"""
+
+
+def list_reached_modules(notebook: Path) -> set[str]:
+    """Modules of the package, such as "figures.style", with a definition that a notebook reaches."""
+    package = definitions._open_package(definitions._FOLDER, tuple(definitions._stat_files(definitions._FOLDER)))
+    return {module for module, _ in package.reach(package.follow(read_code(notebook)), ())}
 
 
 def make_project(folder: Path) -> Path:

@@ -21,7 +21,7 @@ def test_what_make_asks_at_every_turn_loads_nothing_heavy(tmp_path, monkeypatch)
     command = [sys.executable, "-c", f"{code}; print('loaded', *sys.modules)"]
     done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, check=True)
     loaded = set(done.stdout.partition("loaded ")[2].split())
-    assert {f"lesion_utils.{name}" for name in ("pipeline.graph", "config.load", "provenance.outside")} <= loaded
+    assert {f"lesion_utils.{name}" for name in ("pipeline.graph", "config.load", "config.sources")} <= loaded
     assert not HEAVY & loaded
 
 

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from small_project import NAMES, make
 from small_project import run as run_verb
 
-from lesion_utils.provenance import outside
+from lesion_utils.config import sources
 
 pytestmark = pytest.mark.slow
 
@@ -59,9 +59,9 @@ def report(request, tmp_path_factory) -> Iterator[Path]:
 
 def use_hub(folder: Path, hub: Site, patch: pytest.MonkeyPatch) -> None:
     """Let a copy of the project fetch from a hub on loopback, whose files are those that it pins."""
-    pin = outside.PINNED[TAGS[0]]
+    pin = sources.PINNED[TAGS[0]]
     served = hub.versions[f"timm/{TAGS[0]}/resolve/{REVISION}/model.safetensors"].strip('"')
-    replace(folder / "lesion_utils" / "provenance" / "outside.py", {pin.revision: REVISION, pin.sha256: served})
+    replace(folder / "lesion_utils" / "config" / "sources.py", {pin.revision: REVISION, pin.sha256: served})
     patch.setenv("HF_ENDPOINT", hub.address)
     patch.setenv("HF_HOME", str(folder / "hf"))
     for variable in ("HF_HUB_CACHE", "OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):

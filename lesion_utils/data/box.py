@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from lesion_utils.core.errors import DataError
-from lesion_utils.provenance.fingerprint import digest_file
+from lesion_utils.core.files import digest_file
 
 BOX = Path(__file__).with_name("isic2016_256px.zip")
 SHA256 = "9fc4ff08a6f0ebfbc2c1664acef1f2e954fe69ac2a05383379659f4252906f29"

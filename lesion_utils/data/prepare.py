@@ -18,7 +18,7 @@ import pandas as pd
 from lesion_utils.config.data import Data, External
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
-from lesion_utils.core.files import dump_json, write_if_changed
+from lesion_utils.core.files import digest_bytes, dump_json, write_if_changed
 from lesion_utils.data.cache import WORKERS, Progress, open_cache
 from lesion_utils.data.challenge import (
     CHALLENGE_COUNTS,
@@ -38,7 +38,6 @@ from lesion_utils.data.pixels import measure_pixels
 from lesion_utils.data.prepared import PreparedData, load_prepared, source_folder
 from lesion_utils.data.split import SUBSETS, make_split, set_test_apart
 from lesion_utils.data.tables import dump_csv
-from lesion_utils.provenance.fingerprint import digest_bytes
 
 SPLIT_COLUMNS = ["image_id", "split", "target", "subset", "fold"]
 

@@ -21,11 +21,11 @@ from distributed.comm.core import CommClosedError
 from lesion_utils.config.schema import Network
 from lesion_utils.core import paths
 from lesion_utils.core.console import Console
+from lesion_utils.core.definitions import fingerprint_definitions
 from lesion_utils.core.errors import RunError
-from lesion_utils.core.files import write_atomic
+from lesion_utils.core.files import digest_bytes, write_atomic
 from lesion_utils.extras.jobs import Job, Workers, run_job
 from lesion_utils.models.compute import choose_compute
-from lesion_utils.provenance.fingerprint import digest_bytes, fingerprint_modules
 from lesion_utils.provenance.steps import read_versions
 
 #: Systems that start workers, and dask-jobqueue's name for each.
@@ -171,7 +171,7 @@ def examine(settings: Mapping[str, str], token: str, networks: Sequence[Network]
     """On a worker, and on the machine that sends tasks: what has to be the same on both, in words."""
     os.environ.update(settings)
     facts = {"Python": platform.python_version(), **read_versions()}
-    facts["code of lesion_utils"] = digest_bytes(repr(fingerprint_modules(["extras.ahead"])).encode())[:12]
+    facts["code of lesion_utils"] = digest_bytes(repr(fingerprint_definitions(["extras.ahead"])).encode())[:12]
     for name in ("REPORTS_DIR", "LESION_CACHE"):
         facts[f"{name} {settings[name]}"] = _try_folder(Path(settings[name]), token)
     if weights := paths.weights_dir():

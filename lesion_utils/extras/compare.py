@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lesion_utils.core.errors import RunError
-from lesion_utils.core.files import write_if_changed
+from lesion_utils.core.files import digest_file, write_if_changed
 from lesion_utils.data.tables import restore_text
-from lesion_utils.provenance.fingerprint import digest_file
 from lesion_utils.provenance.steps import list_differences
 from lesion_utils.report.content import Figure, Report
 from lesion_utils.report.pages import format_number, render_page

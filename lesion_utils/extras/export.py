@@ -15,7 +15,7 @@ from timm.models import save_for_hf
 from lesion_utils.config.load import load_study
 from lesion_utils.core import files
 from lesion_utils.core.errors import CheckpointError
-from lesion_utils.core.files import cannot_write, dump_json, write_atomic
+from lesion_utils.core.files import cannot_write, digest_file, dump_json, write_atomic
 from lesion_utils.core.paths import Study
 from lesion_utils.data.cache import Progress
 from lesion_utils.data.prepared import load_prepared
@@ -26,7 +26,6 @@ from lesion_utils.extras.runs import TrainedRun, choose_runs
 from lesion_utils.models.networks import build_network, data_config
 from lesion_utils.models.predict import TrainedNetwork, place_network, read_settings
 from lesion_utils.provenance import steps
-from lesion_utils.provenance.fingerprint import digest_file
 
 WEIGHTS, CONFIG, CARD, ONNX = "model.safetensors", "config.json", "README.md", "model.onnx"
 

@@ -41,6 +41,7 @@ from lesion_utils.extras.jobs import Job
 from lesion_utils.figures.style import save
 from lesion_utils.figures.training import plot_margins
 from lesion_utils.training.classifiers import (
+    CANDIDATES,
     FOLDS,
     fit_classifier,
     name_groups,
@@ -296,9 +297,8 @@ def _cross_validate(trial: Trial, *, on_event: OnEvent | None) -> pd.DataFrame:
     groups = name_groups(table, trial.known.duplicates)
     probs = np.empty(len(rows))
     for train, held_out in split_folds(targets, groups, seed=trial.seed):
-        model, _ = fit_classifier(
-            trial.question.judge, features[train, 0], targets[train], groups=groups[train], seed=trial.seed
-        )
+        known = {"groups": groups[train], "seed": trial.seed}
+        model, _ = fit_classifier(CANDIDATES[trial.question.judge], features[train, 0], targets[train], **known)
         probs[held_out] = predict_views(model, features[held_out])
     return table[["image_id", "target"]].assign(probability=probs)
 

@@ -17,7 +17,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from lesion_utils.config.schema import Network
 from lesion_utils.core.errors import ParamsError
-from lesion_utils.provenance.machine import name_processor
+from lesion_utils.core.machine import name_processor
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -19,13 +19,13 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from lesion_utils.config.schema import Network
+from lesion_utils.core.definitions import fingerprint_definitions
 from lesion_utils.core.files import write_atomic
 from lesion_utils.core.paths import cache_dir
 from lesion_utils.models.compute import Compute
 from lesion_utils.models.fused import fuse_network
 from lesion_utils.models.networks import data_config, features_of, head_of, stage_means
 from lesion_utils.models.preprocess import cut_middle, flip_views, resize_batch
-from lesion_utils.provenance.fingerprint import fingerprint_modules
 
 T = TypeVar("T")
 #: Called with the images that are done and how many there are.
@@ -125,8 +125,10 @@ class Scorer:
 
 def _fingerprint_models() -> dict[str, str]:
     """The code that features depend on."""
-    modules = fingerprint_modules(["models.inference"])
-    return {name: key for name, key in modules.items() if name.startswith("lesion_utils/models/")}
+    entries = ("models.inference:frozen_features", "models.networks:build_network", "models.compute:Compute")
+    files = {"_fingerprint_models", "_read_sealed", "write_atomic", "find_weights"}
+    files |= {"ParamsError", "WeightsError"}
+    return fingerprint_definitions(entries, without=files)
 
 
 def _read_sealed(path: Path) -> bytes | None:

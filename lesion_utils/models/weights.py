@@ -12,12 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from lesion_utils.config.schema import Network
-from lesion_utils.core.errors import LesionError, WeightsError
-from lesion_utils.core.files import dump_json, write_atomic
-from lesion_utils.core.paths import weights_dir
-from lesion_utils.models.licences import find_licence
-from lesion_utils.provenance.fingerprint import digest_file
-from lesion_utils.provenance.outside import (
+from lesion_utils.config.sources import (
     HUB_FILE,
     PINNED,
     SUFFIXES,
@@ -28,6 +23,10 @@ from lesion_utils.provenance.outside import (
     pin_path,
     read_pin,
 )
+from lesion_utils.core.errors import LesionError, WeightsError
+from lesion_utils.core.files import digest_file, dump_json, write_atomic
+from lesion_utils.core.paths import weights_dir
+from lesion_utils.models.licences import find_licence
 
 #: Sizes of the downloads that the project's own studies need, MB.
 SIZES = {"resnet50.tv_in1k": 102, "vgg19.tv_in1k": 575}

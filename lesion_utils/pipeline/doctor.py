@@ -15,18 +15,18 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from lesion_utils.config import sources
 from lesion_utils.config.data import Data, External
 from lesion_utils.config.load import load_study
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.errors import LesionError
 from lesion_utils.core.git import run_git
+from lesion_utils.core.machine import name_processor
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.core.settings import list_problems, settle_device
 from lesion_utils.data.challenge import FOLDERS, LABEL_FILES
 from lesion_utils.pipeline.notebook import KERNEL
-from lesion_utils.provenance import outside
-from lesion_utils.provenance.machine import name_processor
 from lesion_utils.provenance.record import scrub_paths
 
 GIB = 2**30
@@ -220,7 +220,7 @@ def check_data(params: StudyParams, study: Study) -> Finding:
 def check_weights(params: StudyParams) -> Iterator[Finding]:
     """Whether each network's pretrained weights are on this machine."""
     for name, network in params.networks.items():
-        state = outside.fingerprint_weights(network)
+        state = sources.fingerprint_weights(network)
         if state["state"] == "not local":
             do = "the run fetches them from the hub; without a network, put the file into a folder and set WEIGHTS_DIR"
             if network.weights != "pretrained":  # a file's name, which no hub knows

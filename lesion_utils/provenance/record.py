@@ -21,13 +21,12 @@ from typing import Any
 
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
-from lesion_utils.core.files import dump_json, read_json, write_atomic
+from lesion_utils.core.files import digest_bytes, digest_file, dump_json, read_json, write_atomic
 from lesion_utils.core.git import run_git
+from lesion_utils.core.machine import name_processor
 from lesion_utils.core.names import NETWORKS, name_data_set, name_model
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.core.settings import read_count, read_omp_threads
-from lesion_utils.provenance.fingerprint import digest_bytes, digest_file
-from lesion_utils.provenance.machine import name_processor
 from lesion_utils.provenance.seal import seal_record
 from lesion_utils.provenance.steps import Step
 

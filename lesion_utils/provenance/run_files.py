@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lesion_utils.core.files import dump_json, write_atomic
-from lesion_utils.provenance.fingerprint import digest_file
+from lesion_utils.core.files import digest_file, dump_json, write_atomic
 from lesion_utils.provenance.seal import read_sealed, seal_record
 
 DONE = "DONE"

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lesion_utils.core.files import dump_json
-from lesion_utils.provenance.fingerprint import digest_bytes
+from lesion_utils.core.files import digest_bytes, dump_json
 
 
 def seal_record(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,17 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from lesion_utils.config.schema import StudyParams
+from lesion_utils.config.sources import fingerprint_source, fingerprint_weights
+from lesion_utils.core.definitions import fingerprint_definitions
 from lesion_utils.core.errors import RunError
-from lesion_utils.core.files import read_json
+from lesion_utils.core.files import digest_file, read_json
 from lesion_utils.core.names import NETWORKS
 from lesion_utils.core.paths import Study, project_root
-from lesion_utils.provenance.fingerprint import (
-    digest_file,
-    fingerprint_modules,
-    fingerprint_notebook,
-    list_notebook_modules,
-)
-from lesion_utils.provenance.outside import fingerprint_source, fingerprint_weights
+from lesion_utils.provenance.fingerprint import fingerprint_notebook, read_code
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,9 @@ class Step:
         """Whether a file of the report, named relative to its folder, is this step's."""
         return any(fnmatch(path, pattern) for pattern in (self.product, *self.makes))
 
+
+#: Definitions that one reason names.
+_NAMED = 6
 
 #: Packages whose next release may give other numbers or figures.
 _DECIDE_NUMBERS = ["torch", "torchvision", "timm", "captum", "numpy", "scipy", "scikit-learn", "pandas", "pillow"]
@@ -135,14 +134,14 @@ def compute_key(step: Step, params: StudyParams) -> dict[str, Any]:
     """What a step depends on, apart from the files of earlier steps; needs no heavy library.
 
     Returns:
-        `params` (by file), `code` (fingerprint by module), `notebook`, `data` and `weights` (null where they do not
+        `params` (by file), `code` (hash by definition), `notebook`, `data` and `weights` (null where they do not
         concern it), `packages` (releases by name).
     """
     shown = params.hide_places()  # the images' content is in `data`, whose fingerprint does not depend on their folder
-    entry = list_notebook_modules(step.notebook) if step.is_notebook else [step.entry.partition(":")[0]]
+    entry = {"source": read_code(step.notebook), "entries": ()} if step.is_notebook else {"entries": [step.entry]}
     return {
         "params": {name: getattr(shown, name).model_dump(mode="json") for name in step.uses},
-        "code": fingerprint_modules(entry),
+        "code": fingerprint_definitions(**entry),
         "notebook": fingerprint_notebook(step.notebook) if step.is_notebook else None,
         "data": fingerprint_source(params.data) if step.name == "data" else None,
         "weights": fingerprint_weights(params.network(step.network)) if step.network else None,
@@ -228,9 +227,9 @@ def explain_key(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Reas
     for name, version in new.get("packages", {}).items():
         if known.get(name, version).partition("+")[0] != version:
             yield Reason("packages", f"{name} {known[name]} -> {version}")
-    modules = sorted(m for m in old["code"].keys() | new["code"].keys() if old["code"].get(m) != new["code"].get(m))
-    if modules:
-        yield Reason("code", f"code changed in {', '.join(modules)}")
+    names = sorted(n for n in old["code"].keys() | new["code"].keys() if old["code"].get(n) != new["code"].get(n))
+    if names:
+        yield Reason("code", f"code: {', '.join(names[:_NAMED])}{' ...' * (len(names) > _NAMED)}")
 
 
 def explain_inputs(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[Reason]:

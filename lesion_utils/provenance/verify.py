@@ -15,9 +15,9 @@ from typing import Any
 from lesion_utils.config.load import load_study
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.errors import RunError
+from lesion_utils.core.files import digest_file
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance import steps
-from lesion_utils.provenance.fingerprint import digest_file
 from lesion_utils.provenance.seal import read_sealed
 from lesion_utils.provenance.steps import Reason, Step, list_steps
 

@@ -17,9 +17,8 @@ from rocrate.model.entity import Entity
 from rocrate.rocrate import ROCrate
 from ruamel.yaml import YAML
 
-from lesion_utils.core.files import dump_json, write_atomic, write_if_changed
+from lesion_utils.core.files import digest_file, dump_json, write_atomic, write_if_changed
 from lesion_utils.core.paths import project_root
-from lesion_utils.provenance.fingerprint import digest_file
 from lesion_utils.report.content import Report
 
 CRATE = "ro-crate-metadata.json"

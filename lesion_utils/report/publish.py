@@ -15,10 +15,9 @@ from pathlib import Path
 
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.errors import RunError
-from lesion_utils.core.files import cannot_write, dump_json, write_atomic, write_if_changed
+from lesion_utils.core.files import cannot_write, digest_file, dump_json, write_atomic, write_if_changed
 from lesion_utils.core.paths import Study, docs_root
 from lesion_utils.evaluation.openings import publish_openings
-from lesion_utils.provenance.fingerprint import digest_file
 from lesion_utils.provenance.verify import SUMS, verify_study
 from lesion_utils.report.content import Report, scores_images
 from lesion_utils.report.crate import write_crate

@@ -41,9 +41,12 @@ FOLDS = 5
 #: Probabilities are kept this far from 0 and 1, so that their logits are finite.
 MARGIN = 1e-6
 
+Candidate = tuple[ClassifierMixin, dict[str, list[Any]]]
+#: The classifier whose weights the regime `finetune` may start its last layer with, and its grid.
+LOGISTIC: Candidate = (LogisticRegression(max_iter=5000), {"C": [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]})
 #: Each classifier with the hyper-parameters that cross-validation chooses from. Features are standardised first.
-CANDIDATES: dict[str, tuple[ClassifierMixin, dict[str, list[Any]]]] = {
-    "logistic": (LogisticRegression(max_iter=5000), {"C": [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]}),
+CANDIDATES: dict[str, Candidate] = {
+    "logistic": LOGISTIC,
     "knn": (KNeighborsClassifier(weights="distance"), {"n_neighbors": [1, 5, 11, 21, 41, 81]}),
     "svm_linear": (SVC(kernel="linear"), {"C": [1e-5, 1e-4, 1e-3, 1e-2]}),
     "svm_rbf": (SVC(kernel="rbf"), {"C": [0.1, 1.0, 10.0, 100.0]}),
@@ -116,7 +119,7 @@ def score_classifiers(params: Network, *, data: Images, on_event: OnEvent | None
         for name in params.classifiers:
             tell(CLASSIFIER_NAMES[name], len(chosen) + 1, len(folds) * len(params.classifiers))
             learning = {"targets": targets[known[learnt]], "groups": groups[learnt], "seed": seed}
-            model, settings = fit_classifier(name, features[learnt], **learning)
+            model, settings = fit_classifier(CANDIDATES[name], features[learnt], **learning)
             chosen.append({"classifier": name, **({} if fold is None else {"fold": fold}), **settings})
             for split, rows, views in scored:
                 probs = predict_views(model, views)
@@ -127,7 +130,7 @@ def score_classifiers(params: Network, *, data: Images, on_event: OnEvent | None
 
 
 def fit_classifier(
-    name: str, features: np.ndarray, targets: np.ndarray, *, groups: np.ndarray, seed: int
+    candidate: Candidate, features: np.ndarray, targets: np.ndarray, *, groups: np.ndarray, seed: int
 ) -> tuple[BaseEstimator, dict[str, float]]:
     """Choose a classifier's hyper-parameters by cross-validated AP, then fit it to all the training images.
 
@@ -135,7 +138,7 @@ def fit_classifier(
     cross-validated decision values.
 
     Args:
-        name: one of `CANDIDATES`.
+        candidate: the classifier and its grid, one of `CANDIDATES`.
         features: (N, D) float.
         targets: (N,) int, 0 or 1.
         groups: (N,) images of one group stay in one fold.
@@ -145,7 +148,7 @@ def fit_classifier(
         model: with `predict_proba`.
         chosen: `cv_ap`, the mean AP over the folds, `learnt_from`, the number of images, and the hyper-parameters.
     """
-    estimator, grid = CANDIDATES[name]
+    estimator, grid = candidate
     estimator = clone(estimator)
     if "random_state" in estimator.get_params():
         estimator.set_params(random_state=seed)
@@ -182,7 +185,7 @@ def fit_head(model: nn.Module, task: TrainingTask, *, compute: Compute, on_batch
     learning = np.isin(rows, task.rows("train"))
     targets, table = task.targets(rows)[learning], task.data.table.iloc[rows[learning]]
     groups = name_groups(table, task.data.duplicates)
-    scaler, logistic = fit_classifier("logistic", features[learning], targets, groups=groups, seed=task.seed)[0]
+    scaler, logistic = fit_classifier(LOGISTIC, features[learning], targets, groups=groups, seed=task.seed)[0]
     weight = logistic.coef_ / scaler.scale_
     bias = logistic.intercept_ - weight @ scaler.mean_
     head: Any = head_of(model)

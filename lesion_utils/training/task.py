@@ -14,18 +14,23 @@ import pandas as pd
 import timm
 
 from lesion_utils.config.schema import PRETRAINED_REGIMES, Network, Regime, RegimeParams, StudyParams
+from lesion_utils.core.definitions import fingerprint_definitions
 from lesion_utils.core.errors import TrainingError, WeightsError
 from lesion_utils.core.events import Event
 from lesion_utils.models.compute import Compute
 from lesion_utils.models.inference import hash_array
 from lesion_utils.models.weights import WeightsSource, find_weights
-from lesion_utils.provenance.fingerprint import fingerprint_modules
 
-#: Rooms and modules that training imports and whose changes leave its numbers alone.
-_CHANGE_NO_NUMBER = (
-    *("core/", "config/", "provenance/"),
-    *("evaluation/predictions.py", "models/checkpoint.py", "models/weights.py"),
-)
+#: Where a run's numbers come from.
+_ENTRIES = ("training.train:train_run", "training.task:TrainingTask")
+#: Definitions on the way whose edits change no number: what is recorded elsewhere, files, messages.
+_CHANGE_NO_NUMBER = {
+    *("StudyParams", "find_weights"),  # their values are part of the identity
+    *("identify", "name_run", "_fingerprint_models", "name_processor"),  # the identity itself
+    *("write_atomic", "dump_json", "save_checkpoint", "load_checkpoint", "read_history", "cache_dir", "RUN_FILES"),
+    *("check_run", "read_done", "write_done", "DONE", "KEPT", "digest_file", "read_predictions", "write_predictions"),
+    *("ParamsError", "MetricError", "TrainingError", "WeightsError", "_explain_stops", "name_training"),
+}
 
 
 class Images(Protocol):
@@ -191,11 +196,7 @@ def identify(task: TrainingTask, *, compute: Compute, source: WeightsSource | No
         "table": hashlib.sha256(pd.util.hash_pandas_object(columns, index=False).to_numpy().tobytes()).hexdigest(),
         "weights": source.sha256 if source is not None and task.regime in PRETRAINED_REGIMES else None,
         "timm": timm.__version__,
-        "code": {
-            name: key
-            for name, key in fingerprint_modules(["training.train"]).items()
-            if not name.removeprefix("lesion_utils/").startswith(_CHANGE_NO_NUMBER)
-        },
+        "code": fingerprint_definitions(_ENTRIES, without=_CHANGE_NO_NUMBER),
     }
     if task.regime != "features":
         identity["augmentation"] = task.params.augmentation.model_dump(mode="json")

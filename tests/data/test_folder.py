@@ -12,6 +12,7 @@ from PIL import Image
 from sections import data_params
 
 from lesion_utils.config.data import External
+from lesion_utils.config.sources import fingerprint_source
 from lesion_utils.core import paths
 from lesion_utils.core.errors import DataError
 from lesion_utils.data.folder import read_folder
@@ -19,7 +20,6 @@ from lesion_utils.data.prepare import prepare_study
 from lesion_utils.data.prepared import load_prepared
 from lesion_utils.data.split import group_images, make_split
 from lesion_utils.evaluation.elsewhere import find_seen
-from lesion_utils.provenance.outside import fingerprint_source
 
 
 @pytest.fixture

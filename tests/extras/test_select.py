@@ -19,11 +19,11 @@ from lesion_utils.config.load import load_file, load_study
 from lesion_utils.config.selection import Question, Selection, change_params
 from lesion_utils.core.console import Console
 from lesion_utils.core.errors import ParamsError, RunError
+from lesion_utils.core.files import digest_file
 from lesion_utils.core.paths import Study, params_root
 from lesion_utils.extras import select
 from lesion_utils.extras.jobs import run_job
 from lesion_utils.extras.select import TrialScores, run_trials
-from lesion_utils.provenance.fingerprint import digest_file
 from lesion_utils.training.classifiers import split_folds
 from lesion_utils.training.train import Run
 

@@ -17,14 +17,14 @@ from pytest import fixture, mark, raises
 from safetensors.torch import save
 from tiny_study import make_params as make_tiny_params
 
+from lesion_utils.config import sources
 from lesion_utils.config.schema import Network
+from lesion_utils.config.sources import fingerprint_weights
 from lesion_utils.core.errors import WeightsError
 from lesion_utils.models import weights
 from lesion_utils.models.licences import KNOWN, find_licence
 from lesion_utils.models.networks import build_network
 from lesion_utils.models.weights import find_weights
-from lesion_utils.provenance import outside
-from lesion_utils.provenance.outside import fingerprint_weights
 
 TAG = "resnet50.tv_in1k"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -75,7 +75,7 @@ def test_a_tag_is_found_in_weights_dir(tmp_path, monkeypatch, suffix):
 
 
 def test_weights_dir_comes_before_the_hubs_cache(tmp_path, monkeypatch):
-    monkeypatch.setitem(outside.PINNED, TAG, outside.Pin("elsewhere", hashlib.sha256(b"cached").hexdigest()))
+    monkeypatch.setitem(sources.PINNED, TAG, sources.Pin("elsewhere", hashlib.sha256(b"cached").hexdigest()))
     cached = put_into_hub_cache(tmp_path / "hf", b"cached")
     source = find_weights(make_params())
     assert (source.path, source.origin, source.revision) == (cached, "hub", REVISION)
@@ -110,7 +110,7 @@ def test_a_backbone_without_a_tag_is_refused():
 
 
 @mark.parametrize(
-    "backbone, size, at", [(TAG, "102 MB", outside.PINNED[TAG].revision), ("vgg19.tv_in1k", "575 MB", "main")]
+    "backbone, size, at", [(TAG, "102 MB", sources.PINNED[TAG].revision), ("vgg19.tv_in1k", "575 MB", "main")]
 )
 def test_missing_weights_say_what_to_fetch_and_where_to_put_it(tmp_path, monkeypatch, backbone, size, at):
     monkeypatch.setenv("WEIGHTS_DIR", str(tmp_path))
@@ -140,7 +140,7 @@ def hub(monkeypatch):
     site = Site(files, version=f'"{SHA}"', headers={"X-Repo-Commit": REVISION})
     with serve(site):
         monkeypatch.setenv("HF_ENDPOINT", site.address)
-        monkeypatch.setitem(outside.PINNED, TAG, outside.Pin(REVISION, SHA))
+        monkeypatch.setitem(sources.PINNED, TAG, sources.Pin(REVISION, SHA))
         yield site
 
 
@@ -151,7 +151,7 @@ def test_weights_are_fetched_once_and_pinned(hub, tag, who):
     assert found["licence"] == "bsd-3-clause"
     asked = len(hub.asked)
     assert find_weights(make_params(backbone=tag)).to_dict() == found and len(hub.asked) == asked
-    assert outside.read_pin(tag) == outside.Pin(REVISION, SHA)
+    assert sources.read_pin(tag) == sources.Pin(REVISION, SHA)
 
 
 def test_a_broken_line_is_taken_up_where_it_broke(hub, monkeypatch):
@@ -177,7 +177,7 @@ def test_other_bytes_than_those_pinned_are_refused_and_removed(hub, tag):
         hub.files[name] = CONTENT[::-1]
     with raises(WeightsError, match=r"(?s)not the one that this tag means.*expected  SHA-256 " + SHA):
         find_weights(make_params(backbone=tag))
-    assert outside.find_local_weights(make_params(backbone=tag)) is None
+    assert sources.find_local_weights(make_params(backbone=tag)) is None
 
 
 @mark.fault("weights", "a weights file that changes in the cache", "refused")

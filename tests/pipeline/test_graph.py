@@ -140,7 +140,7 @@ LOCAL = {"weights": {"name": "x", "state": "local", "size": 9}}
          [Reason("params", "params vgg19.optim.momentum 0.9 -> 0.95")]),
         ({}, {"params": {"vgg19": {"optim": {}}}}, [Reason("params", "params vgg19.optim.momentum 0.9 -> (absent)")]),
         ({}, {"notebook": "b"}, [Reason("notebook", "the notebook changed")]),
-        ({}, {"code": {"lesion_utils/cli.py": "a"}}, [Reason("code", "code changed in lesion_utils/cli.py")]),
+        ({}, {"code": {"lesion_utils/cli.py": "a"}}, [Reason("code", "code: lesion_utils/cli.py")]),
         ({}, {"data": "x"}, [Reason("images", "the images' files changed")]),
         ({}, LOCAL, [Reason("weights", "the pretrained weights changed")]),
     ],

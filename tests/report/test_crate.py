@@ -8,8 +8,8 @@ import pytest
 from rocrate.rocrate import ROCrate
 from small_project import STEPS
 
+from lesion_utils.core.files import digest_file
 from lesion_utils.core.paths import project_root
-from lesion_utils.provenance.fingerprint import digest_file
 from lesion_utils.provenance.verify import SUMS, verify_copy
 from lesion_utils.report.crate import CRATE, PROFILE, render_codemeta
 from lesion_utils.report.publish import publish_study

@@ -67,7 +67,7 @@ def make_features(seed: int, *, gap: float = 2.0) -> tuple[np.ndarray, np.ndarra
 
 
 def fit(name, features, targets, *, seed):
-    return fit_classifier(name, features, targets, groups=np.arange(len(targets)), seed=seed)
+    return fit_classifier(CANDIDATES[name], features, targets, groups=np.arange(len(targets)), seed=seed)
 
 
 @mark.parametrize("name", NAMES)

@@ -8,9 +8,9 @@ import pytest
 from challenge import write_challenge
 from sections import data_params
 
+from lesion_utils.config import sources
+from lesion_utils.core.definitions import fingerprint_definitions
 from lesion_utils.data.challenge import FOLDERS, LABEL_FILES, MANIFEST
-from lesion_utils.provenance import outside
-from lesion_utils.provenance.fingerprint import fingerprint_modules
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def root(tmp_path, monkeypatch):
 
 
 def test_the_challenges_files_count_by_name_size_and_date(root):
-    seen = [outside.fingerprint_source(data_params())]
+    seen = [sources.fingerprint_source(data_params())]
     write_challenge(root)
     image = root / FOLDERS["train"] / "ISIC_0000000.jpg"
     for change in (
@@ -32,12 +32,12 @@ def test_the_challenges_files_count_by_name_size_and_date(root):
         lambda: (root / MANIFEST).write_text("native sizes"),
     ):
         change()
-        seen.append(outside.fingerprint_source(data_params()))
+        seen.append(sources.fingerprint_source(data_params()))
     assert len(set(seen)) == len(seen)
     (root / "notes.txt").touch()
-    assert outside.fingerprint_source(data_params(seed=7, stored_size=99)) == seen[-1]
+    assert sources.fingerprint_source(data_params(seed=7, stored_size=99)) == seen[-1]
 
 
 def test_embedded_images_count_with_the_code_that_names_them():
-    assert outside.fingerprint_source(data_params(source="embedded")) is None
-    assert "lesion_utils/data/isic2016_256px.zip" in fingerprint_modules(["data.prepare"])
+    assert sources.fingerprint_source(data_params(source="embedded")) is None
+    assert "isic2016_256px.zip" in fingerprint_definitions(["data.prepare:prepare_study"])

@@ -46,7 +46,8 @@ COLUMN = 89 / 25.4 * 72 + 1
 _TRAINED = {**REGIME_NAMES, "features": "on frozen features"}
 _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 _TEX = str.maketrans({
-    **{sign: rf"\{sign}" for sign in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
+    **{sign: rf"\{sign}" for sign in "&%$#_{}"}, **{sign: f"{{{sign}}}" for sign in "[]*"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "−": "$-$", "×": r"$\times$", "±": r"$\pm$", "≥": r"$\geq$",
     "≤": r"$\leq$", "≈": r"$\approx$", "→": r"$\to$", "°": r"\textdegree{}", "·": r"\textperiodcentered{}",
 })  # fmt: skip
@@ -120,7 +121,8 @@ def write_numbers(report: Report) -> str:
     for macro, row in _name_rows(report):
         value, low, high = (float("nan") if row[key] is None else row[key] for key in ("value", "low", "high"))
         interval = format_value(value, low, high)
-        lines.append(rf"\newcommand{{\{macro}}}{{{escape_tex(interval)}}} % {row['label']}, {row['metric']}")
+        about = escape_tex(f"{row['label']}, {row['metric']}")
+        lines.append(rf"\newcommand{{\{macro}}}{{{escape_tex(interval)}}} % {about}")
     facts = report.metrics[COMPARISON]
     lines += [rf"\newcommand{{\Test{key.capitalize()}}}{{{facts[key]}}}" for key in ("images", "malignant")]
     return "\n".join(lines) + "\n"
@@ -137,8 +139,8 @@ def name_macro(*words: str) -> str:
 
 
 def escape_tex(value: object) -> str:
-    """Text in which LaTeX sees no command; signs that only Unicode has are spelled."""
-    return str(value).translate(_TEX)
+    """Text on one line in which LaTeX sees no command; signs that only Unicode has are spelled."""
+    return " ".join(str(value).split()).translate(_TEX)
 
 
 def tabulate_results(results: pd.DataFrame) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from lesion_utils.config.data import Data
 from lesion_utils.core.errors import DataError
+from lesion_utils.core.markup import escape_markdown
 from lesion_utils.data.images import ImageError, content_box, decode_square
 from lesion_utils.data.prepared import PreparedData
 from lesion_utils.evaluation import shortcuts
@@ -72,7 +73,10 @@ def describe_source(data: PreparedData, params: Data) -> list[str]:
             "melanoma. *Benign* lesions are mostly moles (*nevi*).",
             "The challenge publishes no patient numbers. It is not known which images show the same patient.",
         ]
-    table, said = data.table, ["The images and labels are the study's own.", *data.manifest["notes"]]
+    table, said = (
+        data.table,
+        ["The images and labels are the study's own.", *map(escape_markdown, data.manifest["notes"])],
+    )
     if "patient" not in table:
         return [
             *said,

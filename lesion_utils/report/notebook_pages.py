@@ -13,10 +13,13 @@ import re
 from collections.abc import Collection
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import nbformat
+from jinja2 import pass_context
 from markupsafe import Markup
 from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 
@@ -74,9 +77,19 @@ def write_notebook_page(
     return page
 
 
+class TextExporter(HTMLExporter):
+    """An exporter to which everything that a notebook shows as Markdown is text and Markdown, never HTML."""
+
+    @pass_context
+    def markdown2html(self, context: Any, source: str) -> str:
+        """The filter of that name."""
+        renderer = IPythonRenderer(escape=True, allow_harmful_protocols=False, exclude_anchor_links=True)
+        return MarkdownWithMath(renderer=renderer).render(source)
+
+
 @cache
 def _exporter() -> HTMLExporter:
-    return HTMLExporter(
+    return TextExporter(  # type: ignore[no-untyped-call]
         template_name="nbconvert_page",
         extra_template_basedirs=[str(TEMPLATES)],
         embed_images=True,

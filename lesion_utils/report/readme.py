@@ -9,6 +9,7 @@ from typing import Any
 from lesion_utils.core.console import format_duration
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import write_if_changed
+from lesion_utils.core.markup import escape_markdown
 from lesion_utils.core.names import name_data_set
 from lesion_utils.core.paths import docs_root
 from lesion_utils.report.content import Report
@@ -36,18 +37,18 @@ def render_block(report: Report) -> str:
         )
     folder = f"docs/{report.study}"
     what = ", ".join(filter(None, [name_data_set(report.manifest.get("source")), report.manifest.get("summary")]))
-    lines = [f"**[{_escape(report.title)}]({folder}/index.html)**: {what}; {_name_computing(report)}.", ""]
+    lines = [f"**[{escape_markdown(report.title)}]({folder}/index.html)**: {what}; {_name_computing(report)}.", ""]
     confidence = report.runs["05_comparison"]["params"]["comparison"]["confidence"]
     lines += [f"| | metric | value | {100 * confidence:g} % interval | images |", "|---|---|---|---|---|"]
     lines += [f"| {' | '.join(_spell_row(item))} |" for item in report.headline]
     remarks = report.runs.get("data", {}).get("params", {}).get("data", {}).get("remarks", [])
     if report.limits or remarks:
         lines += ["", "What this does not show, and what to know before reading it:", ""]
-        lines += [f"- {_escape(note)}" for note in (*report.limits, *remarks)]
+        lines += [f"- {escape_markdown(note)}" for note in (*report.limits, *remarks)]
     charts = [(figure.alt, figure.svg) for figure in report.figures if figure.step == "05_comparison" and figure.svg]
     if charts:
         alt, svg = charts[0]
-        lines += ["", f"![{_escape(alt)}]({folder}/figures/{svg.name})"]
+        lines += ["", f"![{escape_markdown(alt)}]({folder}/figures/{svg.name})"]
     return "\n".join(lines) + "\n"
 
 
@@ -60,19 +61,14 @@ def _fill(found: re.Match[str]) -> str:
 def _name_computing(report: Report) -> str:
     """What the study took, and on what."""
     devices = [run["device"]["name"] for run in report.runs.values() if (run.get("device") or {}).get("name")]
-    return f"{format_duration(report.seconds)} of computing" + (f" on {_escape(devices[-1])}" if devices else "")
+    return f"{format_duration(report.seconds)} of computing" + (
+        f" on {escape_markdown(devices[-1])}" if devices else ""
+    )
 
 
 def _spell_row(item: dict[str, Any]) -> list[str]:
     """A headline's cells; a published result may have no interval and no number of images."""
     low, high, count = item["low"], item["high"], item["n"]
     interval = "–" if None in (low, high) else f"{format_number(low)} to {format_number(high)}"
-    cells = _escape(item["label"]), _escape(item["metric"]), format_number(item["value"]), interval
+    cells = escape_markdown(item["label"]), escape_markdown(item["metric"]), format_number(item["value"]), interval
     return [*cells, "–" if count is None else str(count)]
-
-
-def _escape(text: str) -> str:
-    """Text that means nothing to Markdown or HTML."""
-    for character in "\\`*_[]<>|":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())

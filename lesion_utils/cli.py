@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lesion_utils.core.console import Console
-from lesion_utils.core.errors import LesionError
+from lesion_utils.core.errors import LesionError, ParamsError
 from lesion_utils.core.paths import Study, data_dir, docs_root, find_study, project_root, reports_root
 from lesion_utils.core.running import mark_running
 from lesion_utils.core.settings import check_settings, settle_device
@@ -111,12 +111,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     score.add_argument("--labels", default="", help=labels)
     score.add_argument("--out", default="", help="where the scores go (default: predictions/<name of the folder>)")
     both = add("compare", compare, "compare two reports, number by number")
-    both.add_argument("a", type=Path, help="folder of a report")
-    both.add_argument("b", type=Path, help="folder of another")
+    both.add_argument("a", help="folder of a report")
+    both.add_argument("b", help="folder of another")
     both.add_argument("--outputs", action="store_true", help="compare the notebooks' outputs as well")
     add("readme", write_readme, "write the README's results from the published copies")
     add("box", write_box, "write the archive of embedded images from the challenge's files in DATA_DIR")
-    add("reference", write_reference, "write params/README.md, schemas, codemeta.json and the Colab badge")
+    add("reference", write_reference, "write params/README.md, schemas and the Colab badge")
     return parser.parse_args(arguments)
 
 
@@ -135,10 +135,8 @@ def write_readme(options: argparse.Namespace) -> None:
 def write_reference(options: argparse.Namespace) -> None:
     from lesion_utils.config.reference import write_reference
     from lesion_utils.report.colab import write_badge
-    from lesion_utils.report.crate import write_codemeta
 
     write_reference()
-    write_codemeta()
     write_badge()
 
 
@@ -214,9 +212,12 @@ def verify(options: argparse.Namespace) -> int:
 def compare(options: argparse.Namespace) -> None:
     from lesion_utils.extras import compare
 
-    comparison = compare.compare_reports(options.a, options.b)
+    if not (options.a and options.b):
+        raise ParamsError("two reports are needed", do="make compare A=reports/x B=reports/y")
+    a, b = Path(options.a), Path(options.b)
+    comparison = compare.compare_reports(a, b)
     print(compare.describe_comparison(comparison, outputs=options.outputs))
-    page = reports_root() / f"compare_{options.a.name}_{options.b.name}.html"
+    page = reports_root() / f"compare_{a.name}_{b.name}.html"
     print(f"page  {compare.write_comparison(comparison, page, outputs=options.outputs)}")
 
 
@@ -253,6 +254,8 @@ def export(options: argparse.Namespace) -> None:
 def track(options: argparse.Namespace) -> None:
     from lesion_utils.extras.track import track_study
 
+    if not options.to:
+        raise ParamsError("the place is missing", do="make track TO=mlflow, or TO=http://localhost:5000")
     print(track_study(options.study, options.to))
 
 

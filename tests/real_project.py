@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from challenge import read_dataset, write_small_box
-from small_project import LOCKS, ROOT, copy_built, make, read_results
+from small_project import ROOT, copy_build, copy_built, make, read_results
 
 from lesion_utils.data import box
 from lesion_utils.data.challenge import CHALLENGE_COUNTS
@@ -55,15 +55,12 @@ def make_real_project(folder: Path, study: str, *, source: Path = ROOT) -> Path:
     Args:
         folder: which may have what a project generates, and nothing else.
         study: folder under `params/`.
-        source: another commit's files; its environment stays this one's.
+        source: another commit's package, parameters and notebooks; the environment and the Makefile stay this one's.
     """
     for name in ("lesion_utils", "params", "notebooks"):
         unwanted = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
         shutil.copytree(source / name, folder / name, ignore=unwanted)
-    for name in ("Makefile", "pyproject.toml", ".gitignore"):
-        shutil.copy(source / name, folder / name)
-    for name in LOCKS:
-        shutil.copy(ROOT / name, folder / name)
+    copy_build(folder)
     sha256 = write_small_box(folder / "lesion_utils" / "data" / box.BOX.name, choose_images())
     replace(folder / "lesion_utils" / "data" / "box.py", {box.SHA256: sha256})
     shutil.copy(folder / "params" / "demo" / "vgg19.yaml", folder / "params" / "demo" / "mobilenet.yaml")

@@ -23,7 +23,6 @@ from lesion_utils.provenance.fingerprint import read_code
 from lesion_utils.provenance.steps import list_steps
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = tuple(f"requirements{name}.lock" for name in ("", "-cpu", "-onnx", "-cluster", "-mlflow", "-dev"))
 NAMES = ("01_eda", "02_augmentation_preview", "03_resnet50_finetune", "04_vgg19_finetune", "05_comparison")
 
 #: Those of a study as they come.
@@ -82,8 +81,7 @@ def make_project(folder: Path) -> Path:
     unwanted = shutil.ignore_patterns("__pycache__")
     for name in ("lesion_utils", "params"):
         shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
-    for name in ("Makefile", "pyproject.toml", ".gitignore", *LOCKS):
-        shutil.copy(ROOT / name, folder / name)
+    copy_build(folder)
     for name, source in {"data/prepare": PREPARE, "report/index": REPORT, "report/notebook_pages": PAGES}.items():
         (folder / "lesion_utils" / f"{name}.py").write_text(source)
     (folder / "notebooks").mkdir()
@@ -93,6 +91,15 @@ def make_project(folder: Path) -> Path:
     write_notebook(folder, "03_resnet50_finetune", TRAIN)
     write_notebook(folder, "04_vgg19_finetune", TRAIN)
     return folder
+
+
+def copy_build(folder: Path) -> None:
+    """Copy what `make` needs besides the package."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("requirements", "tools"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name in ("Makefile", "pyproject.toml", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
 
 
 def copy_finished_project(factory: pytest.TempPathFactory) -> Path:

@@ -7,7 +7,7 @@ import pkgutil
 import re
 import sys
 import tomllib
-from itertools import combinations, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from lesion_utils.pipeline import doctor
 from lesion_utils.pipeline.doctor import Finding, explain_torch, list_differences
 
 ROOT = project_root()
-LOCKS = {name: (ROOT / f"requirements{name}.lock").read_text() for name in ("", "-cpu", "-dev", "-onnx", "-cluster")}
+LOCKS = {name: (ROOT / "requirements" / f"{name}.lock").read_text() for name in ("run", "run-cpu", "dev", "extras")}
 
 
 def read_lock(name: str) -> list[Requirement]:
@@ -34,14 +34,14 @@ def read_dependencies() -> dict[str, list[str]]:
     """What the project asks for, by the lock that has it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     own, groups = project["project"]["dependencies"], project["dependency-groups"]
-    return {"": own, "-cpu": own, "-dev": groups["dev"], "-onnx": groups["onnx"], "-cluster": groups["cluster"]}
+    return {"run": own, "run-cpu": own, "dev": groups["dev"], "extras": groups["extras"]}
 
 
 def test_conda_installs_the_same_lock():
     environment = YAML(typ="safe").load(ROOT / "environment.yml")
     *conda, pip = environment["dependencies"]
     assert [package.split("=")[0] for package in conda] == ["python", "pip"]
-    assert pip == {"pip": ["-r requirements.lock"]}
+    assert pip == {"pip": ["-r requirements/run.lock"]}
     python = next(package for package in conda if package.startswith("python="))
     assert python.split("=")[1] in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
 
@@ -66,17 +66,16 @@ def test_the_locks_agree_and_differ_by_what_a_gpu_uses():
     """A processor's lock and the tools' have the versions of the large one, but for torch's own name of its build."""
     pins = {name: {f"{r.name}{r.specifier}".replace("+cpu", "") for r in read_lock(name)} for name in LOCKS}
     names = {name: {r.name for r in read_lock(name)} for name in LOCKS}
-    assert {p for p in pins[""] ^ pins["-cpu"] if not p.startswith(doctor.FOR_GPUS)} == set()
-    assert not any(n.startswith(doctor.FOR_GPUS) for name in names if name for n in names[name])
-    groups = ("-onnx", "-cluster", "-dev")
-    for more, has in [(group, "") for group in groups] + list(combinations(groups[::-1], 2)):
+    assert {p for p in pins["run"] ^ pins["run-cpu"] if not p.startswith(doctor.FOR_GPUS)} == set()
+    assert not any(n.startswith(doctor.FOR_GPUS) for name in names if name != "run" for n in names[name])
+    for more, has in (("extras", "run"), ("dev", "run"), ("dev", "extras")):
         shared = names[has] & names[more]
         assert {p for p in pins[more] - pins[has] if Requirement(p).name in shared} == set(), "run: make lock"
 
 
 def test_the_locks_have_what_installs_the_package_and_name_no_machine():
-    assert "setuptools" in {r.name for r in read_lock("")}
-    assert "uv" in {r.name for r in read_lock("-dev")}
+    assert "setuptools" in {r.name for r in read_lock("run")}
+    assert "uv" in {r.name for r in read_lock("dev")}
     assert not any("://" in text for text in LOCKS.values()), "no index's address"
 
 
@@ -89,18 +88,18 @@ def test_every_package_in_a_lock_has_its_hashes(name):
     """
     lines = LOCKS[name].splitlines()
     bare = [a for a, b in pairwise(lines) if a and a[0] not in "# " and not b.strip().startswith("--hash=sha256:")]
-    assert {Requirement(line).name for line in bare} <= ({"torch", "torchvision"} if name == "-cpu" else set())
+    assert {Requirement(line).name for line in bare} <= ({"torch", "torchvision"} if name == "run-cpu" else set())
 
 
 def test_torch_and_torchvision_are_a_pair():
     """Released together: torchvision 0.N goes with torch 2.(N - 15)."""
-    versions = {r.name: str(r.specifier).removeprefix("==").split(".") for r in read_lock("")}
+    versions = {r.name: str(r.specifier).removeprefix("==").split(".") for r in read_lock("run")}
     assert int(versions["torchvision"][1]) - int(versions["torch"][1]) == 15
 
 
 def test_the_environment_of_these_tests_is_the_lock():
     assert [
-        difference for name in ("", "-dev", "-onnx", "-cluster") for difference in list_differences(LOCKS[name])
+        difference for name in ("run", "dev", "extras") for difference in list_differences(LOCKS[name])
     ] == []
 
 
@@ -184,7 +183,8 @@ def test_the_way_from_a_photograph_to_a_number_names_what_is_there():
 
 def test_the_containers_agree():
     """The editor's container is the image's: its user, and the folder for which the environment was built."""
-    image = dict(re.findall(r"^(USER|WORKDIR|CMD) (.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    text = (ROOT / "containers" / "Dockerfile").read_text()
+    image = dict(re.findall(r"^(USER|WORKDIR|CMD) (.*)$", text, re.MULTILINE))
     text = (ROOT / ".devcontainer" / "devcontainer.json").read_text()
     editor = json.loads(re.sub(r"^ *//.*$", "", text, flags=re.MULTILINE))
     assert (editor["remoteUser"], editor["workspaceFolder"]) == (image["USER"], image["WORKDIR"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from small_project import AWKWARD_NAME, NAMES, ROOT, STEPS, clean_environment, copy_finished_project, make
+from small_project import AWKWARD_NAME, NAMES, ROOT, STEPS, clean_environment, copy_build, copy_finished_project, make
 
 from lesion_utils.core import paths
 from lesion_utils.core.paths import Study
@@ -96,6 +96,8 @@ def test_a_deleted_figure_is_made_again(project):
 @pytest.mark.fault("disk", "spaces, quotes, braces, %, $, # and é in every folder's name", "runs")
 def test_folders_may_have_any_name(project, tmp_path):
     folders = {name: tmp_path / name / AWKWARD_NAME for name in ("REPORTS_DIR", "DATA_DIR", "WEIGHTS_DIR")}
+    for name in ("DATA_DIR", "WEIGHTS_DIR"):  # which are read from; the reports' folder is made
+        folders[name].mkdir(parents=True)
     arguments = ["02_augmentation_preview", *(f"{name}={folder}" for name, folder in folders.items())]
     first = make(project, *arguments)
     assert ran(first.stdout) == ["data", "02_augmentation_preview"], first.stderr
@@ -121,6 +123,13 @@ def test_a_wrong_parameter_stops_before_anything_runs(project, edit):
         *((["all", f"STUDY={study}"], f'STUDY="{study}" must be one folder under params/, named with letters')
           for study in ("my study", "my$study", "50%", "../demo", "", ".", "..", "...", ".hidden", "-x")),
         (["compare", "A=reports/x"], "make compare A=reports/x B=reports/y"),
+        (["track"], "make track TO=mlflow"),
+        (["why", "STDUY=mine"], "STDUY is no variable of this project (did you mean STUDY?)"),
+        (["all", "device=cpu"], "device is no variable of this project (did you mean DEVICE?)"),
+        (["why", "QWERTY=1"], "QWERTY is no variable of this project; there are: STUDY"),
+        (["env", "VENV=a b"], 'VENV="a b" must be a folder named with letters'),
+        (["al"], "make has nothing called 'al': did you mean 'all'?"),
+        (["01_eta"], "did you mean '01_eda'?"),
         (["env", "TORCH=cuda"], 'TORCH="cuda" must be auto, cpu or gpu'),
     ],
 )  # fmt: skip
@@ -152,16 +161,16 @@ def test_a_changed_value_and_a_changed_word_run_what_they_concern_only(project, 
 def test_help_is_the_default_and_lists_every_target():
     page = make(ROOT).stdout
     makefile = (ROOT / "Makefile").read_text()
-    phony = re.search(r"^\.PHONY: (.*?)\n\n", makefile, re.MULTILINE | re.DOTALL)[1].replace("\\\n", " ").split()
+    targets = re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE)
     listed = {line.split()[0] for line in page.splitlines() if line.startswith("  ")}
-    missing = set(phony) - listed - {"FORCE", "$(NOTEBOOKS)"}
+    missing = set(targets) - listed
     assert not missing, f"no help for {missing}"
     assert all(name in page for name in ("demo isic2016", *NAMES))
 
 
 def test_make_and_the_graph_agree(tmp_path, monkeypatch):
     """The Makefile's edges are those of `list_steps`, up to what follows from others, a further network's too."""
-    shutil.copy(ROOT / "Makefile", tmp_path)
+    copy_build(tmp_path)
     shutil.copytree(ROOT / "params", tmp_path / "params")
     shutil.copy(tmp_path / "params" / "demo" / "vgg19.yaml", tmp_path / "params" / "demo" / "third.yaml")
     monkeypatch.setattr(paths, "project_root", lambda: tmp_path)
@@ -180,7 +189,7 @@ def test_make_and_the_graph_agree(tmp_path, monkeypatch):
 
 
 def test_the_makefile_is_for_old_makes_too():
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = "".join((ROOT / name).read_text() for name in ("Makefile", "tools/check.mk"))
     assert "&:" not in makefile, "macOS ships make 3.81, which has no grouped targets"
     assert not re.search(r"\.ONESHELL|\$\(file |!=|::=", makefile), "newer than make 3.81"
 
@@ -213,17 +222,18 @@ case "$*" in *--dry-run*) test -e {folder}/index || {{ echo error; echo "  cause
 @pytest.mark.parametrize(
     ("torch", "has_driver", "has_index", "installed"),
     [
-        ("auto", True, True, "-r requirements.lock"),
-        ("auto", False, True, "--torch-backend cpu -r requirements-cpu.lock"),
-        ("auto", False, False, "-r {folder}/requirements.lock"),
-        ("cpu", True, True, "--torch-backend cpu -r requirements-cpu.lock"),
+        ("auto", True, True, "-r requirements/run.lock"),
+        ("auto", False, True, "--torch-backend cpu -r requirements/run-cpu.lock"),
+        ("auto", False, False, "-r {folder}/run.lock"),
+        ("cpu", True, True, "--torch-backend cpu -r requirements/run-cpu.lock"),
         ("cpu", False, False, None),
-        ("gpu", False, True, "-r requirements.lock"),
+        ("gpu", False, True, "-r requirements/run.lock"),
     ],
 )
 def test_the_build_of_torch_follows_the_machine(tmp_path, torch, has_driver, has_index, installed):
     """With a `uv` that writes down what it is asked for, and a machine that has the tools named here only."""
-    tools = {name: shutil.which(name) for name in ("awk", "cat", "cksum", "sed", "touch", "rm", "mkdir", "ln")}
+    names = ("awk", "cat", "cksum", "cut", "dirname", "rm", "sed", "sh", "touch", "tr")
+    tools = {name: shutil.which(name) for name in names}
     scripts = {"uname": "echo Linux", **({"nvidia-smi": ""} if has_driver else {})}
     scripts |= {"bin/python": "", "bin/uv": UV.format(folder=tmp_path).removeprefix("#!/bin/sh\n")}
     (tmp_path / "bin").mkdir()
@@ -246,7 +256,7 @@ def test_the_build_of_torch_follows_the_machine(tmp_path, torch, has_driver, has
     assert lock.endswith(installed.format(folder=tmp_path)), lock
     if installed.startswith("-r {folder}"):
         assert "torch's small build cannot be had here (cause: no route): the large one, without triton" in done.stdout
-        whole, rest = ((path / "requirements.lock").read_text() for path in (ROOT, tmp_path))
+        whole, rest = ((path / "run.lock").read_text() for path in (ROOT / "requirements", tmp_path))
         block = re.search(r"^triton==.*\n(?:[ #].*\n)+", whole, re.MULTILINE)[0]
         assert rest == whole.replace(block, "")
 
@@ -255,19 +265,18 @@ def test_the_build_of_torch_follows_the_machine(tmp_path, torch, has_driver, has
     ("arguments", "lock"),
     [
         (["export"], ""),
-        (["export", "ONNX=1"], "onnx"),
+        (["export", "ONNX=1"], "extras"),
         (["predict", "MODEL=resnet50"], ""),
-        (["predict", "MODEL=a folder/model.onnx"], "onnx"),
+        (["predict", "MODEL=a folder/model.onnx"], "extras"),
         (["all", "JOBS=2"], ""),
-        (["all", "CLUSTER=slurm"], "cluster"),
-        (["select", "CLUSTER=tcp://10.0.0.1:8786"], "cluster"),
-        (["track", "TO=a folder"], "mlflow"),
+        (["all", "CLUSTER=slurm"], "extras"),
+        (["select", "CLUSTER=tcp://10.0.0.1:8786"], "extras"),
+        (["track", "TO=a folder"], "extras"),
     ],
 )
 def test_what_few_need_is_installed_for_those_who_ask(tmp_path, arguments, lock):
     shown = make(ROOT, "-n", *arguments, f"VENV={tmp_path}").stdout
-    found = {name for name in ("onnx", "cluster", "mlflow") if f"-r requirements-{name}.lock" in shown}
-    assert found == set(filter(None, [lock]))
+    assert ("tools/environment.sh extras" in shown) == bool(lock)
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def read_setting(name: str) -> str:
 
 
 def _refuse(name: str, what: str, expected: str, do: str | None = None) -> ParamsError:
-    where = f"{name}={shorten(read_setting(name))}"
+    where = f"{name}={shorten(read_setting(name), 200)}"
     return ParamsError(what, where=where, expected=expected, do=do or f"correct it, or unset {name}")
 
 

@@ -92,12 +92,12 @@ def check_machine() -> Iterator[Finding]:
 def check_environment() -> Iterator[Finding]:
     """Which Python runs this, and whether every package is the lock's."""
     yield Finding("ok", "python", f"{platform.python_version()} in {scrub_paths(sys.prefix)}")
-    different = list(list_differences((project_root() / "requirements.lock").read_text(encoding="utf-8")))
+    different = list(list_differences((project_root() / "requirements" / "run.lock").read_text(encoding="utf-8")))
     if different:
         shown = ", ".join(different[:4]) + (f" and {len(different) - 4} more" if len(different) > 4 else "")
-        yield Finding("wrong", "packages", f"not those of requirements.lock: {shown}", "rm -rf .venv && make env")
+        yield Finding("wrong", "packages", f"not those of requirements/run.lock: {shown}", "rm -rf .venv && make env")
     else:
-        yield Finding("ok", "packages", "those of requirements.lock")
+        yield Finding("ok", "packages", "those of requirements/run.lock")
 
 
 def list_differences(lock: str) -> Iterator[str]:

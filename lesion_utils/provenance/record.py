@@ -54,7 +54,7 @@ def describe_run(
         **key,
         "data": describe_data(study, params),
         "packages": list_packages(),
-        "lock_hash": digest_file(project_root() / "requirements.lock"),
+        "lock_hash": digest_file(project_root() / "requirements" / "run.lock"),
         "seeds": list_seeds(step, params),
         "inputs": dict(inputs),
         "outputs": [],
@@ -123,7 +123,7 @@ def read_title(step: Step, params: StudyParams) -> str:
 
 def describe_code() -> dict[str, str | None]:
     """The commit, and a hash of what differs from it in code, notebooks and parameters; null where there is no git."""
-    watched = ["--", "lesion_utils", "notebooks", "params", "pyproject.toml", "requirements.lock"]
+    watched = ["--", "lesion_utils", "notebooks", "params", "pyproject.toml", "requirements"]
     commit = run_git("rev-parse", "HEAD")
     if commit is None:
         return {"commit": None, "dirty_hash": None}

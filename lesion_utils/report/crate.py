@@ -7,7 +7,6 @@ it read, what it made and what it ran, all taken from the steps' records.
 from __future__ import annotations
 
 import mimetypes
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,8 @@ from typing import Any
 from rocrate.model.contextentity import ContextEntity
 from rocrate.model.entity import Entity
 from rocrate.rocrate import ROCrate
-from ruamel.yaml import YAML
 
-from lesion_utils.core.files import digest_file, dump_json, write_atomic, write_if_changed
-from lesion_utils.core.paths import project_root
+from lesion_utils.core.files import digest_file, dump_json, write_atomic
 from lesion_utils.report.content import Report
 
 CRATE = "ro-crate-metadata.json"
@@ -78,34 +75,3 @@ def _add(crate: ROCrate, identifier: str, kind: str, /, **properties: object) ->
 def _describe_file(path: Path) -> dict[str, str]:
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return {"sha256": digest_file(path), "contentSize": str(path.stat().st_size), "encodingFormat": kind}
-
-
-def render_codemeta() -> str:
-    """The project's `codemeta.json`, from `pyproject.toml` and `CITATION.cff`."""
-    project = tomllib.loads((project_root() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    cited = YAML(typ="safe").load(project_root() / "CITATION.cff")
-    article = cited["references"][0]
-    address = {"codeRepository": cited["repository-code"]} if "repository-code" in cited else {}
-    return dump_json(
-        {
-            **address,
-            "@context": "https://w3id.org/codemeta/3.0",
-            "@type": "SoftwareSourceCode",
-            "name": project["name"],
-            "description": project["description"],
-            "version": project["version"],
-            "datePublished": str(cited["date-released"]),
-            "license": LICENSES + project["license"],
-            "author": [{"@type": "Organization", "name": author["name"]} for author in cited["authors"]],
-            "keywords": cited["keywords"],
-            "programmingLanguage": "Python",
-            "runtimePlatform": f"Python {project['requires-python']}",
-            "softwareRequirements": project["dependencies"],
-            "referencePublication": {"@type": "ScholarlyArticle", "name": article["title"], "@id": article["url"]},
-        }
-    )
-
-
-def write_codemeta() -> None:
-    """Write `codemeta.json` at the project's root, where registries of software look for it."""
-    write_if_changed(project_root() / "codemeta.json", render_codemeta())

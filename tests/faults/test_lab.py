@@ -53,7 +53,7 @@ class Lab:
 
     def open_notebook(self, step: str) -> BlockingKernelClient:
         """Open a notebook as a click on it does; returns a client of its kernel."""
-        wanted = {"path": f"{step}.ipynb", "name": "", "type": "notebook", "kernel": {"name": "lesion-utils"}}
+        wanted = {"path": f"notebooks/{step}.ipynb", "name": "", "type": "notebook", "kernel": {"name": "lesion-utils"}}
         session = self.ask("sessions", wanted)
         client = BlockingKernelClient(connection_file=str(self.runtime / f"kernel-{session['kernel']['id']}.json"))
         client.load_connection_file()
@@ -107,9 +107,11 @@ def lab(tmp_path_factory) -> Iterator[Lab]:
 @pytest.mark.fault("security", "JupyterLab", "asks for its token, and listens on this machine only")
 def test_jupyterlab_asks_for_its_token_and_listens_to_this_machine(lab):
     assert re.fullmatch("[0-9a-f]{48}", lab.token)
-    assert lab.ask("contents")["type"] == "directory"
+    there = {entry["name"] for entry in lab.ask("contents")["content"]}
+    assert {"notebooks", "params", "reports"} <= there, "the whole project can be seen, and its YAML files edited"
+    assert lab.ask("contents/params/demo/vgg19.yaml")["writable"]
     for token in ("", "0" * 48):
-        for path in ("contents", f"contents/{STEP}.ipynb", "kernels", "sessions"):
+        for path in ("contents", f"contents/notebooks/{STEP}.ipynb", "kernels", "sessions"):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 lab.ask(path, token=token)
             assert refused.value.code == 403, path
@@ -128,7 +130,7 @@ def test_a_notebook_is_run_by_hand_and_by_make_at_once(lab):
     client = lab.open_notebook(STEP)
     command = ["make", f"VENV={sys.prefix}", "all"]
     running = subprocess.Popen(command, cwd=project, env=clean_environment(), stdout=subprocess.PIPE, text=True)
-    opened = lab.ask(f"contents/{STEP}.ipynb")
+    opened = lab.ask(f"contents/notebooks/{STEP}.ipynb")
     for cell in nbformat.from_dict(opened["content"]).cells:
         if cell.cell_type == "code":
             reply = client.execute_interactive(cell.source, timeout=300, output_hook=lambda message: None)
@@ -139,8 +141,8 @@ def test_a_notebook_is_run_by_hand_and_by_make_at_once(lab):
             cell |= {"execution_count": number, "outputs": [nbformat.v4.new_output("stream", text="by hand\n")]}
     opened["content"]["metadata"]["language_info"] = {"name": "python", "version": "3.99"}
     saved = {"type": "notebook", "format": "json", "content": opened["content"]}
-    lab.ask(f"contents/{STEP}.ipynb", saved, method="PUT")
-    lab.ask(f"contents/{STEP}.ipynb/checkpoints", method="POST")
+    lab.ask(f"contents/notebooks/{STEP}.ipynb", saved, method="PUT")
+    lab.ask(f"contents/notebooks/{STEP}.ipynb/checkpoints", method="POST")
     out, _ = running.communicate(timeout=3600)
     assert running.returncode == 0 and re.search(rf"^{STEP} +ok", out, re.MULTILINE), out
     assert "by hand" in (project / "notebooks" / f"{STEP}.ipynb").read_text()

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from small_project import LOCKS, ROOT, make, run
+from small_project import ROOT, copy_build, make, run
 
 from lesion_utils import cli
 from lesion_utils.core import paths
@@ -23,8 +23,7 @@ ODD_STUDIES = ("", ".", "..", "...", "../..", "../params", "demo/..", "demo/", "
 def clone(tmp_path):
     """What `make clean` needs of the project, and a maker of files beside it."""
     shutil.copytree(ROOT / "lesion_utils", tmp_path / "lesion_utils", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Makefile", *LOCKS):
-        shutil.copy(ROOT / name, tmp_path)
+    copy_build(tmp_path)
     for study in ("demo", "other"):
         (tmp_path / "params" / study).mkdir(parents=True)
         (tmp_path / "params" / study / "data.yaml").touch()
@@ -35,7 +34,7 @@ def clone(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("both\n")
         if tracked:
-            for command in (["init", "-q"], ["add", *names]):
+            for command in (["init", "-q"], ["add", "--force", *names]):
                 subprocess.run(["git", *command], cwd=tmp_path, check=True)
         return paths
 

@@ -9,12 +9,9 @@ from rocrate.rocrate import ROCrate
 from small_project import STEPS
 
 from lesion_utils.core.files import digest_file
-from lesion_utils.core.paths import project_root
 from lesion_utils.provenance.verify import SUMS, verify_copy
-from lesion_utils.report.crate import CRATE, PROFILE, render_codemeta
+from lesion_utils.report.crate import CRATE, PROFILE
 from lesion_utils.report.publish import publish_study
-
-CODEMETA = project_root() / "codemeta.json"
 
 
 @pytest.fixture
@@ -60,7 +57,3 @@ def test_the_crate_is_whole_and_reads_back(copy):
 def test_the_same_report_gives_the_same_crate(copy, study, params):
     before = (copy / CRATE).read_bytes()
     assert (publish_study(study, params) / CRATE).read_bytes() == before
-
-
-def test_codemeta_is_that_of_the_project():
-    assert CODEMETA.read_text(encoding="utf-8") == render_codemeta(), "run: make reference"

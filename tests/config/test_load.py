@@ -199,7 +199,7 @@ def test_a_study_may_have_no_combination(study):
 
 
 def test_an_unknown_study_lists_those_that_exist():
-    with pytest.raises(ParamsError, match="one of demo, isic2016, isic2016_256px, isic2016_640px"):
+    with pytest.raises(ParamsError, match="one of demo, isic2016, isic2016_160px, isic2016_256px, isic2016_640px"):
         _ = Study("demmo").params_dir
 
 

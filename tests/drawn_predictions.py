@@ -10,6 +10,7 @@ import pytest
 from scipy.special import expit
 
 from lesion_utils.config.schema import NamedComparison
+from lesion_utils.evaluation.added_value import measure_added_value
 from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, select_run
 from lesion_utils.evaluation.ranking import compare_networks, rank_on_validation
 from lesion_utils.evaluation.shortcuts import Shortcuts, examine
@@ -144,7 +145,8 @@ def collect_findings(predictions: pd.DataFrame, results: pd.DataFrame, seen: Sho
     """The tables of 05_comparison."""
     order, comparisons = rank_on_validation(predictions), compare_networks(predictions, COMPARISON)
     calibrated = tabulate_calibration(predictions, COMPARISON)
-    return Findings(results, summarise_seeds(results), order, comparisons, seen, COMPARISON, calibrated)
+    added = measure_added_value(predictions, draw_metadata(predictions), COMPARISON)
+    return Findings(results, summarise_seeds(results), order, comparisons, seen, COMPARISON, calibrated, added)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from sklearn.metrics import roc_curve
 from lesion_utils.config.schema import Comparison, NamedComparison
 from lesion_utils.core.names import COMBINATION, SeriesName
 from lesion_utils.data.prepared import PreparedData
+from lesion_utils.evaluation.blocks import audit_shortcuts, compare_blocks, tabulate_calls
 from lesion_utils.evaluation.calibration import fit_recalibration, measure_reliability
 from lesion_utils.evaluation.decisions import trace_decision_curves
 from lesion_utils.evaluation.elsewhere import EVERYONE, Abroad, examine_elsewhere, widen_measures
@@ -35,7 +36,7 @@ from lesion_utils.figures.comparison import plot_forest
 from lesion_utils.notebooks.study import OpenStudy
 from lesion_utils.provenance.steps import find_training_step
 
-#: Probabilities of malignancy from which one might act, for decision curves.
+#: Thresholds of decision curves.
 THRESHOLDS = np.linspace(0.01, 0.6, 60)
 
 
@@ -63,6 +64,23 @@ def collect_models(predictions: pd.DataFrame, *, runs: Collection[tuple[str, str
             line = fit_recalibration(validation["target"], validation["logit"])
             calibrated[name] = expit(line.apply(test["logit"]))
     return Models(targets, probs, calibrated)
+
+
+class Sources(NamedTuple):
+    """Models in each block of image numbers; the tables are named after their files."""
+
+    block_interaction: pd.DataFrame  # from `blocks.compare_blocks`
+    calls_by_block: pd.DataFrame  # from `blocks.tabulate_calls`
+    shortcut_audit: pd.DataFrame  # from `blocks.audit_shortcuts`
+
+
+def judge_sources(scores: pd.DataFrame, metadata: pd.DataFrame, params: Comparison) -> Sources:
+    """Differences to the baselines, predictions and shortcuts in each block of image numbers."""
+    return Sources(
+        compare_blocks(scores, metadata),
+        tabulate_calls(scores, params),
+        audit_shortcuts(scores, confidence=params.confidence),
+    )
 
 
 def draw_bands(models: Models, params: Comparison) -> tuple[dict[str, Curve], dict[str, Curve]]:

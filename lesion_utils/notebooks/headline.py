@@ -22,8 +22,8 @@ from lesion_utils.notebooks.statements import (
     select_differences,
     select_metrics,
     select_rows,
+    state_added,
     state_calls,
-    state_controls,
     write_scores,
 )
 
@@ -71,7 +71,7 @@ def _list_sentences(found: Findings) -> list[str]:
     """
     images, malignant = found.counts
     use = [
-        state_controls(found),
+        state_added(found),
         state_calls(found.results, found.lead, found.params, malignant=malignant, folds=found.folds),
         *state_calibration(select_rows(found.calibrated, found.lead), found.folds),
     ]

@@ -16,7 +16,13 @@ from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.evaluation.openings import Looks
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.evaluation.ranking import CLASSICAL, find_power, list_spoken
-from lesion_utils.evaluation.sentences import state_predictive_values
+from lesion_utils.evaluation.sentences import (
+    state_added_value,
+    state_audit,
+    state_blocks,
+    state_calls_by_block,
+    state_predictive_values,
+)
 from lesion_utils.evaluation.shortcuts import ALL, CONTROL, QUARTERS, WITHIN, Shortcuts
 
 Run = tuple[str, str]  # model, regime
@@ -36,6 +42,7 @@ class Findings:
     seen: Shortcuts
     params: NamedComparison
     calibrated: pd.DataFrame  # from `tables.tabulate_calibration`
+    added: pd.DataFrame  # from `added_value.measure_added_value`
     folds: int = 1  # a seed's test score is the mean of as many networks
     challenge: bool = True  # whether the images are those of ISIC 2016
     patients: bool = False  # whether the labels name patients
@@ -83,6 +90,30 @@ def state_controls(found: Findings) -> str:
         f"Difference between {name_series(*found.lead)}, and the strongest metadata-only baseline "
         f"({found.seen.harder}): {'; '.join(parts)}. {verdict}"
     )
+
+
+def state_added(found: Findings) -> str:
+    """What the leading model adds to the strongest metadata-only baseline."""
+    rows = select_rows(found.added, found.lead)
+    rows = rows[rows["control"] == found.seen.harder]
+    return state_added_value(rows, alpha=found.params.primary.alpha)
+
+
+def state_sources(found: Findings, interaction: pd.DataFrame, calls: pd.DataFrame, audit: pd.DataFrame) -> list[str]:
+    """The leading model in each block of image numbers.
+
+    Args:
+        found: the tables.
+        interaction: from `blocks.compare_blocks`.
+        calls: from `blocks.tabulate_calls`; empty without validation images.
+        audit: from `blocks.audit_shortcuts`.
+    """
+    differences, test = (select_rows(table, found.lead) for table in (found.seen.differences, interaction))
+    differences, test = (table[table["control"] == found.seen.harder] for table in (differences, test))
+    own = select_rows(calls, found.lead) if len(calls) else calls
+    said = [state_blocks(differences, test, alpha=found.params.primary.alpha)]
+    said += [state_calls_by_block(own)] if len(own) else []
+    return [*said, state_audit(select_rows(audit, found.lead))]
 
 
 def state_operating_points(
@@ -145,7 +176,7 @@ def list_limits(found: Findings) -> list[str]:
         size += f"; the declared comparison can detect differences in AUC of {smallest:.3f} or more"
     calls = state_calls(found.results, found.lead, found.params, malignant=malignant, folds=found.folds)
     return [
-        f"Shortcuts: {state_controls(found)}",
+        f"Shortcuts: {state_added(found)}",
         f"Missed lesions: {calls}",
         f"Size: {size}. The intervals describe the limited number of test images, not the variation between runs.",
         f"One source: training and test images come from {_SOURCES[found.challenge]}"

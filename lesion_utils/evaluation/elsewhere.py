@@ -17,6 +17,7 @@ from lesion_utils.evaluation.intervals import (
     ENDS,
     delong_interval,
     draw_weights,
+    logit_interval,
     map_draws,
     percentile_interval,
     wilson_interval,
@@ -77,7 +78,7 @@ def _measure(part: pd.DataFrame, params: Comparison, threshold: float | None) ->
         ranking, of_ap, of_auc = rank_scores(targets, probs), UNKNOWN, UNKNOWN
         if fewest >= FEWEST:
             draws = _draw(targets, probs, params, lambda r: {"ap": r.average_precision()})
-            of_ap = percentile_interval(draws["ap"], confidence=confidence)
+            of_ap = logit_interval(float(ranking.average_precision()), draws["ap"], confidence=confidence)
             of_auc = delong_interval(targets, probs, confidence=confidence)
         found = {"ap": (float(ranking.average_precision()), *of_ap), "auc": (float(ranking.roc_auc()), *of_auc)}
     for metric, member, right in (("sensitivity", targets == 1, called), ("specificity", targets == 0, ~called)):

@@ -13,12 +13,12 @@ from lesion_utils.evaluation.calibration import average_losses
 from lesion_utils.evaluation.intervals import (
     ENDS,
     Interval,
-    bound_specificity,
     bounds_from_below,
     combine_intervals,
     delong_interval,
     draw_weights,
     format_value,
+    logit_interval,
     map_draws,
     percentile_interval,
     wilson_interval,
@@ -47,12 +47,14 @@ AT_TARGET = "_at_target"
 #: that perfect calibration would show instead. The Brier reference depends on the prevalence alone.
 WITHOUT_INTERVAL = ("ece", "brier_reference")
 
+#: Their interval is `intervals.logit_interval`.
+ON_LOGIT_SCALE = ("ap", "ap_trapezoid")
+
 #: A band: x, lower y, upper y; each (`POINTS`,).
 Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 POINTS = 101
 
-#: How the interval of a specificity that has no lower bound is named.
-ONE_SIDED = "one-sided"
+UNKNOWN = Interval(np.nan, np.nan)
 
 #: Metrics of a confusion matrix, in the order of tables.
 CONFUSION_METRICS = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "precision", "f1", "mcc")
@@ -129,9 +131,8 @@ def evaluate_with_intervals(
 ) -> pd.DataFrame:
     """Every metric with its interval: the analytic one where it exists, the bootstrap's beside it.
 
-    Where the test set cannot bound a specificity from below (`intervals.bounds_from_below`) its interval runs from 0 to
-    the one-sided bound of `intervals.bound_specificity`, and the bootstrap's is left out. A perfect ranking leaves
-    neither DeLong nor the bootstrap anything to vary; then low is high.
+    Where the test set cannot bound a specificity from below (`intervals.bounds_from_below`) it has no interval. A
+    perfect ranking leaves neither DeLong nor the bootstrap anything to vary; then low is high.
 
     Returns:
         one row per metric: `metric`, `value`, `low`, `high`, `interval` (how it was had),
@@ -140,13 +141,15 @@ def evaluate_with_intervals(
     compute = partial(evaluate, targets, probs, target_threshold=target_threshold)
     draws = map_draws(lambda part: compute(weights=part), np.asarray(weights))
     analytic = _find_analytic(targets, probs, target_threshold, confidence)
-    rows, unknown = [], Interval(np.nan, np.nan)
+    rows = []
     for metric, value in compute().items():
         bootstrap = percentile_interval(draws[metric], confidence=confidence)
         name, interval = analytic.get(metric, ("bootstrap", bootstrap))
+        if metric in ON_LOGIT_SCALE:
+            name, interval = "logit", logit_interval(float(value), draws[metric], confidence=confidence)
         if metric in WITHOUT_INTERVAL:
-            name, interval = "none", unknown
-        rows.append((metric, float(value), *interval, name, *(unknown if name in ("none", ONE_SIDED) else bootstrap)))
+            name, interval = "none", UNKNOWN
+        rows.append((metric, float(value), *interval, name, *(UNKNOWN if name == "none" else bootstrap)))
     return pd.DataFrame(rows, columns=["metric", "value", "low", "high", "interval", "bootstrap_low", "bootstrap_high"])
 
 
@@ -162,9 +165,7 @@ def _find_analytic(
     ranking = rank_scores(targets, probs)
     for sensitivity in SENSITIVITIES:
         if not bounds_from_below(sensitivity, int(np.asarray(targets).sum()), confidence=confidence):
-            bound = bound_specificity(targets, probs, sensitivity=sensitivity, confidence=confidence)
-            top = max(bound, float(ranking.specificity_at(sensitivity)))  # a perfect ranking lies above any bound
-            found[f"{AT_SENSITIVITY}{sensitivity * 100:.0f}"] = (ONE_SIDED, Interval(0.0, top))
+            found[f"{AT_SENSITIVITY}{sensitivity * 100:.0f}"] = ("none", UNKNOWN)
     for ending, threshold in _list_thresholds(target_threshold).items():
         c = ranking.confusion(threshold)
         sizes = c.tp + c.fn, c.tn + c.fp

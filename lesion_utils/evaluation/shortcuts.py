@@ -25,6 +25,7 @@ from lesion_utils.evaluation.intervals import (
     Interval,
     delong_interval,
     draw_weights,
+    logit_interval,
     map_draws,
     percentile_interval,
     wilson_interval,
@@ -295,7 +296,9 @@ def _evaluate(
     if weights is None or np.isnan(values["auc"]):
         return {metric: _Cell(value) for metric, value in values.items()}
     draws = map_draws(compute, weights)
-    spans = {metric: percentile_interval(drawn, confidence=confidence) for metric, drawn in draws.items()}
     if strata is None:
-        spans["auc"] = delong_interval(targets, probs, confidence=confidence)
+        of_ap = logit_interval(values["ap"], draws["ap"], confidence=confidence)
+        spans = {"auc": delong_interval(targets, probs, confidence=confidence), "ap": of_ap}
+    else:
+        spans = {"auc": percentile_interval(draws["auc"], confidence=confidence)}
     return {metric: _Cell(value, spans[metric], draws[metric]) for metric, value in values.items()}

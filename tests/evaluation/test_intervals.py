@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from MLstatkit import Delong_test
-from scipy.stats import beta, binom
+from scipy.special import expit
+from scipy.stats import binom
 from scored_labels import scored_labels
 from statsmodels.stats.proportion import proportion_confint
 
@@ -20,7 +21,6 @@ from lesion_utils.evaluation import intervals
 from lesion_utils.evaluation.calibration import expect_ece
 from lesion_utils.evaluation.evaluate import band_curves, evaluate, evaluate_with_intervals
 from lesion_utils.evaluation.intervals import (
-    bound_specificity,
     bounds_from_below,
     combine_intervals,
     combine_placements,
@@ -139,17 +139,20 @@ def test_every_metric_has_its_interval(test_set):
     assert rows.loc[["accuracy", "balanced_accuracy"], "interval"].eq("combined Wilson").all()
     shares = {f"{name}{ending}" for name in ("sensitivity", "specificity") for ending in ("", "_at_target")}
     assert set(rows.index[rows["interval"] == "Wilson"]) == shares
-    assert set(rows.index[rows["interval"] == "none"]) == {"ece", "brier_reference"}
+    assert set(rows.index[rows["interval"] == "none"]) == {
+        *("ece", "brier_reference", "specificity_at_sensitivity_98", "specificity_at_sensitivity_99")
+    }
     having = rows[rows["interval"] != "none"]
     assert (having["low"] < having["value"]).all() and (having["value"] < having["high"]).all()
 
 
-def test_few_malignant_images_bound_a_specificity_from_above_only(test_set):
+def test_few_malignant_images_leave_a_specificity_at_high_sensitivity_without_interval(test_set):
     assert bounds_from_below(0.95, 75, confidence=0.95)
     assert not bounds_from_below(0.98, 75, confidence=0.95)
-    low = state(*test_set)["low"]
-    assert low["specificity_at_sensitivity_95"] > 0
-    assert low["specificity_at_sensitivity_98"] == low["specificity_at_sensitivity_99"] == 0
+    rows = state(*test_set)
+    assert rows.loc["specificity_at_sensitivity_95", "low"] > 0
+    unknown = rows.loc[["specificity_at_sensitivity_98", "specificity_at_sensitivity_99"]]
+    assert (unknown["interval"] == "none").all() and unknown[["low", "high", "bootstrap_low"]].isna().all(axis=None)
 
 
 def test_bands_hold_the_curve_and_end_where_it_ends(test_set):
@@ -162,27 +165,18 @@ def test_bands_hold_the_curve_and_end_where_it_ends(test_set):
     assert low[-1] <= high[-1] < 0.5, "at full recall little is left of precision"
 
 
-@given(st.integers(0, 8), st.floats(0.5, 0.99))
-def test_the_bound_of_a_specificity_is_a_sum_over_counts(lowest, confidence):
-    """By hand for two malignant images, `lowest` benign ones under the first and all eight under the second."""
-    y = np.array([1, 1] + [0] * 8)
-    p = np.array([0.5, 0.9] + [0.4] * lowest + [0.6] * (8 - lowest))
-    bound = bound_specificity(y, p, sensitivity=0.9, confidence=confidence)
-    under = np.array([lowest / 2, (lowest + 8) / 2, 8])  # no, one or both malignant images below the threshold
-    held = np.array([0.81, 0.18, 0.01]) @ beta.cdf(bound, under + 0.5, 8 - under + 0.5)
-    assert held == pytest.approx(confidence, abs=1e-9)
+def test_the_logit_interval_is_the_delta_methods():
+    """By hand: a standard error of 0.05 at 0.6 is 0.05 / (0.6 * 0.4) in log odds."""
+    draws = 0.6 + 0.05 * np.array([-1.0, 1.0]) / np.sqrt(2)
+    low, high = intervals.logit_interval(0.6, draws, confidence=0.95)
+    reach = 1.959964 * 0.05 / 0.24
+    assert (low, high) == pytest.approx((expit(np.log(1.5) - reach), expit(np.log(1.5) + reach)), abs=1e-6)
+    assert intervals.logit_interval(1.0, np.ones(5), confidence=0.95) == (1, 1)
 
 
-def test_a_bound_falls_as_the_sensitivity_rises(test_set):
-    bounds = [bound_specificity(*test_set, sensitivity=s, confidence=0.95) for s in (0.9, 0.95, 0.98, 0.99)]
-    assert (np.diff(bounds) < 0).all()
-
-
-def test_a_perfect_ranking_lies_within_its_one_sided_interval():
-    y = np.repeat([1, 0], [30, 70])
-    row = state(y, y * 0.9, draws=50).loc["specificity_at_sensitivity_99"]
-    assert (row["interval"], row["low"], row["value"], row["high"]) == ("one-sided", 0, 1, 1)
-    assert np.isnan(row["bootstrap_low"]), "the bootstrap is blind under the lowest malignant score"
+def test_the_interval_of_a_weak_networks_ap_lies_lower_than_the_bootstraps(test_set):
+    row = state(test_set[0], np.random.default_rng(0).random(379)).loc["ap"]
+    assert row["interval"] == "logit" and row["low"] < row["bootstrap_low"] and row["high"] < row["bootstrap_high"]
 
 
 def test_wilsons_interval_keeps_its_promise_best():

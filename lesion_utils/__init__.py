@@ -1,7 +1,8 @@
-"""ResNet50 and VGG19 on ISIC 2016 Part 3, in rooms; each room says in its docstring what lives there.
+"""ResNet50 and VGG19 on ISIC 2016 Part 3; the docstring of each package says what is in it.
 
-Imports go one way, from the first to the last: cli, pipeline, extras, report, notebooks, training, figures, models,
-evaluation, data, provenance, config, core.
+Imports go one way, from the first to the last: cli, extras, pipeline, report, notebooks, figures, provenance, training,
+models, evaluation, data, config, core. The kernel, which needs nothing else of the package, is training, models,
+evaluation, data, config and core.
 
 ## From a photograph to a number
 

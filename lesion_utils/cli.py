@@ -157,7 +157,14 @@ def write_keys(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     from lesion_utils.pipeline.execute import run_step
 
-    run_step(options.step, options.study, console=Console())
+    workers = os.environ.get("JOBS") or os.environ.get("CLUSTER")
+    run_step(options.step, options.study, console=Console(), train_ahead=_train_ahead if workers else None)
+
+
+def _train_ahead(study: Study, params: StudyParams, network: str, console: Console) -> None:
+    from lesion_utils.extras.ahead import train_study
+
+    train_study(study, params, network, console=console)
 
 
 def tell_why(options: argparse.Namespace) -> None:

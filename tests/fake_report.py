@@ -27,8 +27,8 @@ from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.files import dump_json
 from lesion_utils.core.paths import Study
+from lesion_utils.core.seal import seal_record
 from lesion_utils.provenance import steps
-from lesion_utils.provenance.seal import seal_record
 from lesion_utils.report.index import build_site
 from lesion_utils.report.notebook_pages import write_notebook_page
 

@@ -7,6 +7,6 @@ from `tables.tabulate_results`; `order` from `ranking.rank_on_validation`; `publ
 `folds` the parts of the training images that were held out in turn; `numbered` whether ids are the challenge's, whose
 numbers mean something; `params` those of `comparison.yaml`. Docstrings name them only where there is more to say.
 
-May import `data` and the rooms below it; no network is loaded here.
+May import `data`, `config` and `core`; no network is loaded here.
 Begin with `predictions`, the file that training hands over; then `evaluate`, all metrics of one set of scores.
 """

@@ -23,11 +23,13 @@ from filelock import FileLock, Timeout
 from joblib import cpu_count
 from joblib.externals.loky import get_reusable_executor
 
+from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.console import Console
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.core.files import lock_file
-from lesion_utils.extras.jobs import Job, Progress, Workers, run_job
+from lesion_utils.core.paths import Study
+from lesion_utils.extras.jobs import Job, Progress, Workers, list_jobs, run_job
 
 #: Times that workers may be lost, one after the other, before a task has got an epoch further.
 TRIES = 3
@@ -74,6 +76,18 @@ def train_ahead(jobs: Sequence[Job], *, console: Console) -> dict[Job, BaseExcep
     for job, error in failed.items():
         console.report(f"{job}: {str(error).splitlines()[0]}")
     return failed
+
+
+def train_study(study: Study, params: StudyParams, network: str, *, console: Console) -> None:
+    """Train all networks of a study ahead, for the step of one of them.
+
+    A run that fails here fails again in the notebook of its network, which explains more. Only the failures of the
+    given network are raised.
+    """
+    failed = train_ahead(list_jobs(study, params), console=console)
+    own = [error for job, error in failed.items() if job.network == network]
+    if own:
+        raise own[0]
 
 
 def _open_workers(

@@ -25,10 +25,10 @@ from lesion_utils.core.errors import WeightsError
 from lesion_utils.core.files import lock_file, write_atomic
 from lesion_utils.core.names import name_training
 from lesion_utils.core.paths import Study
+from lesion_utils.core.run_files import check_run
 from lesion_utils.data.prepared import load_prepared
 from lesion_utils.models.compute import choose_compute
 from lesion_utils.models.weights import WeightsSource
-from lesion_utils.provenance.run_files import check_run
 from lesion_utils.provenance.steps import find_training_step
 from lesion_utils.training.task import Images, TrainingTask, choose_regimes, identify, list_tasks, name_run
 from lesion_utils.training.train import train_run

@@ -20,9 +20,9 @@ from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import digest_bytes
 from lesion_utils.core.names import name_training
 from lesion_utils.core.paths import Study
+from lesion_utils.core.run_files import read_done
 from lesion_utils.data.tables import read_csv
 from lesion_utils.evaluation.intervals import ENDS
-from lesion_utils.provenance.run_files import read_done
 
 #: Of MLflow, where nothing else is set: it sends no reports of its use, prints no address for each run, and says within
 #: seconds, not minutes, that a server does not answer.

@@ -7,6 +7,6 @@ Everywhere `targets` are (N,) int, 0 benign and 1 malignant; `probs` probabiliti
 by the name of the series where there are several, called malignant above 0.5; `images` (N, H, W, 3) uint8, RGB; and
 `image_ids` N ids. Tables have the columns named, and where they are of series `name`, `model` and `regime`.
 
-May import `evaluation` and the rooms below it.
+May import `provenance` and the packages below it.
 Begin with `style`, for colours, sizes and how a figure is saved.
 """

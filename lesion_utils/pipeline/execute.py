@@ -13,9 +13,10 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from threading import Event
@@ -37,9 +38,18 @@ from lesion_utils.provenance import record as provenance
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.steps import Step
 
+#: Trains the networks of a study, and raises if one of the named network failed.
+TrainAhead = Callable[[Study, StudyParams, str, Console], None]
 
-def run_step(name: str, study: Study, *, console: Console) -> None:
+
+def run_step(name: str, study: Study, *, console: Console, train_ahead: TrainAhead | None = None) -> None:
     """Run a step of a study, unless it is up to date.
+
+    Args:
+        name: of the step.
+        study: whose step.
+        console: shows how far it is.
+        train_ahead: called before the notebook of a network, which then finds its trainings done.
 
     Raises:
         LesionError: the parameters are wrong, or the step failed; says what to do.
@@ -55,7 +65,8 @@ def run_step(name: str, study: Study, *, console: Console) -> None:
             console.report(f"{step.name:<24} up to date")
             os.utime(study.report_dir / step.mark, (started, started))
             return
-        _make_step(study, step, params, key, inputs, console=console, asked=asked)
+        work = partial(_run_work, study, step, params, console=console, train_ahead=train_ahead)
+        _make_step(study, step, params, key, inputs, work, console=console, asked=asked)
         # Weights that were fetched during the run are there from now on, and data may have been fetched too.
         fetched = steps.compute_key(step, params)
         key |= {"data": fetched["data"], "weights": fetched["weights"]}
@@ -68,6 +79,7 @@ def _make_step(
     params: StudyParams,
     key: dict[str, Any],
     inputs: dict[str, str],
+    work: Callable[[str], None],
     *,
     console: Console,
     asked: Event,
@@ -81,7 +93,7 @@ def _make_step(
     provenance.finish_run(study, step, record, status="running", started=started)
     try:
         with set_aside(study, step), console.show_step(step.name, follow_log(study, step.name)):
-            _run_work(study, step, params, record["run_id"], console=console)
+            work(record["run_id"])
         for remark in list_remarks(study, step.name):
             console.report(remark)
     except BaseException as error:
@@ -100,38 +112,24 @@ def _make_step(
     console.report(f"{step.name:<24} ok {format_duration(time.monotonic() - clock):>12}{where}")
 
 
-def _run_work(study: Study, step: Step, params: StudyParams, run_id: str, *, console: Console) -> None:
+def _run_work(
+    study: Study, step: Step, params: StudyParams, run_id: str, *, console: Console, train_ahead: TrainAhead | None
+) -> None:
     """What the step is there for."""
     # jsonschema would build a grammar of internationalised addresses, two seconds of every step, to check none.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None: importing it fails
     if not step.is_notebook:
         resolve_name(f"lesion_utils.{step.entry}")(study, params, on_progress=console.show_count)
     else:
-        _train_ahead(study, step, params, run_id, console=console)
-        from lesion_utils.pipeline.notebook import run_notebook
+        from lesion_utils.pipeline.notebook import kernel_environment, run_notebook
         from lesion_utils.report.notebook_pages import write_notebook_page
 
+        if step.network and train_ahead:
+            with kernel_environment(run_id):
+                train_ahead(study, params, step.network, console)
         notebook = run_notebook(study, step, params, run_id)
         page = study.html / f"{step.name}.html"
         write_notebook_page(notebook, page, study=study.name)
-
-
-def _train_ahead(study: Study, step: Step, params: StudyParams, run_id: str, *, console: Console) -> None:
-    """With `JOBS` or `CLUSTER`, train the study's networks in other processes; the notebooks then find that done.
-
-    What fails fails again in its own notebook, which says more; only this step's own failures end it here.
-    """
-    if not step.network or not (os.environ.get("JOBS") or os.environ.get("CLUSTER")):
-        return
-    from lesion_utils.extras.ahead import train_ahead
-    from lesion_utils.extras.jobs import list_jobs
-    from lesion_utils.pipeline.notebook import kernel_environment
-
-    with kernel_environment(run_id):
-        failed = train_ahead(list_jobs(study, params), console=console)
-    own = [error for job, error in failed.items() if job.network == step.network]
-    if own:
-        raise own[0]
 
 
 @contextmanager

@@ -26,8 +26,8 @@ from lesion_utils.core.git import run_git
 from lesion_utils.core.machine import name_processor
 from lesion_utils.core.names import NETWORKS, name_data_set, name_model
 from lesion_utils.core.paths import Study, project_root
+from lesion_utils.core.seal import seal_record
 from lesion_utils.core.settings import read_count, read_omp_threads
-from lesion_utils.provenance.seal import seal_record
 from lesion_utils.provenance.steps import Step
 
 SCHEMA_VERSION = 1

@@ -17,8 +17,8 @@ from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import digest_file
 from lesion_utils.core.paths import Study
+from lesion_utils.core.seal import read_sealed
 from lesion_utils.provenance import steps
-from lesion_utils.provenance.seal import read_sealed
 from lesion_utils.provenance.steps import Reason, Step, list_steps
 
 #: What can be said of a file, best first; only the first is clean.

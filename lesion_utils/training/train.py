@@ -33,6 +33,7 @@ from lesion_utils.core.errors import TrainingError
 from lesion_utils.core.events import OnEvent
 from lesion_utils.core.files import write_atomic
 from lesion_utils.core.names import name_training
+from lesion_utils.core.run_files import DONE, KEPT, check_run, read_done, write_done
 from lesion_utils.evaluation.predictions import check_predictions, join_folds, read_predictions, write_predictions
 from lesion_utils.evaluation.trained import measure_run
 from lesion_utils.models.checkpoint import load_checkpoint, save_checkpoint
@@ -40,7 +41,6 @@ from lesion_utils.models.compute import Compute, choose_compute, computing
 from lesion_utils.models.inference import prefetch
 from lesion_utils.models.networks import build_network, head_of
 from lesion_utils.models.weights import WeightsSource
-from lesion_utils.provenance.run_files import DONE, KEPT, check_run, read_done, write_done
 from lesion_utils.training.classifiers import fit_head
 from lesion_utils.training.inputs import load_batches, make_inputs, plan_epoch
 from lesion_utils.training.loop import deterministic_part, rank_epoch, score_validation, train_epoch

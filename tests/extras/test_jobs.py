@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -20,11 +21,14 @@ from joblib.externals.loky import process_executor
 from tiny_study import read_results
 from worker_tasks import ROUNDS, count_epochs, killing, make_jobs
 
+from lesion_utils import cli
 from lesion_utils.core.console import Console
 from lesion_utils.core.errors import ParamsError, RunError
+from lesion_utils.core.paths import Study
 from lesion_utils.extras import ahead
 from lesion_utils.extras.ahead import open_local, train_ahead
 from lesion_utils.extras.jobs import Progress
+from lesion_utils.pipeline import execute
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("two_workers")
@@ -131,6 +135,32 @@ def test_one_job_changes_nothing_and_a_word_is_no_number(tmp_path, monkeypatch):
     monkeypatch.setenv("JOBS", "all")
     with pytest.raises(ParamsError, match="JOBS=all: not a number of workers"):
         train_ahead(make_jobs(tmp_path), console=Console(io.StringIO()))
+
+
+def test_only_the_failures_of_the_own_network_are_raised(tmp_path, monkeypatch):
+    """That of another network is explained by its own notebook."""
+    first, second = make_jobs(tmp_path)[:2]
+    second = replace(second, network="vgg19")
+    failed = {second: ValueError("not mine")}
+    monkeypatch.setattr(ahead, "list_jobs", lambda *_: [first, second])
+    monkeypatch.setattr(ahead, "train_ahead", lambda jobs, console: failed)
+    given = (Study("demo"), first.params, first.network)
+    ahead.train_study(*given, console=Console(io.StringIO()))
+    failed[first] = ValueError("mine")
+    with pytest.raises(ValueError, match=r"^mine$"):
+        ahead.train_study(*given, console=Console(io.StringIO()))
+
+
+@pytest.mark.parametrize(("name", "value"), [("JOBS", "2"), ("CLUSTER", "tcp://127.0.0.1:8786")])
+def test_only_with_workers_the_command_line_trains_ahead(monkeypatch, name, value):
+    given = []
+    monkeypatch.setattr(execute, "run_step", lambda *_, train_ahead, **__: given.append(train_ahead))
+    for workers in ("JOBS", "CLUSTER"):
+        monkeypatch.delenv(workers, raising=False)
+    cli.main(["run", "data"])
+    monkeypatch.setenv(name, value)
+    cli.main(["run", "data"])
+    assert given == [None, cli._train_ahead]
 
 
 def test_the_terminal_has_a_line_for_all_and_one_for_each_that_is_trained(tmp_path):

@@ -13,10 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -281,27 +279,6 @@ def test_a_step_that_trains_holds_its_device_and_any_other_only_itself(study, mo
         for lock in locks.values():
             with lock.acquire(timeout=0):
                 pass
-
-
-def test_only_jobs_or_a_cluster_train_ahead_and_the_steps_own_failures_end_it(study, params, monkeypatch):
-    """Another network's failure is said, and left to its own notebook."""
-    out, Task = io.StringIO(), namedtuple("Task", "network")
-    given = (study, STEPS["03_resnet50_finetune"], params, "run")
-    for name in ("JOBS", "CLUSTER"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.setitem(sys.modules, "lesion_utils.extras.ahead", None)  # to import it is an error
-        execute._train_ahead(*given, console=console.Console(out))
-        failed = {Task("vgg19"): ValueError("one\ntwo")}
-        fake = SimpleNamespace(train_ahead=lambda jobs, console, failed=failed: failed)
-        monkeypatch.setitem(sys.modules, "lesion_utils.extras.ahead", fake)
-        monkeypatch.setattr("lesion_utils.extras.jobs.list_jobs", lambda *_: [])
-        monkeypatch.setenv(name, "2")
-        execute._train_ahead(*given, console=console.Console(out))
-        assert out.getvalue().endswith("Task(network='vgg19'): one\n")
-        failed |= {Task("resnet50"): ValueError("mine")}
-        with pytest.raises(ValueError, match="mine"):
-            execute._train_ahead(*given, console=console.Console(out))
-        monkeypatch.delenv(name)
 
 
 def test_a_file_gets_the_time_of_a_step_that_says_nothing_new(monkeypatch):

@@ -21,8 +21,8 @@ from tiny_study import make_params
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import git
 from lesion_utils.core.paths import project_root
+from lesion_utils.core.seal import seal_record
 from lesion_utils.provenance import record as provenance
-from lesion_utils.provenance.seal import seal_record
 from lesion_utils.provenance.steps import compute_key
 
 STEP = STEPS["04_vgg19_finetune"]

@@ -10,7 +10,7 @@ from fake_report import copy_fake_project, write_record
 from lesion_utils.core.errors import ParamsError
 from lesion_utils.core.files import dump_json
 from lesion_utils.core.paths import Study
-from lesion_utils.provenance.seal import seal_record
+from lesion_utils.core.seal import seal_record
 from lesion_utils.provenance.verify import describe_findings, describe_verdict, verify_study
 
 

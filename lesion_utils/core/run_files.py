@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_utils.core.files import digest_file, dump_json, write_atomic
-from lesion_utils.provenance.seal import read_sealed, seal_record
+from lesion_utils.core.seal import read_sealed, seal_record
 
 DONE = "DONE"
 #: What else a finished run consists of: the selected weights, the learning curves and the scores.

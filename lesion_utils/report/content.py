@@ -119,8 +119,13 @@ class Report:
     @property
     def headline(self) -> list[dict[str, Any]]:
         """The study's main numbers: label, metric, value, low, high, n; None where a published row has none."""
-        unknown = {"value": None, "low": None, "high": None, "n": None}
+        unknown = {"value": None, "low": None, "high": None, "n": None, "difference": False}
         return [unknown | item for item in self.metrics.get("05_comparison", {}).get("headline", [])]
+
+    @property
+    def evaluation(self) -> str | None:
+        """A sentence on how often the test set was used before."""
+        return self.metrics.get("05_comparison", {}).get("evaluation")
 
     @property
     def sentences(self) -> list[str]:

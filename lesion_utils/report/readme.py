@@ -1,4 +1,4 @@
-"""The README's numbers: for each published study a block between two marks, written from the files of its copy."""
+"""The README's results: for each published study a block between two marks, written from the files of its copy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def update_readme(readme: Path) -> bool:
 
 
 def render_block(report: Report) -> str:
-    """The block's Markdown: what was run, the headline numbers with their intervals, what they do not show, a figure.
+    """The block's Markdown: what was run, the main results in three lines, remarks, and the ROC curves.
 
     Raises:
         RunError: the report has no comparison yet.
@@ -37,19 +37,39 @@ def render_block(report: Report) -> str:
         )
     folder = f"docs/{report.study}"
     what = ", ".join(filter(None, [name_data_set(report.manifest.get("source")), report.manifest.get("summary")]))
-    lines = [f"**[{escape_markdown(report.title)}]({folder}/index.html)**: {what}; {_name_computing(report)}.", ""]
-    confidence = report.runs["05_comparison"]["params"]["comparison"]["confidence"]
-    lines += [f"| | metric | value | {100 * confidence:g} % interval | images |", "|---|---|---|---|---|"]
-    lines += [f"| {' | '.join(_spell_row(item))} |" for item in report.headline]
+    confidence = 100 * report.runs["05_comparison"]["params"]["comparison"]["confidence"]
+    lines = [
+        f"**[{escape_markdown(report.title)}]({folder}/index.html)**: {what}; {_name_computing(report)}. "
+        f"Results on the test images, with {confidence:g} % intervals:",
+        "",
+    ]
+    lines += [f"- {line}" for line in _list_results(report)]
     remarks = report.runs.get("data", {}).get("params", {}).get("data", {}).get("remarks", [])
-    if report.limits or remarks:
-        lines += ["", "What this does not show, and what to know before reading it:", ""]
-        lines += [f"- {escape_markdown(note)}" for note in (*report.limits, *remarks)]
+    if remarks:
+        lines += ["", " ".join(map(escape_markdown, remarks))]
     charts = [(figure.alt, figure.svg) for figure in report.figures if figure.step == "05_comparison" and figure.svg]
     if charts:
         alt, svg = charts[0]
         lines += ["", f"![{escape_markdown(alt)}]({folder}/figures/{svg.name})"]
     return "\n".join(lines) + "\n"
+
+
+def _list_results(report: Report) -> list[str]:
+    """A line for the selected model, one for what metadata alone reach, and one for the threshold.
+
+    Rows of one label stand together; the selected model is the one that has a threshold.
+    """
+    rows = report.headline
+    selected = next((row["label"] for row in rows if row["metric"].startswith("sensitivity")), rows[0]["label"])
+    labels = dict.fromkeys([selected, *(row["label"] for row in rows)])
+    lines = []
+    for label in labels:
+        own = [row for row in rows if row["label"] == label]
+        told = "; ".join(f"{escape_markdown(row['metric'])} {_spell_value(row)}" for row in own)
+        is_difference = any(row["difference"] for row in own)
+        if label == selected or is_difference or "metadata" in label.lower():
+            lines.append(f"**{escape_markdown(label)}**: {told}." if label == selected else f"{escape_markdown(label)}: {told}.")
+    return lines + ([escape_markdown(report.evaluation)] if report.evaluation else [])
 
 
 def _fill(found: re.Match[str]) -> str:
@@ -66,9 +86,8 @@ def _name_computing(report: Report) -> str:
     )
 
 
-def _spell_row(item: dict[str, Any]) -> list[str]:
-    """A headline's cells; a published result may have no interval and no number of images."""
-    low, high, count = item["low"], item["high"], item["n"]
-    interval = "–" if None in (low, high) else f"{format_number(low)} to {format_number(high)}"
-    cells = escape_markdown(item["label"]), escape_markdown(item["metric"]), format_number(item["value"]), interval
-    return [*cells, "–" if count is None else str(count)]
+def _spell_value(row: dict[str, Any]) -> str:
+    """A value with its interval; a published result may have none."""
+    low, high = row["low"], row["high"]
+    interval = "" if None in (low, high) else f" ({format_number(low)} to {format_number(high)})"
+    return f"{format_number(row['value'])}{interval}"

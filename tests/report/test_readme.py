@@ -32,25 +32,35 @@ def test_the_block_is_written_between_the_marks_and_nothing_else_changes(copy, t
     text = readme.read_text()
     assert text.startswith(f"# Title\n\n{BEGIN}")
     assert text.endswith(f"{END}\n\nThe rest, with a | and trailing spaces.  \n{empty}\n")
-    assert "| ResNet50, fine-tuned | AUC | 0.610 | 0.530 to 0.680 | 60 |" in text
+    assert "**ResNet50, fine-tuned**: AUC 0.610 (0.530 to 0.680)" in text
     assert "](docs/demo/figures/05_comparison_curve.svg)" in text and "](docs/demo/index.html)" in text
     assert "180 images (120 training, 60 test); " in text and "of computing on Fixture CPU" in text
     assert not update_readme(readme), "the second time there is nothing to write"
     path = copy / "metrics" / "05_comparison.json"
     path.write_text(path.read_text().replace("0.61,", "0.62,"))
-    assert update_readme(readme) and "| 0.620 |" in readme.read_text()
+    assert update_readme(readme) and "AUC 0.620 (" in readme.read_text()
 
 
-def test_rows_stand_in_their_order_with_what_they_do_not_show_below(copy):
+def test_the_selected_model_comes_first_and_nothing_in_it_is_markup(copy):
     path = copy / "metrics" / "05_comparison.json"
-    row = {"label": "a | b\n<b>", "metric": "AP", "value": 0.637}
-    edit_json(path, headline=[row, *json.loads(path.read_text())["headline"]], limits=["Not which lesions to cut."])
+    rows = json.loads(path.read_text())["headline"]
+    row = {"label": "a | b\n<b>", "metric": "sensitivity, threshold from validation", "value": 0.637}
+    difference = {
+        "label": "a \u2212 metadata alone",
+        "metric": "AUC",
+        "value": 0.1,
+        "low": 0.01,
+        "high": 0.2,
+        "difference": True,
+    }
+    edit_json(path, headline=[*rows, row, difference])
     record = json.loads((copy / "runs" / "data" / "run.json").read_text())
     record["params"]["data"]["remarks"] = ["The images are copies."]
     edit_json(copy / "runs" / "data" / "run.json", **record)
     block = render_block(Report(copy))
-    assert "|---|---|---|---|---|\n| a \\| b \\<b\\> | AP | 0.637 | – | – |\n| ResNet50" in block
-    assert "before reading it:\n\n- Not which lesions to cut.\n- The images are copies.\n" in block
+    assert "\n- **a \\| b \\<b\\>**: sensitivity, threshold from validation 0.637.\n" in block
+    assert "- a \u2212 metadata alone: AUC 0.100 (0.010 to 0.200).\n" in block
+    assert "\nThe images are copies.\n" in block
 
 
 def test_a_report_without_numbers_says_what_to_do(copy):

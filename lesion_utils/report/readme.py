@@ -68,7 +68,8 @@ def _list_results(report: Report) -> list[str]:
         told = "; ".join(f"{escape_markdown(row['metric'])} {_spell_value(row)}" for row in own)
         is_difference = any(row["difference"] for row in own)
         if label == selected or is_difference or "metadata" in label.lower():
-            lines.append(f"**{escape_markdown(label)}**: {told}." if label == selected else f"{escape_markdown(label)}: {told}.")
+            name = f"**{escape_markdown(label)}**" if label == selected else escape_markdown(label)
+            lines.append(f"{name}: {told}.")
     return lines + ([escape_markdown(report.evaluation)] if report.evaluation else [])
 
 

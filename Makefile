@@ -109,7 +109,7 @@ diff-notebooks: | $(ENV)  ## changes of the notebooks since REV (default HEAD); 
 	@rev=$$(git rev-parse --verify "$${REV:-HEAD}^{commit}") && $(RUN) nbdime diff$(if $(WEB),-web) --ignore-outputs "$$rev" notebooks
 setup-git: | $(DEV)  ## readable diffs of notebooks, and no outputs committed, in this clone
 	@$(RUN) nbdime config-git --enable && $(RUN) nbstripout --install --keep-id --attributes .gitattributes
-reference: | $(ENV)  ## params/README.md, the schemas for editors and the Colab badge, from what they repeat
+reference: | $(ENV)  ## params/README.md and the schemas for editors, from what they repeat
 	@$(LESION) reference
 box: | $(ENV)  ## the archive of embedded images, from the challenge's files in DATA_DIR
 	@$(LESION) box

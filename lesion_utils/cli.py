@@ -116,7 +116,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     both.add_argument("--outputs", action="store_true", help="compare the notebooks' outputs as well")
     add("readme", write_readme, "write the README's results from the published copies")
     add("box", write_box, "write the archive of embedded images from the challenge's files in DATA_DIR")
-    add("reference", write_reference, "write params/README.md, schemas and the Colab badge")
+    add("reference", write_reference, "write params/README.md and the schemas")
     return parser.parse_args(arguments)
 
 
@@ -134,10 +134,8 @@ def write_readme(options: argparse.Namespace) -> None:
 
 def write_reference(options: argparse.Namespace) -> None:
     from lesion_utils.config.reference import write_reference
-    from lesion_utils.report.colab import write_badge
 
     write_reference()
-    write_badge()
 
 
 def write_box(options: argparse.Namespace) -> None:
@@ -224,8 +222,8 @@ def compare(options: argparse.Namespace) -> None:
     a, b = Path(options.a), Path(options.b)
     comparison = compare.compare_reports(a, b)
     print(compare.describe_comparison(comparison, outputs=options.outputs))
-    page = reports_root() / f"compare_{a.name}_{b.name}.html"
-    print(f"page  {compare.write_comparison(comparison, page, outputs=options.outputs)}")
+    table = reports_root() / f"compare_{a.name}_{b.name}.csv"
+    print(f"table  {compare.write_comparison(comparison, table)}")
 
 
 def publish(options: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core.paths import Study
-from lesion_utils.extras.compare import compare_reports, write_comparison
+from lesion_utils.report.index import build_site
 from lesion_utils.report.notebook_pages import write_notebook_page
 from lesion_utils.report.publish import publish_study
 
@@ -74,11 +74,10 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A project with a published study, and the page that compares two reports."""
+    """A project with a published study."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         folder = copy_fake_project(tmp_path_factory.mktemp("browser"), monkeypatch)
-        reports, study = folder / "reports", Study("demo")
-        write_comparison(compare_reports(reports / "demo", reports / "other"), reports / "compare.html")
+        study = Study("demo")
         publish_study(study, load_study(study.params_dir))
         yield folder
 
@@ -95,7 +94,7 @@ def address(project) -> str:
         yield f"{root}{project.name}/"
 
 
-PAGES = ("docs/index.html", "docs/demo/index.html", "docs/demo/html/03_resnet50_finetune.html", "reports/compare.html")
+PAGES = ("docs/index.html", "docs/demo/index.html", "docs/demo/html/03_resnet50_finetune.html")
 
 
 class Visit:
@@ -222,10 +221,9 @@ def test_printed_it_is_paper(chromium, address):
 
 
 def test_a_very_long_word_does_not_widen_the_page(chromium, project):
-    reports = project / "reports"
-    study = reports / "other"
-    sidecar = study / "figures" / "01_eda_curve.json"
+    study = Study("other")
+    sidecar = study.figures / "01_eda_curve.json"
     sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"caption": "x" * 300}))
-    page = write_comparison(compare_reports(reports / "demo", study), reports / "long.html")
+    page = build_site(study, load_study(study.params_dir))
     with Visit(chromium, page.as_uri(), viewport={"width": 360, "height": 800}) as visit:
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -15,12 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import digest_file, write_if_changed
-from lesion_utils.data.tables import restore_text
+from lesion_utils.data.tables import dump_csv, restore_text
 from lesion_utils.provenance.steps import list_differences
 from lesion_utils.report.content import Figure, Report
-from lesion_utils.report.pages import format_number, render_page
+from lesion_utils.report.pages import format_number
 
 _PREDICTION_KEY = ("image_id", "split", "model", "regime", "seed")
 _CIRCUMSTANCES = ("params", "data", "weights", "commit", "device", "determinism", "packages")
@@ -162,24 +164,18 @@ def describe_comparison(comparison: Comparison, *, outputs: bool = False) -> str
     return "\n".join(lines)
 
 
-def write_comparison(comparison: Comparison, page: Path, *, outputs: bool = False) -> Path:
-    """Write the comparison as one page, with the figures side by side; `outputs` as for `describe_comparison`."""
-    tone, sentence = VERDICTS[comparison.verdict]
-    html = render_page(
-        "compare.html.j2",
-        a=comparison.a,
-        b=comparison.b,
-        verdict={"word": comparison.verdict, "tone": tone},
-        sentence=sentence,
-        tolerance=TOLERANCE,
-        numbers=[(n, format_interval(n.a), format_interval(n.b), VERDICTS[n.verdict][0]) for n in comparison.numbers],
-        predictions=comparison.predictions,
-        circumstances=comparison.circumstances,
-        figures=comparison.figures,
-        notebooks=comparison.diff_notebooks(outputs=outputs),
-    )
-    write_if_changed(page, html)
-    return page
+def write_comparison(comparison: Comparison, path: Path) -> Path:
+    """Write every number of both reports as CSV: `name`, and of A and B `value`, `low` and `high`; `verdict`."""
+    sides = [(number, {"a": number.a or {}, "b": number.b or {}}) for number in comparison.numbers]
+    columns = ("value", "low", "high")
+    rows = [
+        {"name": number.name, "verdict": number.verdict}
+        | {f"{side}_{column}": values.get(column) for side, values in both.items() for column in columns}
+        for number, both in sides
+    ]
+    names = ["name", *(f"{side}_{column}" for side in "ab" for column in columns), "verdict"]
+    write_if_changed(path, dump_csv(pd.DataFrame(rows, columns=names)))
+    return path
 
 
 def format_interval(number: dict[str, float | None] | None) -> str:

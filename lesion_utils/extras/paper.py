@@ -1,8 +1,8 @@
-"""`make paper`: a report as LaTeX for a manuscript: numbers, tables, figures, methods, checklists and a draft.
+"""`make paper`: a report as LaTeX for a manuscript: numbers, tables, figures, methods and checklists.
 
-`main.tex` holds no number, is written once and is the author's from then on. Everything else is written anew each time,
-from the report's files and the study's parameters, and listed with those files in `SHA256SUMS`, so that `make verify`
-sees a number that was changed by hand and a paper that is older than its report.
+A manuscript takes the files in with `\\input`. They need the packages array, booktabs, longtable, graphicx and
+hyperref. Every file is written from the report and the study's parameters, and listed with its sources in `SHA256SUMS`,
+so that `make verify` sees a number that was changed by hand and a paper that is older than its report.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from lesion_utils.report.index import COMPARISON
 from lesion_utils.report.publish import write_sums
 
 TEMPLATES = Path(__file__).resolve().parent / "paper_templates"
-#: Made of a template each; all but `main.tex`.
+#: Made of a template each.
 WRITTEN = ("abstract.tex", "methods.tex", "results.tex", "limitations.tex", "figures.tex")
 TABLES = ("results", "leaderboard", "checklist")
 
@@ -57,7 +57,7 @@ def write_paper(study: Study, params: StudyParams) -> Path:
     """Write `reports/<study>/paper/`.
 
     Returns:
-        the draft's path, `main.tex`.
+        The folder.
 
     Raises:
         RunError: the comparison has not run, or a chart of it has no PDF.
@@ -101,13 +101,11 @@ def write_paper(study: Study, params: StudyParams) -> Path:
         "tables/checklist.tex": tabulate_checklist(checklist),
         "references.bib": (TEMPLATES / "references.bib").read_text(encoding="utf-8"),
     }
-    if not (draft := folder / "main.tex").exists():
-        write_if_changed(draft, open_template("main.tex.j2").render(values))
     for name, text in texts.items():
         write_if_changed(folder / name, text)
     read = [f"../{path.relative_to(study.report_dir).as_posix()}" for path in sources]
     write_sums(folder, [*texts, *(f"figures/{name}.pdf" for name in pdfs), *read])
-    return draft
+    return folder
 
 
 def _shows_nothing(table: Path) -> bool:

@@ -80,7 +80,7 @@ def verify_copy(folder: Path) -> list[Finding]:
 def verify_paper(folder: Path) -> list[Finding]:
     """Check what `make paper` wrote, and whether the report's files that it was written from are still the same.
 
-    What else lies in the folder, the draft itself among it, is its author's.
+    Other files in the folder, such as the manuscript, are their author's.
 
     Raises:
         RunError: there is no list, or it is not one.

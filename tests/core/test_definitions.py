@@ -51,8 +51,11 @@ class Package:
         start = re.search(rf"^(?:@[^\n]*\n)*(?:(?:def|class) {name}\b|{name}\b(?:: [^=]+)? = )", text, re.MULTILINE)
         assert start
         end = re.compile(r"^(?=[@\w#])", re.MULTILINE).search(text, start.end())
-        return path, text[: start.start()], text[start.start() :][: end and end.start() - start.start()], (
-            text[end.start() :] if end else ""
+        return (
+            path,
+            text[: start.start()],
+            text[start.start() :][: end and end.start() - start.start()],
+            (text[end.start() :] if end else ""),
         )
 
     def write(self, path: Path, text: str) -> None:

@@ -96,7 +96,7 @@ def load_epoch(params: StudyParams, data: PreparedData) -> None:
     compute = choose_compute(task.settings)
     with computing(compute):
         model = compute.place(build_network(task.settings, pretrained=False, seed=1))
-        inputs = make_inputs(task, model, compute=compute, source=None, on_batch=lambda done, total: None)
+        inputs = make_inputs(task, model, compute=compute, source=None, on_event=lambda event: None)
         for _ in prefetch(load_batches(task, inputs, epoch=0, device=compute.device), device=compute.device):
             pass
 

@@ -252,7 +252,7 @@ def export(options: argparse.Namespace) -> None:
 
     console, what = Console(), {"onnx": options.onnx, "push": options.push}
     with console.show_step("export"):
-        folders = export_study(options.study, options.model, **what, on_progress=console.show_count)
+        folders = export_study(options.study, options.model, **what, on_event=console.show)
     print("\n".join(f"model  {folder}" for folder in folders))
 
 
@@ -274,7 +274,7 @@ def predict(options: argparse.Namespace) -> None:
     out = Path(options.out) if options.out else project_root() / "predictions" / folder.resolve().name
     with console.show_step("predict"):
         network, about = scoring.open_model(options.model, options.study)
-        scored = scoring.score_folder(folder, network, on_progress=console.show_count)
+        scored = scoring.score_folder(folder, network, on_event=console.show)
         scores = scoring.write_scores(scored, out)
         sheet = scoring.write_contact_sheet(scored, network, about, out)
     print(scoring.describe_problems(scored), end="", file=sys.stderr)

@@ -37,14 +37,14 @@ PREPARE = '''
 """Counts instead of images."""
 from lesion_utils.core.files import dump_json, write_if_changed
 
-def prepare_study(study, params, *, on_progress=None):
-    on_progress("counting", 1, 1)
+def prepare_study(study, params, *, on_event=None):
+    on_event({"stage": "counting", "done": 1, "total": 1})
     facts = {"content": f"{params.data.seed:064x}", "summary": "no images", "source": params.data.source}
     write_if_changed(study.data / "manifest.json", dump_json(facts))
 '''
 REPORT = '''
 """The steps' names instead of a report."""
-def build_site(study, params, *, on_progress):
+def build_site(study, params, *, on_event):
     names = sorted(path.parent.name for path in study.runs.glob("*/run.json"))
     (study.report_dir / "index.html").write_text(" ".join(names))
 '''

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from lesion_utils.core.events import Event
 from lesion_utils.core.names import name_training
 from lesion_utils.core.paths import Study
 
@@ -33,13 +34,13 @@ class Console:
         """Say a line that stays."""
         self._write(f"{_CLEAR * self._terminal}{line}\n")
 
-    def show_count(self, what: str, done: int, total: int) -> None:
+    def show(self, event: Event | str) -> None:
         """Remember how far a piece of work is; the clock shows it."""
-        self._count = f"{what} {done:,} of {total:,}" if total else what
+        self._count = event if isinstance(event, str) else describe_event(event)
 
     @contextmanager
     def show_step(self, name: str, read_status: Callable[[], str] = lambda: "") -> Iterator[None]:
-        """Show the time since the start and `read_status()`, or else the latest count, while the block runs."""
+        """Show the time since the start and `read_status()`, or else the latest event, while the block runs."""
         self._count = ""
         ended = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(name, read_status, ended), daemon=True)
@@ -88,19 +89,20 @@ def list_remarks(study: Study, step: str) -> list[str]:
 
 
 def describe_event(event: Mapping[str, Any]) -> str:
-    """One line of the training log in words.
+    """An event as one line; what matters most comes first, since a terminal of 80 columns shows half of it.
 
-    "from scratch, seed 1: epoch 3 of 16, loss 0.531, validation AP 0.412, AUC 0.701, 41 images/s, 40 s left"
+    "from scratch, seed 1: 40 s left, epoch 3 of 16, validation AP 0.412, AUC 0.701, loss 0.531, 41 images/s"
     """
-    run = name_training(event)
     if "remark" in event:
         return event["remark"]
+    source = f"{event['candidate']}: " if "candidate" in event else ""
+    source += f"{name_training(event)}: " if "regime" in event else ""
     if "stage" in event:
-        return f"{run}: {event['stage']}, {event['done']:,} of {event['total']:,}"
+        return source + event["stage"] + (f", {event['done']:,} of {event['total']:,}" if event["total"] else "")
     return (
-        f"{run}: epoch {event['epoch']} of {event['epochs']}, loss {event['loss']:.3f}, "
-        f"validation AP {event['val_ap']:.3f}, AUC {event['val_auc']:.3f}, "
-        f"{event['images_per_s']:.0f} images/s, {format_duration(event['seconds_left'])} left"
+        f"{source}{format_duration(event['seconds_left'])} left, epoch {event['epoch']} of {event['epochs']}, "
+        f"validation AP {event['val_ap']:.3f}, AUC {event['val_auc']:.3f}, loss {event['loss']:.3f}, "
+        f"{event['images_per_s']:.0f} images/s"
     )
 
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,10 @@ from PIL import features
 
 from lesion_utils.core import paths
 from lesion_utils.core.errors import DataError
+from lesion_utils.core.events import OnEvent
 from lesion_utils.core.files import cannot_write, dump_json, lock_file, write_atomic
 from lesion_utils.data.images import DRAFT_MARGIN, Aspect, ImageError, decode_square, run_parallel
 
-#: Called with what is being done, how many images are done, and of how many.
-Progress = Callable[[str, int, int], None]
 #: Images worked on at a time.
 WORKERS = os.cpu_count() or 1
 
@@ -37,7 +36,7 @@ FORMAT = 2
 
 
 def open_cache(
-    table: pd.DataFrame, size: int, aspect: Aspect, *, verify: bool = False, on_progress: Progress | None = None
+    table: pd.DataFrame, size: int, aspect: Aspect, *, verify: bool = False, on_event: OnEvent | None = None
 ) -> np.memmap:
     """Open the decoded images of a table, decoding them first if that has not been done.
 
@@ -46,7 +45,7 @@ def open_cache(
         size: side of the stored squares, px.
         aspect: how a rectangle becomes a square, see `images.decode_square`.
         verify: compare every image's checksum, even if the file looks untouched.
-        on_progress: called with ("decode", images done, images in all).
+        on_event: called after each image.
 
     Returns:
         (N, size, size, 3) uint8, RGB, in the table's order; read-only, `filename` being the file behind it.
@@ -59,7 +58,7 @@ def open_cache(
     if not _is_sound(path, shape, verify=verify):
         with lock_file(path.with_suffix(".lock")):
             if not _is_sound(path, shape, verify=verify):  # another run may have built it meanwhile
-                _build(path, table, size, aspect, on_progress)
+                _build(path, table, size, aspect, on_event)
     return np.memmap(path, np.uint8, "r", shape=shape)
 
 
@@ -70,7 +69,7 @@ def cache_key(table: pd.DataFrame, *, size: int, aspect: Aspect) -> str:
     return f"{aspect}{size}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}"
 
 
-def _build(path: Path, table: pd.DataFrame, size: int, aspect: Aspect, on_progress: Progress | None) -> None:
+def _build(path: Path, table: pd.DataFrame, size: int, aspect: Aspect, on_event: OnEvent | None) -> None:
     """Decode all images into `path`, or leave nothing there."""
     partial = path.with_suffix(".partial")
     rows = list(zip(range(len(table)), table["path"], table["sha256"], strict=True))
@@ -89,8 +88,8 @@ def _build(path: Path, table: pd.DataFrame, size: int, aspect: Aspect, on_progre
             checksums = []
             for done, checksum in enumerate(run_parallel(store, rows, workers=WORKERS), start=1):
                 checksums.append(checksum)
-                if on_progress:
-                    on_progress("decode", done, len(rows))
+                if on_event:
+                    on_event({"stage": "decode", "done": done, "total": len(rows)})
             if problems := [text for text in checksums if isinstance(text, str)]:
                 raise _unusable(problems)
             file.flush()

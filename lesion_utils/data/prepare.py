@@ -18,8 +18,9 @@ import pandas as pd
 from lesion_utils.config.data import Data, External
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
+from lesion_utils.core.events import OnEvent
 from lesion_utils.core.files import digest_bytes, dump_json, write_if_changed
-from lesion_utils.data.cache import WORKERS, Progress, open_cache
+from lesion_utils.data.cache import WORKERS, open_cache
 from lesion_utils.data.challenge import (
     CHALLENGE_COUNTS,
     FOLDERS,
@@ -42,7 +43,7 @@ from lesion_utils.data.tables import dump_csv
 SPLIT_COLUMNS = ["image_id", "split", "target", "subset", "fold"]
 
 
-def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progress | None = None) -> PreparedData:
+def prepare_study(study: paths.Study, params: StudyParams, *, on_event: OnEvent | None = None) -> PreparedData:
     """Fetch the challenge's images where need be, check all of them, find duplicates, split, and decode.
 
     Raises:
@@ -56,7 +57,7 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
             ensure_dataset(paths.data_dir())
         counts = CHALLENGE_COUNTS if data.source == "isic2016" else None  # the embedded images are pinned by a hash
         table, notes = read_verified(source_folder(data), counts=counts)
-    images, boxes = _decode(table, data, on_progress)
+    images, boxes = _decode(table, data, on_event)
     table = table.join(measure_pixels(images, boxes=boxes))
     unsplit = table if "split" in table else table.assign(split="")
     duplicates = find_duplicates(unsplit, images, boxes=boxes, aspect=data.aspect, workers=WORKERS)
@@ -67,7 +68,7 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_progress: Progr
     manifest = describe_data(split, data, notes=notes)
     if data.external:
         others = read_elsewhere(data.external)
-        away, away_boxes = _decode(others, data, on_progress)
+        away, away_boxes = _decode(others, data, on_event)
         others = find_seen(others, split, [*images, *away], boxes=[*boxes, *away_boxes], aspect=data.aspect)
         text = dump_csv(others.drop(columns="path"))
         write_if_changed(study.data / "elsewhere.csv", text)
@@ -108,11 +109,9 @@ def read_verified(root: Folder, *, counts: Counts | None) -> tuple[pd.DataFrame,
     return table, notes
 
 
-def _decode(
-    table: pd.DataFrame, data: Data, on_progress: Progress | None
-) -> tuple[np.memmap, list[tuple[slice, slice]]]:
+def _decode(table: pd.DataFrame, data: Data, on_event: OnEvent | None) -> tuple[np.memmap, list[tuple[slice, slice]]]:
     """The decoded images, and of each the rows and columns that show it."""
-    images = open_cache(table, data.stored_size, data.aspect, verify=True, on_progress=on_progress)
+    images = open_cache(table, data.stored_size, data.aspect, verify=True, on_event=on_event)
     shapes = zip(table["width"], table["height"], strict=True)
     return images, [content_box(*shape, size=data.stored_size, aspect=data.aspect) for shape in shapes]
 

@@ -1,4 +1,4 @@
-"""Training ahead of whoever wants the results: in several processes here (`JOBS`), or on a cluster (`CLUSTER`).
+"""Training runs before a notebook needs them: in several processes here (`JOBS`), or on a cluster (`CLUSTER`).
 
 Notebooks and trials then find their runs done. A run's name says what it depends on, and it goes on from its last
 epoch: it does not matter which worker trains it, nor how many, and a worker that is lost costs an epoch.
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def train_ahead(jobs: Sequence[Job], *, console: Console) -> dict[Job, BaseExcep
         os.environ["THREADS"] = str(torch.get_num_threads() if cluster else max(1, cores // int(asked)))
     if not jobs:
         return {}
-    console.show_count("waits for another command at the same tasks", 0, 0)
+    console.show("waits for another command at the same tasks")
     with lock_file(jobs[0].log.with_name("command.lock")):  # it has the same logs
         checked = [(job, *job.check()) for job in jobs]
         for remark in filter(None, (remark for _, _, remark in checked)):
@@ -98,10 +99,10 @@ def _open_workers(
 
         return open_cluster(cluster, jobs, count=asked, console=console)
     cores, devices = cpu_count(only_physical_cores=True), list_devices()
-    room = len(devices) or max(1, cores // int(os.environ["THREADS"]))
-    if asked > room:
-        console.report(f"JOBS={asked}: {room} at a time, {'one per device' if devices else 'or cores were shared'}")
-    return open_local(min(asked, room, len(jobs)), devices)
+    most = len(devices) or max(1, cores // int(os.environ["THREADS"]))
+    if asked > most:
+        console.report(f"JOBS={asked}: {most} at a time, {'one per device' if devices else 'or cores were shared'}")
+    return open_local(min(asked, most, len(jobs)), devices)
 
 
 def _train(jobs: list[Job], workers: Workers, *, console: Console) -> dict[Job, BaseException]:
@@ -116,7 +117,7 @@ def _train(jobs: list[Job], workers: Workers, *, console: Console) -> dict[Job, 
             waiting = set(futures)
             while waiting:
                 workers.tend()
-                console.show_count(progress.describe([futures[f] for f in waiting], workers.count()), 0, 0)
+                console.show(progress.describe([futures[f] for f in waiting], workers.count()))
                 waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED).not_done
             errors = {job: future.exception() for future, job in futures.items()}
             jobs = [job for job, error in errors.items() if isinstance(error, workers.lost)]
@@ -129,7 +130,7 @@ def _train(jobs: list[Job], workers: Workers, *, console: Console) -> dict[Job, 
     finally:
         for job in progress.jobs:
             job.log.unlink(missing_ok=True)
-        console.show_count("", 0, 0)
+        console.show("")
     return failed
 
 
@@ -146,7 +147,7 @@ def _explain_loss(jobs: Sequence[Job], times: int) -> RunError:
 
 
 def list_devices() -> list[str]:
-    """The graphics devices here, as `CUDA_VISIBLE_DEVICES` names them; none where the processor computes."""
+    """The GPUs here, as `CUDA_VISIBLE_DEVICES` names them; none if the CPU computes."""
     asked, named = os.environ.get("DEVICE") or "auto", os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if asked in ("auto", "cuda") and torch.cuda.is_available():
         return named.split(",") if named else list(map(str, range(torch.cuda.device_count())))
@@ -155,20 +156,16 @@ def list_devices() -> list[str]:
 
 @contextmanager
 def open_local(count: int, devices: Sequence[str]) -> Iterator[Workers]:
-    """Worker processes on this machine, each with a graphics device of its own where there are any.
+    """Worker processes on this machine, each with a GPU of its own if there are any.
 
-    Whoever calls holds the first device; the others are locked here.
+    The caller holds the first device; the others are locked here.
     """
     folder = paths.reports_root()
-    settings: dict[str, Any] = {
-        "max_workers": count,
-        "initializer": _begin,
-        "initargs": (os.getpid(), tuple(devices), folder),
-    }
+    begin = partial(_begin, os.getpid(), tuple(devices), folder)
     pools: list[Any] = []
 
     def submit(job: Job) -> Future[Any]:
-        pools[:] = [get_reusable_executor(**settings)]  # another one, where a lost worker has ended it
+        pools[:] = [get_reusable_executor(max_workers=count, initializer=begin)]  # a new one if a lost worker ended it
         return pools[0].submit(run_job, job, {})
 
     # The pool ends a worker whose memory has grown from task to task, and starts another: that is no news to a user.

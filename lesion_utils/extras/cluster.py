@@ -82,7 +82,7 @@ class Gate:
 
     Attributes:
         settings: environment variables that workers take from here.
-        resource: its name; whoever sends tasks under the same conditions shares it.
+        resource: its name, shared by all that send jobs under the same conditions.
     """
 
     def __init__(self, client: Client, token: str, jobs: Sequence[Job], *, console: Console):
@@ -130,7 +130,7 @@ class Gate:
                 f"none of the {len(here)} workers can take tasks; {address}: {wrong}",
                 where="CLUSTER",
                 expected="workers with this code, these packages, and these folders at the same paths",
-                do="mend what is said above, and start the workers again",
+                do="fix what is reported above, and start the workers again",
             )
 
     def count_workers(self) -> int:

@@ -15,9 +15,9 @@ from timm.models import save_for_hf
 from lesion_utils.config.load import load_study
 from lesion_utils.core import files
 from lesion_utils.core.errors import CheckpointError
+from lesion_utils.core.events import OnEvent
 from lesion_utils.core.files import cannot_write, digest_file, dump_json, write_atomic
 from lesion_utils.core.paths import Study
-from lesion_utils.data.cache import Progress
 from lesion_utils.data.prepared import load_prepared
 from lesion_utils.extras.card import write_card
 from lesion_utils.extras.onnx import write_onnx
@@ -36,9 +36,7 @@ OWN = "lesion_utils"
 CROP_MODES = {"squash": "squash", "crop": "center", "pad": "border"}
 
 
-def export_study(
-    study: Study, model: str = "", *, onnx: bool = False, push: str = "", on_progress: Progress
-) -> list[Path]:
+def export_study(study: Study, model: str = "", *, onnx: bool = False, push: str = "", on_event: OnEvent) -> list[Path]:
     """Export the networks of a study that are meant; see `choose_runs` and `export_run`.
 
     Args:
@@ -52,7 +50,7 @@ def export_study(
     images = _some_images(study) if onnx else None
     asked_for = model.strip("/").count("/") >= 2  # down to the seed
     for done, run in enumerate(runs):
-        on_progress(run.label, done, len(runs))
+        on_event({"stage": run.label, "done": done, "total": len(runs)})
         folders.append(export_run(run, asked_for=asked_for, images=images))
     if push:
         push_folder(folders[0], push)

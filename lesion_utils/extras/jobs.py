@@ -1,7 +1,7 @@
-"""Training tasks as they travel to worker processes, and what their logs say of them.
+"""Runs as jobs for worker processes, and how far their logs say they are.
 
-Names and parameters travel; the worker opens the images itself, and writes the task's events to a log. A task goes on
-from its last epoch, wherever that was trained.
+A job carries names and parameters; the worker opens the images itself and writes the run's events to a log. A run
+continues from its last epoch, on whichever machine that was trained.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from lesion_utils.training.train import train_run
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A training task as it travels.
+    """A run that a worker process trains.
 
     Attributes:
         study: its name.
@@ -124,7 +124,8 @@ class Job:
 
 
 def _intern(value: Any) -> Any:
-    """Values with equal words as one object, as a notebook has them: a checkpoint's bytes tell the difference."""
+    """Make equal strings one object, as in a notebook's process: pickle writes an object once, so a checkpoint's bytes
+    depend on it."""
     if isinstance(value, dict):
         return {sys.intern(key): _intern(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -138,7 +139,7 @@ def _open_images(load: Callable[[Study, Data], Images], study: str, data: str) -
 
 
 def list_jobs(study: Study, params: StudyParams) -> list[Job]:
-    """Every training task of a study, but for networks without weights: their notebooks say what they lack."""
+    """Every run of a study, except for networks whose weights are missing: their notebooks report that."""
     jobs, data = [], load_prepared(study, params.data)
     for network in study.networks:
         folder = study.runs / find_training_step(network).name
@@ -149,10 +150,11 @@ def list_jobs(study: Study, params: StudyParams) -> list[Job]:
 
 
 def run_job(job: Job, settings: Mapping[str, str]) -> None:
-    """Train a task, in a worker.
+    """Train a run, in a worker.
 
     Args:
-        settings: environment variables that it takes from whoever sends it.
+        job: the run.
+        settings: environment variables of the process that sends it.
     """
     os.environ.update(settings)
     with lock_file(job.log.with_suffix(".lock")):  # a worker that was given up may be at it still
@@ -163,7 +165,7 @@ def run_job(job: Job, settings: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Workers:
-    """Who trains.
+    """The workers that train.
 
     Attributes:
         submit: sends a task.
@@ -179,7 +181,7 @@ class Workers:
 
 
 class Progress:
-    """What the tasks' logs say.
+    """How far the jobs are, by their logs.
 
     Attributes:
         jobs: all tasks.

@@ -14,9 +14,10 @@ from scipy.special import expit
 
 from lesion_utils.core import files
 from lesion_utils.core.errors import DataError, ParamsError, RunError
+from lesion_utils.core.events import OnEvent
 from lesion_utils.core.files import write_atomic
 from lesion_utils.core.paths import Study
-from lesion_utils.data.cache import WORKERS, Progress
+from lesion_utils.data.cache import WORKERS
 from lesion_utils.data.folder import walk_files
 from lesion_utils.data.images import Aspect, ImageError, decode_square, inspect_image, run_parallel
 from lesion_utils.data.labels import SUFFIXES
@@ -97,7 +98,7 @@ def find_folder(images: str) -> Path:
     return folder
 
 
-def score_folder(folder: Path, network: TrainedNetwork, *, on_progress: Progress | None = None) -> ScoredFolder:
+def score_folder(folder: Path, network: TrainedNetwork, *, on_event: OnEvent | None = None) -> ScoredFolder:
     """Score every photograph in a folder and in the folders in it; a broken one is reported and the rest goes on.
 
     Hidden files and folders are left out; every other file that is not scored is named with its reason.
@@ -119,8 +120,8 @@ def score_folder(folder: Path, network: TrainedNetwork, *, on_progress: Progress
         names += [_name(chunk[i], folder) for i in good]
         if good:
             logits.append(network.predict(np.stack([squares[i] for i in good])))
-        if on_progress:
-            on_progress("scores, image", min(start + size, len(files)), len(files))
+        if on_event:
+            on_event({"stage": "scores", "done": min(start + size, len(files)), "total": len(files)})
     if not names:
         raise _nothing_to_score(folder, problems)
     left = pd.DataFrame(sorted(problems), columns=["file", "problem"])

@@ -22,7 +22,7 @@ from lesion_utils.config.data import Data
 from lesion_utils.config.load import load_file
 from lesion_utils.config.schema import Comparison, Regime, StudyParams
 from lesion_utils.config.selection import Question, Selection, change_params, combine
-from lesion_utils.core.console import Console, describe_event
+from lesion_utils.core.console import Console
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.core.events import Event, OnEvent
 from lesion_utils.core.files import write_if_changed
@@ -132,10 +132,7 @@ def select_settings(study: Study, params: StudyParams, *, console: Console) -> s
     def prepare(trials: Sequence[Trial], folds: Sequence[int] | None) -> None:
         train_ahead(list_trainings(study, trials, folds), console=console)
 
-    def show(event: Event) -> None:
-        console.show_count(f"{event['candidate']}: {describe_event(event)}", 0, 0)
-
-    trials = run_trials(selection, params, data, folder=folder, on_event=show, prepare=prepare)
+    trials = run_trials(selection, params, data, folder=folder, on_event=console.show, prepare=prepare)
     made = {"scores": trials.scores, "trials": tabulate_trials(selection, trials, params.comparison)}
     made = {
         name: pd.concat([kept[name], frame]).sort_values("question", kind="stable", ignore_index=True)
@@ -288,11 +285,11 @@ def _cross_validate(trial: Trial, *, on_event: OnEvent | None) -> pd.DataFrame:
     table, network = trial.known.table, trial.params.network(trial.question.network).in_regime("features")
     rows = np.arange(len(table))
 
-    def tell(done: int, total: int) -> None:
+    def tell(event: Event) -> None:
         if on_event:
-            on_event({"regime": "features", "stage": "frozen features", "done": done, "total": total})
+            on_event({"regime": "features", "stage": "frozen features", **event})
 
-    features = read_features(network, trial.known.images, rows, tta="none", on_batch=tell)
+    features = read_features(network, trial.known.images, rows, tta="none", on_event=tell)
     targets = table["target"].to_numpy()
     groups = name_groups(table, trial.known.duplicates)
     probs = np.empty(len(rows))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lesion_utils.config.schema import Network
 from lesion_utils.core.definitions import fingerprint_definitions
+from lesion_utils.core.events import OnEvent
 from lesion_utils.core.files import write_atomic
 from lesion_utils.core.paths import cache_dir
 from lesion_utils.models.compute import Compute
@@ -28,8 +29,6 @@ from lesion_utils.models.networks import data_config, features_of, head_of, stag
 from lesion_utils.models.preprocess import cut_middle, flip_views, resize_batch
 
 T = TypeVar("T")
-#: Called with the images that are done and how many there are.
-OnBatch = Callable[[int, int], None]
 _END = object()
 
 #: Test-time augmentation, and in how many views it shows an image.
@@ -44,13 +43,13 @@ class Scorer:
         model: a network of `build_network`, placed by `compute`.
         params: of the network; `backbone`, `head`, `image_size` and `batch_size` are used.
         compute: where and how.
-        on_batch: called after each batch.
+        on_event: called after each batch.
     """
 
     model: nn.Module
     params: Network
     compute: Compute
-    on_batch: OnBatch | None = None
+    on_event: OnEvent | None = None
 
     @torch.no_grad()
     def logits(self, images: np.ndarray, rows: np.ndarray, *, tta: str) -> np.ndarray:
@@ -109,8 +108,8 @@ class Scorer:
             with compute.autocast():
                 views = [network(view.contiguous(memory_format=compute.memory_format)) for view in views]
             outputs.append(torch.stack(views, dim=1).float().cpu().numpy())
-            if self.on_batch:
-                self.on_batch(sum(map(len, outputs)), len(rows))
+            if self.on_event:
+                self.on_event({"done": sum(map(len, outputs)), "total": len(rows)})
         return np.concatenate(outputs)
 
     def _prepare(self, images: np.ndarray, rows: np.ndarray, *, tta: str) -> Iterator[list[Tensor]]:
@@ -125,7 +124,7 @@ class Scorer:
 
 def _fingerprint_models() -> dict[str, str]:
     """The code that features depend on."""
-    entries = ("models.inference:frozen_features", "models.networks:build_network", "models.compute:Compute")
+    entries = ("models.inference:Scorer", "models.networks:build_network", "models.compute:Compute")
     files = {"_fingerprint_models", "_read_sealed", "write_atomic", "find_weights"}
     files |= {"ParamsError", "WeightsError"}
     return fingerprint_definitions(entries, without=files)

@@ -119,7 +119,7 @@ def _run_work(
     # jsonschema would build a grammar of internationalised addresses, two seconds of every step, to check none.
     sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # None: importing it fails
     if not step.is_notebook:
-        resolve_name(f"lesion_utils.{step.entry}")(study, params, on_progress=console.show_count)
+        resolve_name(f"lesion_utils.{step.entry}")(study, params, on_event=console.show)
     else:
         from lesion_utils.pipeline.notebook import kernel_environment, run_notebook
         from lesion_utils.report.notebook_pages import write_notebook_page

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.console import format_duration
+from lesion_utils.core.events import OnEvent
 from lesion_utils.core.files import dump_json, write_if_changed
 from lesion_utils.core.names import find_architecture, name_data_set
 from lesion_utils.core.paths import Study
@@ -37,7 +37,7 @@ def build_site(
     study: Study,
     params: StudyParams,
     *,
-    on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    on_event: OnEvent = lambda event: None,
     folder: Path | None = None,
     photographs: bool = True,
     scores: bool = True,
@@ -45,7 +45,7 @@ def build_site(
     """Write a report's `index.html`.
 
     Args:
-        on_progress: told what is done, and how much of how much.
+        on_event: called when the check of all files begins.
         folder: where the page goes; the report's own folder by default.
         photographs: whether the page may show images of the data set.
         scores: whether it may show scores of single images.
@@ -54,7 +54,7 @@ def build_site(
         the page's path.
     """
     report = Report(study.report_dir)
-    on_progress("checking every file", 0, 0)
+    on_event({"stage": "checking every file", "done": 0, "total": 0})
     findings = verify_study(study, skip=("index",))
     content = _collect(report, params, findings)
     if not scores:

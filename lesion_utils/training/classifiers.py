@@ -25,12 +25,12 @@ from torch import nn
 
 from lesion_utils.config.schema import Network
 from lesion_utils.core.errors import WeightsError
-from lesion_utils.core.events import OnEvent
+from lesion_utils.core.events import Event, OnEvent
 from lesion_utils.core.names import CLASSIFIER_NAMES
 from lesion_utils.data.duplicates import group_duplicates
 from lesion_utils.evaluation.predictions import COLUMNS, join_folds
 from lesion_utils.models.compute import Compute, choose_compute, computing
-from lesion_utils.models.inference import OnBatch, Scorer
+from lesion_utils.models.inference import Scorer
 from lesion_utils.models.networks import build_network, head_of
 from lesion_utils.models.weights import find_weights
 from lesion_utils.training.task import Images, TrainingTask, list_folds, name_subsets
@@ -101,12 +101,12 @@ def score_classifiers(params: Network, *, data: Images, on_event: OnEvent | None
     if source is None:
         return empty
 
-    def tell(stage: str, done: int, total: int) -> None:
+    def tell(event: Event) -> None:
         if on_event:
-            on_event({"regime": "classifiers", "stage": stage, "done": done, "total": total})
+            on_event({"regime": "classifiers", "stage": "features", **event})
 
     targets, seed = data.table["target"].to_numpy(dtype=int), params.seeds[0]
-    read = partial(read_features, params, data.images, on_batch=partial(tell, "features"))
+    read = partial(read_features, params, data.images, on_event=tell)
     known, test = (np.flatnonzero(data.table["subset"].isin(s)) for s in (("train", "val"), ("test",)))
     features, test_views = read(known, tta="none")[:, 0], read(test, tta=params.tta)
     groups = name_groups(data.table.iloc[known], data.duplicates)
@@ -117,9 +117,11 @@ def score_classifiers(params: Network, *, data: Images, on_event: OnEvent | None
         held_out, learnt = np.flatnonzero(subset == "val"), subset[known] == "train"
         scored = (("val", held_out, read(held_out, tta=params.tta)), ("test", test, test_views))
         for name in params.classifiers:
-            tell(CLASSIFIER_NAMES[name], len(chosen) + 1, len(folds) * len(params.classifiers))
-            learning = {"targets": targets[known[learnt]], "groups": groups[learnt], "seed": seed}
-            model, settings = fit_classifier(CANDIDATES[name], features[learnt], **learning)
+            done, total = len(chosen) + 1, len(folds) * len(params.classifiers)
+            tell({"stage": CLASSIFIER_NAMES[name], "done": done, "total": total})
+            model, settings = fit_classifier(
+                CANDIDATES[name], features[learnt], targets[known[learnt]], groups=groups[learnt], seed=seed
+            )
             chosen.append({"classifier": name, **({} if fold is None else {"fold": fold}), **settings})
             for split, rows, views in scored:
                 probs = predict_views(model, views)
@@ -165,7 +167,7 @@ def fit_classifier(
 
 
 @torch.no_grad()
-def fit_head(model: nn.Module, task: TrainingTask, *, compute: Compute, on_batch: OnBatch | None = None) -> None:
+def fit_head(model: nn.Module, task: TrainingTask, *, compute: Compute, on_event: OnEvent | None = None) -> None:
     """Give the last layer the weights of the classifier "logistic", fitted to convergence on the training images.
 
     Before the rest learns: a random head would send large, aimless gradients through pretrained layers and bend their
@@ -175,12 +177,12 @@ def fit_head(model: nn.Module, task: TrainingTask, *, compute: Compute, on_batch
         model: a pretrained network of `build_network`, placed by `compute`.
         task: whose training images are used.
         compute: where and how.
-        on_batch: called while features are computed.
+        on_event: called while features are computed.
     """
     rows = task.rows("train", "val")  # asked for as the regime `features` asks, so that either finds the other's
     source = find_weights(task.settings)
     assert source is not None  # the network is a pretrained one
-    scorer = Scorer(model, task.settings, compute, on_batch)
+    scorer = Scorer(model, task.settings, compute, on_event)
     features = scorer.features(task.data.images, rows, tta="none", weights=source.sha256)[:, 0]
     learning = np.isin(rows, task.rows("train"))
     targets, table = task.targets(rows)[learning], task.data.table.iloc[rows[learning]]
@@ -217,7 +219,7 @@ def predict_views(model: BaseEstimator, views: np.ndarray) -> np.ndarray:
 
 
 def read_features(
-    params: Network, images: np.ndarray, rows: np.ndarray, *, tta: str, on_batch: OnBatch | None = None
+    params: Network, images: np.ndarray, rows: np.ndarray, *, tta: str, on_event: OnEvent | None = None
 ) -> np.ndarray:
     """Features of images under the pretrained, frozen network, as `classifier_features` says: (M, V, D) float32.
 
@@ -229,7 +231,7 @@ def read_features(
         images: (N, S, S, 3) uint8, RGB.
         rows: (M,) which of them.
         tta: a key of `inference.VIEWS`.
-        on_batch: called while they are computed.
+        on_event: called while they are computed.
 
     Raises:
         WeightsError: the weights cannot be had.
@@ -241,6 +243,6 @@ def read_features(
             model = compute.place(build_network(sized, pretrained=True, seed=params.seeds[0]))
             source = find_weights(params)
             assert source is not None  # the network is a pretrained one
-            scorer = Scorer(model, sized, compute, on_batch)
+            scorer = Scorer(model, sized, compute, on_event)
             parts.append(scorer.features(images, rows, tta=tta, weights=source.sha256, stages=seen.stages))
     return np.concatenate(parts, axis=2)

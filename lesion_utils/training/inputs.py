@@ -1,6 +1,6 @@
-"""What a network is fed with: the batches of an epoch, of augmented pixels or of a frozen backbone's features.
+"""The batches of an epoch: augmented images, or features of a frozen backbone.
 
-Both kinds of inputs have the same face, so that there is one training loop: `training_batch`, `forward`, `predict`.
+Both kinds of inputs have the same methods, so that there is one training loop: `training_batch`, `forward`, `predict`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lesion_utils.config.schema import Augmentation, Network
+from lesion_utils.core.events import OnEvent
 from lesion_utils.models.compute import Compute
-from lesion_utils.models.inference import OnBatch, Scorer, copy_to, forward_logits, read_rows
+from lesion_utils.models.inference import Scorer, copy_to, forward_logits, read_rows
 from lesion_utils.models.networks import data_config, head_of
 from lesion_utils.models.weights import WeightsSource
 from lesion_utils.training.augment import Augmenter
@@ -30,8 +31,8 @@ class TrainingBatch(NamedTuple):
     Attributes:
         x: (N, 3, H, W) float32 images, augmented and normalised; or (N, D) features.
         targets: (N,) float32 in [0, 1].
-        step_size: images whose gradients make up one step of the optimiser; N without accumulation.
-        ends_step: whether the optimiser's step comes after this batch.
+        step_size: images whose gradients make up one optimizer step; N without accumulation.
+        ends_step: whether the optimizer steps after this batch.
     """
 
     x: Tensor
@@ -41,7 +42,7 @@ class TrainingBatch(NamedTuple):
 
 
 def make_inputs(
-    task: TrainingTask, model: nn.Module, *, compute: Compute, source: WeightsSource | None, on_batch: OnBatch
+    task: TrainingTask, model: nn.Module, *, compute: Compute, source: WeightsSource | None, on_event: OnEvent
 ) -> PixelInputs | FeatureInputs:
     """Photographs for a network that learns, features for one that is frozen.
 
@@ -50,7 +51,7 @@ def make_inputs(
         model: the network, where it computes.
         compute: where and how.
         source: the pretrained weights, if the regime needs them; features are kept by their hash.
-        on_batch: called while features are computed.
+        on_event: called while features are computed.
     """
     images, settings = task.data.images, task.settings
     if task.regime != "features":
@@ -65,7 +66,7 @@ def make_inputs(
         rows=task.rows("train", "val"),
         weights=source.sha256,
         compute=compute,
-        on_batch=on_batch,
+        on_event=on_event,
     )
 
 
@@ -140,9 +141,9 @@ class PixelInputs:
         """Logits (N,) float32 of what `training_batch` returned."""
         return self._compiled(x) if self._compiled else self._run_network(x)
 
-    def predict(self, learner: nn.Module, rows: np.ndarray, *, tta: str, on_batch: OnBatch | None = None) -> np.ndarray:
+    def predict(self, learner: nn.Module, rows: np.ndarray, *, tta: str, on_event: OnEvent | None = None) -> np.ndarray:
         """Logits (N,) float32 of the images in `rows` by a network with these or averaged weights."""
-        return Scorer(learner, self.params, self.compute, on_batch).logits(self.images, rows, tta=tta)
+        return Scorer(learner, self.params, self.compute, on_event).logits(self.images, rows, tta=tta)
 
     def _run_network(self, x: Tensor) -> Tensor:
         return forward_logits(self.model, x, compute=self.compute).squeeze(1)
@@ -158,7 +159,7 @@ class FeatureInputs:
         rows: the images whose features are wanted for training and validation.
         weights: SHA-256 of the pretrained weights, by which the features are kept for other runs.
         compute: where and how.
-        on_batch: called while the features are computed.
+        on_event: called while the features are computed.
     """
 
     def __init__(
@@ -170,11 +171,11 @@ class FeatureInputs:
         rows: np.ndarray,
         weights: str,
         compute: Compute,
-        on_batch: OnBatch | None = None,
+        on_event: OnEvent | None = None,
     ):
         self.model, self.images, self.params, self.compute = model, images, params, compute
         self._weights = weights
-        features = self._features(rows, "none", on_batch)
+        features = self._features(rows, "none", on_event)
         self._place = {int(row): i for i, row in enumerate(rows)}
         self._known = torch.from_numpy(features[:, 0]).to(compute.device)
 
@@ -187,13 +188,13 @@ class FeatureInputs:
         return head_of(self.model)(F.dropout(x, self.params.drop_rate)).squeeze(1)
 
     @torch.no_grad()
-    def predict(self, learner: nn.Module, rows: np.ndarray, *, tta: str, on_batch: OnBatch | None = None) -> np.ndarray:
+    def predict(self, learner: nn.Module, rows: np.ndarray, *, tta: str, on_event: OnEvent | None = None) -> np.ndarray:
         """Logits (N,) float32 of the images in `rows` by a last layer with these or averaged weights."""
         if tta == "none" and all(int(row) in self._place for row in rows):
             return learner(self.training_batch(Batch(rows, rows), 0)).squeeze(1).cpu().numpy()
-        views = torch.from_numpy(self._features(rows, tta, on_batch)).to(self.compute.device)
+        views = torch.from_numpy(self._features(rows, tta, on_event)).to(self.compute.device)
         return learner(views).squeeze(2).mean(1).cpu().numpy()
 
-    def _features(self, rows: np.ndarray, tta: str, on_batch: OnBatch | None) -> np.ndarray:
-        scorer = Scorer(self.model, self.params, self.compute, on_batch)
+    def _features(self, rows: np.ndarray, tta: str, on_event: OnEvent | None) -> np.ndarray:
+        scorer = Scorer(self.model, self.params, self.compute, on_event)
         return scorer.features(self.images, rows, tta=tta, weights=self._weights)

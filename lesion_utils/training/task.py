@@ -1,4 +1,4 @@
-"""Training runs: which ones a network's parameters ask for, and what each depends on."""
+"""Training runs: which ones a study has, and what each depends on."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TrainingTask:
 
     @property
     def key(self) -> Event:
-        """Regime, seed and, where there are several, fold: what tells a network's runs apart."""
+        """What tells a network's runs apart: regime, seed and, if there are several, fold."""
         key: Event = {"regime": self.regime, "seed": self.seed}
         return key if self.fold is None else {**key, "fold": self.fold}
 
@@ -96,7 +96,7 @@ class TrainingTask:
         return self.data.table["target"].to_numpy(dtype=np.int64)[rows]
 
     def inert_settings(self) -> list[str]:
-        """Settings that cannot do in this run what they are for, in sentences."""
+        """Settings that have no effect in this run, in sentences."""
         averaging, epochs = self.settings.averaging, self.regime_params.epochs
         steps = epochs * math.ceil(len(self.rows("train")) / self.settings.batch_size / self.settings.accumulation)
         left = averaging.decay**steps
@@ -145,7 +145,7 @@ def list_tasks(params: StudyParams, network: str, regimes: list[Regime], data: I
 
 
 def list_folds(table: pd.DataFrame) -> list[int] | list[None]:
-    """The parts that are held out in turn; one None where the split has its one validation subset."""
+    """The parts that are held out in turn; one None if the split has a single validation subset."""
     return sorted(set(table["fold"]) - {0}) if "fold" in table else [None]
 
 
@@ -160,10 +160,10 @@ def choose_regimes(params: Network) -> tuple[list[Regime], WeightsSource | None,
     Returns:
         regimes: in the order scratch, features, finetune.
         source: the pretrained weights, if a regime needs them.
-        skipped: `regime` and `reason` of those left out for want of weights, where `without_weights` is "skip".
+        skipped: `regime` and `reason` of those left out because weights are missing, if `without_weights` is "skip".
 
     Raises:
-        WeightsError: weights are needed and cannot be had, and the study says to stop, or nothing else is left.
+        WeightsError: weights are missing, and the study says to stop, or no other regime is left.
     """
     wanted = [regime for regime in ("scratch", *PRETRAINED_REGIMES) if regime in params.regimes]
     if not set(wanted) & set(PRETRAINED_REGIMES):
@@ -181,7 +181,7 @@ def choose_regimes(params: Network) -> tuple[list[Regime], WeightsSource | None,
 def identify(task: TrainingTask, *, compute: Compute, source: WeightsSource | None) -> dict[str, Any]:
     """Everything that a run's numbers depend on, by name; nested mappings of plain values.
 
-    Where no exactness is promised ("fast"), the machine is left out: such a run may go on elsewhere.
+    At level "fast" the machine is left out: such a run may continue on another one.
     """
     settings = task.settings.model_dump(mode="json")
     for other in ("seeds", "regimes", "classifiers", "without_weights", "weights"):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +30,7 @@ from torch import nn
 
 from lesion_utils.config.schema import PRETRAINED_REGIMES, StudyParams
 from lesion_utils.core.errors import TrainingError
-from lesion_utils.core.events import OnEvent
+from lesion_utils.core.events import Event, OnEvent
 from lesion_utils.core.files import write_atomic
 from lesion_utils.core.names import name_training
 from lesion_utils.core.run_files import DONE, KEPT, check_run, read_done, write_done
@@ -210,7 +210,7 @@ class Run:
         weights = class_weights(task.targets(self.train_rows), settings.imbalance.method)
         self.loss_fn = partial(sample_losses, params=settings, weights=weights)
         self.inputs = make_inputs(
-            task, self.model, compute=compute, source=source, on_batch=self._clock("frozen features")
+            task, self.model, compute=compute, source=source, on_event=self._clock("frozen features")
         )
 
     def discard(self, why: str) -> None:
@@ -240,7 +240,7 @@ class Run:
     def train(self) -> None:
         """Train the epochs that are left; at the end the history and the selected weights are on disk."""
         if not self.history and self.task.regime_params.head == "fitted":
-            fit_head(self.model, self.task, compute=self.compute, on_batch=self._clock("frozen features"))
+            fit_head(self.model, self.task, compute=self.compute, on_event=self._clock("frozen features"))
         for epoch in range(len(self.history), self.epochs):
             if self._has_stalled():
                 break
@@ -349,7 +349,7 @@ class Run:
         tables = []
         for rows in (task.rows("val"), task.rows("test")):  # one by one: the test images are the same for every fold
             if len(rows):
-                logits = self.inputs.predict(self.learner, rows, tta=task.settings.tta, on_batch=clock)
+                logits = self.inputs.predict(self.learner, rows, tta=task.settings.tta, on_event=clock)
                 tables.append(make_table(task, rows, logits))
         write_predictions(pd.concat(tables, ignore_index=True), self.folder / "predictions.csv")
         record = {
@@ -390,15 +390,15 @@ class Run:
         """The learner's name in the whole network, as a prefix of its tensors: "fc." or ""."""
         return next(f"{name}." if name else "" for name, part in self.model.named_modules() if part is self.learner)
 
-    def _clock(self, stage: str) -> Callable[[int, int], None]:
-        """Report the images done of a stage between epochs, once a second at most."""
+    def _clock(self, stage: str) -> OnEvent:
+        """Pass on how far a stage between epochs is, once a second at most."""
         last = time.monotonic()
 
-        def tell(done: int, total: int) -> None:
+        def tell(event: Event) -> None:
             nonlocal last
             if time.monotonic() - last > 1:
                 last = time.monotonic()
-                self._on_event({**self.task.key, "stage": stage, "done": done, "total": total})
+                self._on_event({**self.task.key, "stage": stage, **event})
 
         return tell
 

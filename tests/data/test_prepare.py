@@ -136,8 +136,8 @@ def test_the_content_hash_follows_bytes_labels_and_split(challenge, places):
 
 def test_progress_is_reported_to_the_end(root):
     calls = []
-    prepare_study(paths.Study("t"), SimpleNamespace(data=data_params()), on_progress=lambda *call: calls.append(call))
-    assert calls == [("decode", done, 30) for done in range(1, 31)]
+    prepare_study(paths.Study("t"), SimpleNamespace(data=data_params()), on_event=calls.append)
+    assert calls == [{"stage": "decode", "done": done, "total": 30} for done in range(1, 31)]
 
 
 def test_every_problem_is_in_one_report(places):

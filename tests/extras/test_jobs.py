@@ -174,8 +174,8 @@ def test_the_terminal_has_a_line_for_all_and_one_for_each_that_is_trained(tmp_pa
     jobs[0].note(event | {"images_per_s": 9, "seconds": 25, "seconds_validation": 5, "seconds_left": 300})
     first, second = progress.describe(jobs, 2).splitlines()
     assert first == "0 of 2 tasks done, 2 workers, 5 min 30 s left"  # (300 s + 12 x 30 s) / 2
-    assert second.startswith("  resnet50, from scratch, seed 1: epoch 2 of 12, loss 0.500, validation AP 0.400")
-    assert second.endswith("5 min 00 s left") and progress.epochs == 2
+    assert second.startswith("  resnet50, from scratch, seed 1: 5 min 00 s left, epoch 2 of 12, validation AP 0.400")
+    assert progress.epochs == 2
     jobs[0].log.unlink()
     with pytest.raises(FileNotFoundError):  # ends the task: nobody waits for it any more
         jobs[0].note(event)

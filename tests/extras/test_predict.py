@@ -85,8 +85,8 @@ def sheet(monkeypatch):
 
 def test_a_folder_is_scored_and_broken_images_are_reported(photographs, network, tmp_path):
     told = []
-    scored = score_folder(photographs, network, on_progress=lambda *count: told.append(count))
-    assert told == [("scores, image", 8, 13), ("scores, image", 13, 13)]
+    scored = score_folder(photographs, network, on_event=told.append)
+    assert told == [{"stage": "scores", "done": done, "total": 13} for done in (8, 13)]
     assert scored.problems["file"].tolist() == ["03.png", "05.jpg", "movie.gif", "notes.txt"]
     assert scored.problems["problem"].str.contains("does not decode|not an image file").all()
     good = [row for row in ROWS if row != 3]

@@ -33,7 +33,7 @@ def test_the_views_are_those_that_training_feeds_byte_for_byte(backbone, size, m
     assert shown.augmented.shape == (len(TRAIN), 2, size, size, 3)
     task = TrainingTask(params, "resnet50", "scratch", 7, DATA)
     model, compute = build_network(task.settings, pretrained=False, seed=7), choose_compute(task.settings)
-    inputs = make_inputs(task, model, compute=compute, source=None, on_batch=None)
+    inputs = make_inputs(task, model, compute=compute, source=None, on_event=None)
     for epoch in (0, 1):
         for batch in chain.from_iterable(plan_epoch(task, epoch)):
             view = torch.from_numpy(shown.augmented[batch.rows, epoch]).permute(0, 3, 1, 2)

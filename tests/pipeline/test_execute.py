@@ -298,12 +298,15 @@ def test_a_file_gets_the_time_of_a_step_that_says_nothing_new(monkeypatch):
 def test_progress_in_words():
     event = {"regime": "finetune", "seed": 3, "epoch": 2, "epochs": 9, "loss": 0.5312, "images_per_s": 41.4}
     event |= {"val_ap": 0.4123, "val_auc": 0.7008, "seconds_left": 70}
-    expected = "fine-tuned, seed 3: epoch 2 of 9, loss 0.531, validation AP 0.412, AUC 0.701, "
-    assert describe_event(event) == f"{expected}41 images/s, 1 min 10 s left"
+    expected = "fine-tuned, seed 3: 1 min 10 s left, epoch 2 of 9, validation AP 0.412, AUC 0.701, loss 0.531, "
+    assert describe_event(event) == f"{expected}41 images/s"
     stage = {"regime": "finetune", "seed": 3, "stage": "final scores", "done": 320, "total": 1559}
     assert describe_event(stage) == "fine-tuned, seed 3: final scores, 320 of 1,559"
     del stage["seed"]
     assert describe_event({**stage, "regime": "classifiers"}) == "classifiers: final scores, 320 of 1,559"
+    assert describe_event({**stage, "candidate": "lr 0.1"}) == "lr 0.1: fine-tuned: final scores, 320 of 1,559"
+    assert describe_event({"stage": "decode", "done": 3, "total": 9}) == "decode, 3 of 9"
+    assert describe_event({"stage": "checking every file", "done": 0, "total": 0}) == "checking every file"
 
 
 @pytest.mark.parametrize(

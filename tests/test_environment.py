@@ -20,6 +20,7 @@ from lesion_utils.config.load import load_study
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.pipeline import doctor
 from lesion_utils.pipeline.doctor import Finding, explain_torch, list_differences
+from lesion_utils.pipeline.notebook import NO_WIDGETS
 
 ROOT = project_root()
 LOCKS = {name: (ROOT / "requirements" / f"{name}.lock").read_text() for name in ("run", "run-cpu", "dev", "extras")}
@@ -161,6 +162,11 @@ def test_a_finding_is_one_line_and_its_remedy_another():
 
 def test_the_kernel_belongs_to_this_environment():
     assert doctor.check_kernel().state == "ok", str(doctor.check_kernel())
+
+
+def test_a_kernel_by_hand_asks_for_no_widgets_either():
+    """The first output of a notebook in JupyterLab would be a red warning; only that one is left out."""
+    assert f'--env PYTHONWARNINGS "{NO_WIDGETS}"' in (ROOT / "tools" / "environment.sh").read_text()
 
 
 def test_a_link_to_the_environment_is_the_environment_and_another_python_is_not(tmp_path, monkeypatch):

@@ -92,7 +92,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The mapping in a JSON file; None where the file is missing, cut short or another's."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

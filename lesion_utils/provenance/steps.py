@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.config.sources import fingerprint_source, fingerprint_weights
 from lesion_utils.core.definitions import fingerprint_definitions
@@ -169,13 +171,48 @@ def hash_inputs(study: Study, step: Step) -> dict[str, str]:
 
 def load_done(study: Study, step: Step) -> dict[str, Any] | None:
     """Key and inputs with which a step last succeeded here; None where it never did, or another version marked it."""
-    done = read_json(study.report_dir / step.mark)
-    return done if done and done.keys() >= {"params", "code", "notebook", "data", "weights", "inputs"} else None
+    return _read_shaped(study.report_dir / step.mark, _Mark)
 
 
 def load_record(study: Study, step: Step) -> dict[str, Any] | None:
-    """A step's `run.json`."""
-    return read_json(study.runs / step.name / "run.json")
+    """A step's `run.json`; None if there is none, or something else was put in its place."""
+    return _read_shaped(study.runs / step.name / "run.json", _Record)
+
+
+class _Mark(BaseModel, strict=True):
+    """What the readers of a mark rely on."""
+
+    params: dict[str, Any]
+    code: dict[str, str]
+    notebook: str | None
+    data: str | None
+    weights: dict[str, Any] | None
+    packages: dict[str, str] = {}
+    inputs: dict[str, str]
+
+
+class _Output(BaseModel, strict=True):
+    path: str
+
+
+class _Record(BaseModel, strict=True):
+    """What the readers of a record rely on; each part may be missing."""
+
+    status: str = ""
+    started: str = ""
+    wall_seconds: float = 0.0
+    peak_memory_bytes: float = 0.0
+    outputs: list[_Output] = []
+
+
+def _read_shaped(path: Path, shape: type[BaseModel]) -> dict[str, Any] | None:
+    """A JSON file whose values have the types that its readers rely on; None if they have others."""
+    content = read_json(path)
+    try:
+        shape.model_validate(content)
+    except ValidationError:
+        return None
+    return content
 
 
 def load_ok_record(study: Study, step: Step) -> dict[str, Any] | None:

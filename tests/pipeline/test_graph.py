@@ -115,6 +115,26 @@ def test_a_mark_that_make_touched_is_no_success(study, params, mark):
     assert "01_eda runs because" in graph.tell_why(study, params)
 
 
+ODD = (None, 1, "x", [], [1], {"a": None}, {"a": {"b": [1]}}, True)
+
+
+@pytest.mark.fault("kills", "a mark or a record whose values have odd types", "as if there were none: the step runs")
+def test_marks_and_records_of_odd_shapes_are_none(study, params):
+    graph.write_keys(study, params)
+    step = STEPS["01_eda"]
+    mark = {**json.loads((study.keys / "01_eda.json").read_text()), "inputs": {}}
+    record = {"status": "ok", "outputs": [{"path": "a"}], "wall_seconds": 1.0, "peak_memory_bytes": 1, "started": "x"}
+    (study.runs / step.name).mkdir(parents=True)
+    for path, content in ((study.report_dir / step.mark, mark), (study.runs / step.name / "run.json", record)):
+        texts = [json.dumps({**content, key: odd}) for key in content for odd in ODD]
+        for text in [*texts, "[" * 100_000, '{"a":' * 100_000, "null", "7"]:
+            path.write_text(text)
+            reasons = graph.list_reasons(study, step, mark, {})
+            assert all(isinstance(reason.text, str) for reason in reasons)
+            steps.load_ok_record(study, step)
+        path.write_text(json.dumps(content))
+
+
 @pytest.mark.fault("together", "`make why` during a run, in another terminal", "says since when it has been running")
 def test_a_step_that_runs_now_was_not_killed(study, params):
     record = study.runs / "data" / "run.json"

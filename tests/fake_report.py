@@ -25,9 +25,11 @@ from small_project import STEPS
 from lesion_utils.config.load import load_study
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
-from lesion_utils.core.files import dump_json
+from lesion_utils.core.files import digest_file, dump_json
 from lesion_utils.core.paths import Study
+from lesion_utils.core.run_files import write_done
 from lesion_utils.core.seal import seal_record
+from lesion_utils.pipeline.graph import mark_done
 from lesion_utils.provenance import steps
 from lesion_utils.report.index import build_site
 from lesion_utils.report.notebook_pages import write_notebook_page
@@ -101,9 +103,20 @@ def write_fake_report(study: Study, *, seed: int = 0, shift: float = 0.0) -> Pat
             paths.append(_write(folder / "metrics" / f"{step}.json", json.dumps({"images": 180})))
         if network := STEPS[step].network:
             paths.append(_write_predictions(folder, network, rng))
+            write_run(study, step)
         page = folder / "html" / f"{step}.html"
         paths.append(write_notebook_page(folder / "notebooks" / f"{step}.ipynb", page, study=study.name))
         write_record(study, step, paths, number=number, params=params)
+    return folder
+
+
+def write_run(study: Study, step: str, name: str = "finetune-seed1-0123") -> Path:
+    """Write the folder of a finished training run."""
+    folder = study.runs / step / name
+    history = '{"seconds": 30.5, "seconds_validation": 2}\n'
+    for file, text in {"best.pt": "weights", "history.jsonl": history, "predictions.csv": "scores"}.items():
+        _write(folder / file, text)
+    write_done(folder, {"network": STEPS[step].network})
     return folder
 
 
@@ -123,7 +136,12 @@ def write_index(study: Study) -> Path:
 def write_record(
     study: Study, step: str, files: list[Path], *, number: int = 0, params: StudyParams | None = None
 ) -> Path:
-    """Write `runs/<step>/run.json` with the present key of the step and the hashes of `files`."""
+    """Write `runs/<step>/run.json`: the present key of the step, the hashes of `files`, of its logs and its runs."""
+    if step not in ("data", "index"):
+        about = params or load_study(study.params_dir)
+        used = {name: getattr(about, name).model_dump(mode="json") for name in STEPS[step].uses}
+        files = [*files, _write(study.runs / step / "params.json", dump_json({"study": study.name, **used}))]
+        files = [*files, _write(study.runs / step / "train.jsonl", '{"epoch": 1}\n')]
     key = steps.compute_key(STEPS[step], params or load_study(study.params_dir))
     network = STEPS[step].network
     data = {"source": "isic2016", "content_hash": "cc" * 32, "description": SUMMARY}
@@ -138,13 +156,11 @@ def write_record(
         "determinism": {"level": "exact" if network else None, "warned_ops": []},
         "seeds": {"data.seed": 2016} | ({f"{network}.seeds": [0, 1]} if network else {}),
         "inputs": steps.hash_inputs(study, STEPS[step]),
-        "outputs": [_describe(study.report_dir, path) for path in sorted(files)],
+        "outputs": [_describe(study.report_dir, path) for path in sorted(set(files))],
+        "runs": {path.parent.name: digest_file(path) for path in (study.runs / step).glob("*/DONE")},
     }  # fmt: skip
-    path = _write(study.runs / step / "run.json", dump_json(seal_record(record)))
-    if step not in ("data", "index"):
-        _write(path.with_name("params.json"), dump_json({"study": study.name, **key["params"]}))
-        _write(path.with_name("train.jsonl"), '{"epoch": 1}\n')
-    return path
+    mark_done(study, STEPS[step], key, record["inputs"], started=1.0)
+    return _write(study.runs / step / "run.json", dump_json(seal_record(record)))
 
 
 def _describe(folder: Path, path: Path) -> dict:

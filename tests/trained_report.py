@@ -12,6 +12,7 @@ from tiny_study import TinyImages, make_images
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.files import dump_json, write_atomic
 from lesion_utils.core.paths import Study
+from lesion_utils.core.seal import seal_record
 from lesion_utils.evaluation.predictions import check_predictions
 from lesion_utils.evaluation.tables import tabulate_results
 from lesion_utils.training.train import train_network
@@ -52,4 +53,4 @@ def write_record(study: Study, step: str, data: TinyImages) -> None:
     """The parts of a step's `run.json` that an export reads."""
     about = {"description": f"{len(data.images)} images of noise", "content_hash": "ab" * 32}
     record = {"commit": "c" * 40, "data": about}
-    write_atomic(study.runs / step / "run.json", dump_json(record))
+    write_atomic(study.runs / step / "run.json", dump_json(seal_record(record)))

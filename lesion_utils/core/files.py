@@ -89,7 +89,7 @@ def dump_json(value: object) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The mapping in a JSON file; None where the file is missing, cut short or another's."""
+    """The mapping in a JSON file; None if the file is missing, cut short or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError, RecursionError):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_utils.core.files import digest_file, dump_json, write_atomic
-from lesion_utils.core.seal import read_sealed, seal_record
+from lesion_utils.core.seal import load_sealed, read_sealed, seal_record
 
 DONE = "DONE"
 #: What else a finished run consists of: the selected weights, the learning curves and the scores.
@@ -40,10 +40,8 @@ def check_run(folder: Path) -> tuple[bool, str]:
 
 def read_done(folder: Path) -> dict[str, Any] | None:
     """What `DONE` says of a run, without hashes; None if it is missing, changed or of an earlier version."""
-    record, problem = read_sealed(folder / DONE)
-    if record is None or problem or not isinstance(record.get("files"), dict):
-        return None
-    return {key: value for key, value in record.items() if key not in ("files", "seal")}
+    record = load_sealed(folder / DONE) or {}
+    return {key: value for key, value in record.items() if key not in ("files", "seal")} or None
 
 
 def list_damage(folder: Path) -> dict[str, str]:
@@ -55,10 +53,7 @@ def list_damage(folder: Path) -> dict[str, str]:
     record, problem = read_sealed(folder / DONE)
     if record is None or problem:
         return {DONE: problem}
-    files = record.get("files")
-    if not isinstance(files, dict):
-        return {DONE: "it holds no hashes of the run's files"}
-    damage = {}
+    files, damage = record.get("files", {}), {}
     for name in KEPT:
         try:
             if digest_file(folder / name) != files.get(name):

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from lesion_utils.core import files
 from lesion_utils.core.errors import DataError, ParamsError, RunError
 from lesion_utils.core.events import OnEvent
 from lesion_utils.core.files import write_atomic
 from lesion_utils.core.paths import Study
+from lesion_utils.core.seal import load_sealed
 from lesion_utils.data.cache import WORKERS
 from lesion_utils.data.folder import walk_files
 from lesion_utils.data.images import Aspect, ImageError, decode_square, inspect_image, run_parallel
@@ -230,7 +230,7 @@ def _to_csv(table: pd.DataFrame) -> str:
 def _open_checkpoint(path: Path) -> tuple[TrainedNetwork, dict[str, Any]]:
     """A run's `best.pt`; what is known of its data stands in the record of the step, two folders up."""
     network = load_network(path)
-    record = files.read_json(path.resolve().parent.parent / "run.json") or {}
+    record = load_sealed(path.resolve().parent.parent / "run.json") or {}
     data = record.get("data") or {}
     return network, {
         "label": f"{network.settings.backbone}, {network.regime}, seed {network.seed}",

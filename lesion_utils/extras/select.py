@@ -40,6 +40,7 @@ from lesion_utils.extras.ahead import train_ahead
 from lesion_utils.extras.jobs import Job
 from lesion_utils.figures.style import save
 from lesion_utils.figures.training import plot_margins
+from lesion_utils.provenance.record import write_selection_record
 from lesion_utils.training.classifiers import (
     CANDIDATES,
     FOLDS,
@@ -147,7 +148,10 @@ def select_settings(study: Study, params: StudyParams, *, console: Console) -> s
         if margins := group_margins(rows, question):
             title = {"Title": question.question}
             save(plot_margins(margins), folder / _name_margins(number), metadata=title, kinds=["svg"])
-    write_if_changed(study.report_dir / "selection.md", text)
+    page = study.report_dir / "selection.md"
+    write_if_changed(page, text)
+    names = [*(f"{name}.csv" for name in made), *(f"{_name_margins(i)}.svg" for i in range(len(selection.questions)))]
+    write_selection_record(study, [page, *(folder / name for name in names if (folder / name).is_file())])
     return text
 
 

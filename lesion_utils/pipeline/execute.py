@@ -107,7 +107,8 @@ def _make_step(
             raise
         raise explain_failure(error, study, step, params, seconds=time.monotonic() - clock) from error
     record["data"] = provenance.describe_data(study, params)
-    provenance.finish_run(study, step, record, status="ok", started=started, outputs=list_outputs(study, step))
+    outputs = [*list_outputs(study, step), *list_logs(study, step)]
+    provenance.finish_run(study, step, record, status="ok", started=started, outputs=outputs)
     where = f"   {name_file(study.report_dir / step.product)}" if step.name == "index" else ""
     console.report(f"{step.name:<24} ok {format_duration(time.monotonic() - clock):>12}{where}")
 
@@ -214,3 +215,9 @@ def list_outputs(study: Study, step: Step) -> list[Path]:
     """The files of the report that are a step's, sorted."""
     patterns = (step.product, *step.makes)
     return sorted({path for pattern in patterns for path in study.report_dir.glob(pattern) if path.is_file()})
+
+
+def list_logs(study: Study, step: Step) -> list[Path]:
+    """What a run leaves beside its record: the parameters that it injected, and the training log."""
+    logs = (study.runs / step.name / name for name in ("params.json", "train.jsonl"))
+    return [path for path in logs if path.is_file()]

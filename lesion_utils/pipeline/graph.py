@@ -15,6 +15,7 @@ from lesion_utils.core.console import format_duration
 from lesion_utils.core.files import dump_json, write_atomic, write_if_changed
 from lesion_utils.core.paths import Study
 from lesion_utils.core.running import list_running
+from lesion_utils.core.seal import seal_record
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.steps import Reason, Step
 
@@ -38,7 +39,7 @@ def mark_done(study: Study, step: Step, key: Mapping[str, Any], inputs: Mapping[
     Args:
         started: seconds since 1970. The mark gets this time, so that a change made during the run is newer than it.
     """
-    write_atomic(study.report_dir / step.mark, dump_json({**key, "inputs": inputs}), modified=started)
+    write_atomic(study.report_dir / step.mark, dump_json(seal_record({**key, "inputs": inputs})), modified=started)
 
 
 def list_missing(study: Study, step: Step) -> list[str]:

@@ -26,9 +26,11 @@ from lesion_utils.core.git import run_git
 from lesion_utils.core.machine import name_processor
 from lesion_utils.core.names import NETWORKS, name_data_set, name_model
 from lesion_utils.core.paths import Study, project_root
+from lesion_utils.core.run_files import DONE
 from lesion_utils.core.seal import seal_record
 from lesion_utils.core.settings import read_count, read_omp_threads
 from lesion_utils.provenance.steps import Step
+from lesion_utils.provenance.verify import SELECTION
 
 SCHEMA_VERSION = 1
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -82,9 +84,25 @@ def finish_run(
         "wall_seconds": round((ended - started).total_seconds(), 2),
         "peak_memory_bytes": measure_peak_memory(),
         "outputs": [_describe_output(study, path) for path in sorted(outputs)],
+        "runs": _hash_runs(study, step) if status == "ok" else {},
     }
     write_atomic(study.runs / step.name / "run.json", dump_json(seal_record(finished)))
     return finished
+
+
+def write_selection_record(study: Study, outputs: Iterable[Path]) -> None:
+    """Write `runs/selection/run.json`: the files of `make select`, with their hashes."""
+    files = [_describe_output(study, path) for path in sorted(outputs)]
+    record = {"step": SELECTION, "status": "ok", **describe_code(), "outputs": files}
+    write_atomic(study.runs / SELECTION / "run.json", dump_json(seal_record(record)))
+
+
+def _hash_runs(study: Study, step: Step) -> dict[str, str]:
+    """SHA-256 of the `DONE` of each training run that a step's results are made of, by the name of its folder."""
+    metrics = read_json(study.metrics / f"{step.name}.json") if step.network else None
+    names = [run["folder"] for run in (metrics or {}).get("runs", []) if "folder" in run]
+    marks = {name: study.runs / step.name / name / DONE for name in names}
+    return {name: digest_file(mark) for name, mark in marks.items() if mark.is_file()}
 
 
 def describe_training(study: Study, step: Step) -> dict[str, Any]:

@@ -15,15 +15,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.config.sources import fingerprint_source, fingerprint_weights
 from lesion_utils.core.definitions import fingerprint_definitions
 from lesion_utils.core.errors import RunError
-from lesion_utils.core.files import digest_file, read_json
+from lesion_utils.core.files import digest_file
 from lesion_utils.core.names import NETWORKS
 from lesion_utils.core.paths import Study, project_root
+from lesion_utils.core.seal import load_sealed, read_sealed
 from lesion_utils.provenance.fingerprint import fingerprint_notebook, read_code
 
 
@@ -170,49 +169,16 @@ def hash_inputs(study: Study, step: Step) -> dict[str, str]:
 
 
 def load_done(study: Study, step: Step) -> dict[str, Any] | None:
-    """Key and inputs with which a step last succeeded here; None where it never did, or another version marked it."""
-    return _read_shaped(study.report_dir / step.mark, _Mark)
+    """Key and inputs with which a step last succeeded here; None if it never did, or its mark was changed."""
+    done, problem = read_sealed(study.report_dir / step.mark)
+    if done is None or (problem and "seal" in done):  # marks of earlier versions have no seal
+        return None
+    return done if done.keys() >= {"params", "code", "notebook", "data", "weights", "inputs"} else None
 
 
 def load_record(study: Study, step: Step) -> dict[str, Any] | None:
-    """A step's `run.json`; None if there is none, or something else was put in its place."""
-    return _read_shaped(study.runs / step.name / "run.json", _Record)
-
-
-class _Mark(BaseModel, strict=True):
-    """What the readers of a mark rely on."""
-
-    params: dict[str, Any]
-    code: dict[str, str]
-    notebook: str | None
-    data: str | None
-    weights: dict[str, Any] | None
-    packages: dict[str, str] = {}
-    inputs: dict[str, str]
-
-
-class _Output(BaseModel, strict=True):
-    path: str
-
-
-class _Record(BaseModel, strict=True):
-    """What the readers of a record rely on; each part may be missing."""
-
-    status: str = ""
-    started: str = ""
-    wall_seconds: float = 0.0
-    peak_memory_bytes: float = 0.0
-    outputs: list[_Output] = []
-
-
-def _read_shaped(path: Path, shape: type[BaseModel]) -> dict[str, Any] | None:
-    """A JSON file whose values have the types that its readers rely on; None if they have others."""
-    content = read_json(path)
-    try:
-        shape.model_validate(content)
-    except ValidationError:
-        return None
-    return content
+    """A step's `run.json`; None if there is none, or it was changed."""
+    return load_sealed(study.runs / step.name / "run.json")
 
 
 def load_ok_record(study: Study, step: Step) -> dict[str, Any] | None:

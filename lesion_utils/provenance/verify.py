@@ -1,6 +1,7 @@
 """Is a report what its records say? Every file against its recorded hash, every step against its present inputs.
 
-Nothing runs again. A record (`run.json`) is sealed with a hash of itself, and lists the hash of every file of its step.
+Nothing runs again. A record (`run.json`) is sealed with a hash of itself, and lists the hash of every file of its step,
+and of the `DONE` of every training run that its results are made of; `DONE` in turn lists the files of that run.
 A published copy is a part of a report, and is checked against the list that `make publish` wrote beside it.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import digest_file
 from lesion_utils.core.paths import Study
+from lesion_utils.core.run_files import DONE, KEPT, list_damage
 from lesion_utils.core.seal import read_sealed
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.steps import Reason, Step, list_steps
@@ -24,11 +27,17 @@ from lesion_utils.provenance.steps import Reason, Step, list_steps
 #: What can be said of a file, best first; only the first is clean.
 STATES = ("unchanged", "stale", "not recorded", "missing", "failed", "changed by hand")
 
-#: Files of a report that steps write and that no one else should.
-_WATCHED = ("data/*", "figures/*", "metrics/*", "predictions/*", "notebooks/*", "html/*", "*.html")
+#: Folders of a report that are checked by other means, or belong to their author.
+_OTHERS = ("interactive", "models", "paper")
+
+#: What lies in a report while a step runs, or to go on from; nothing is made from it without being checked.
+_WORK = ("*.partial.ipynb", "keys/images.txt", "runs/*/jobs/*", "runs/*/previous/*", "runs/*/*/last.pt")
 
 #: The list of a published copy's files, as `sha256sum` writes it.
 SUMS = "SHA256SUMS"
+
+#: What the settings are chosen by (`make select`): no step of the graph, but its files have a record as a step's.
+SELECTION = "selection"
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ def verify_study(study: Study, *, skip: Collection[str] = ()) -> list[Finding]:
     params = load_study(study.params_dir)
     checked = [step for step in list_steps(study).values() if step.name not in skip]
     findings = [finding for step in checked for finding in _verify_step(study, step, params)]
+    findings += _verify_selection(study)
     for path in _find_strays(study, {finding.path for finding in findings}, skip):
         owner = next((name for name, step in list_steps(study).items() if step.may_make(path)), "")
         findings.append(Finding(path, owner, "not recorded", "no run that ended well made it"))
@@ -163,28 +173,74 @@ def _verify_step(study: Study, step: Step, params: StudyParams) -> Iterator[Find
     if not problem and record["status"] == "ok":
         yield Finding(path, step.name, "stale" if reasons else "unchanged", reasons)
     for output in record["outputs"]:
-        yield _verify_output(study, step, output, reasons)
+        yield _verify_output(study, step.name, output, reasons)
+    yield from _verify_mark(study, step, record)
+    yield from _verify_runs(study, step.name, record.get("runs", {}))
 
 
 def _read_record(path: Path) -> tuple[dict[str, Any] | None, str]:
-    """A record, and what is wrong with it; None where it cannot be used."""
+    """A record, and what is wrong with it; None if it cannot be used."""
     record, problem = read_sealed(path)
     if record is None:
         return None, problem if path.is_file() else "the step has not run"
-    try:
-        _ = record["status"], record["params"], record["code"], [(o["path"], o["sha256"]) for o in record["outputs"]]
-    except (KeyError, TypeError):
+    if not record.keys() >= {"status", "params", "code", "notebook", "inputs", "outputs"}:
         return None, "the record cannot be read"
     return record, problem
 
 
-def _verify_output(study: Study, step: Step, output: Mapping[str, Any], reasons: str) -> Finding:
+def _verify_output(study: Study, step: str, output: Mapping[str, Any], reasons: str = "") -> Finding:
     path = study.report_dir / output["path"]
     if not path.is_file():
-        return Finding(output["path"], step.name, "missing", "recorded, but not there")
+        return Finding(output["path"], step, "missing", "recorded, but not there")
     if digest_file(path) != output["sha256"]:
-        return Finding(output["path"], step.name, "changed by hand", "its content is not the one recorded")
-    return Finding(output["path"], step.name, "stale" if reasons else "unchanged", reasons)
+        return Finding(output["path"], step, "changed by hand", "its content is not the one recorded")
+    return Finding(output["path"], step, "stale" if reasons else "unchanged", reasons)
+
+
+def _verify_mark(study: Study, step: Step, record: Mapping[str, Any]) -> Iterator[Finding]:
+    """The mark by which `make` takes a step for done; a report that was made on another machine may have none."""
+    if not (study.report_dir / step.mark).is_file():
+        return
+    mark, problem = read_sealed(study.report_dir / step.mark)
+    if mark is None or (problem and "seal" in mark):  # marks of earlier versions have no seal
+        yield Finding(step.mark, step.name, "changed by hand", problem)
+    elif any(mark.get(key) != record[key] for key in ("params", "code", "notebook", "inputs")):
+        yield Finding(step.mark, step.name, "changed by hand", "it is not the mark of the run that is recorded")
+    else:
+        yield Finding(step.mark, step.name, "unchanged")
+
+
+def _verify_runs(study: Study, step: str, recorded: Mapping[str, str]) -> Iterator[Finding]:
+    """The files of each finished training run in a step's folder, also of runs with earlier parameters.
+
+    Args:
+        recorded: SHA-256 of `DONE` by the run's folder, for the runs that the step's results are made of.
+    """
+    for name in sorted({path.parent.name for path in (study.runs / step).glob(f"*/{DONE}")} | set(recorded)):
+        folder = study.runs / step / name
+        damage = list_damage(folder)
+        if name in recorded and not damage and digest_file(folder / DONE) != recorded[name]:
+            damage = {DONE: "the record of the step has another one"}
+        for file in (DONE, *KEPT):
+            path, why = f"runs/{step}/{name}/{file}", damage.get(file, "")
+            if why:
+                state = "changed by hand" if (folder / file).is_file() else "missing"
+                yield Finding(path, step, state, why)
+            elif DONE not in damage:
+                yield Finding(path, step, "unchanged")
+            elif (folder / file).is_file():
+                yield Finding(path, step, "not recorded", f"the run's {DONE} does not account for it")
+
+
+def _verify_selection(study: Study) -> Iterator[Finding]:
+    """What `make select` wrote, and the runs of its trials."""
+    path = f"runs/{SELECTION}/run.json"
+    if (study.report_dir / path).is_file():
+        record, problem = read_sealed(study.report_dir / path)
+        yield Finding(path, SELECTION, "changed by hand" if problem else "unchanged", problem)
+        for output in (record or {}).get("outputs", []):
+            yield _verify_output(study, SELECTION, output)
+    yield from _verify_runs(study, SELECTION, {})
 
 
 def _list_reasons(study: Study, step: Step, params: StudyParams, record: Mapping[str, Any]) -> list[Reason]:
@@ -201,8 +257,22 @@ def _list_reasons(study: Study, step: Step, params: StudyParams, record: Mapping
 
 
 def _find_strays(study: Study, known: Collection[str], skip: Collection[str]) -> list[str]:
-    """Files that lie among the artefacts and that no record names."""
-    found = {path for pattern in _WATCHED for path in study.report_dir.glob(pattern) if path.is_file()}
-    names = sorted(path.relative_to(study.report_dir).as_posix() for path in found if ".partial." not in path.name)
-    skipped = [step for name, step in list_steps(study).items() if name in skip]
-    return [name for name in names if name not in known and not any(step.may_make(name) for step in skipped)]
+    """Files anywhere in a report that no record names; hidden files, which no reader sees, do not count."""
+    every = list_steps(study)
+    expected = {*known, *(f"keys/{name}.json" for name in every), *(step.mark for step in every.values())}
+    expected |= {f"runs/{name}/run.json" for name in skip}
+    strays = []
+    for path in sorted(path for path in study.report_dir.rglob("*") if path.is_file()):
+        relative = path.relative_to(study.report_dir)
+        name, hidden = relative.as_posix(), any(part.startswith(".") for part in relative.parts)
+        skipped = any(every[step].may_make(name) for step in skip)
+        if name in expected or hidden or skipped or relative.parts[0] in _OTHERS or _is_work(path, name):
+            continue
+        strays.append(name)
+    return strays
+
+
+def _is_work(path: Path, name: str) -> bool:
+    """Whether a file lies there while a step runs, or belongs to a training run that is not finished."""
+    unfinished = path.name in KEPT and fnmatch(name, "runs/*/*/*") and not (path.parent / DONE).exists()
+    return unfinished or any(fnmatch(name, pattern) for pattern in _WORK)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_utils.core.errors import RunError
+from lesion_utils.core.seal import read_sealed
 from lesion_utils.data.tables import restore_text
 
 #: Rows of a table that a page shows; the rest is in the CSV file.
@@ -70,7 +71,7 @@ class Report:
         """Each step's `run.json` by the step's name, in the order in which the steps run."""
         found = {path.parent.name: path for path in self.folder.glob("runs/*/run.json")}
         ordered = [name for start in _ORDER for name in sorted(found) if name.startswith(start)]
-        return {name: read_json(found[name]) for name in ordered}
+        return {name: _read_record(found[name]) for name in ordered}
 
     @cached_property
     def figures(self) -> list[Figure]:
@@ -146,7 +147,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(
             f"not readable as JSON ({error})", where=path, do="delete it and run `make all` for this study"
         ) from None
@@ -159,6 +160,13 @@ def scores_images(path: Path) -> bool:
     with path.open(encoding="utf-8", newline="") as stream:
         header = set(next(csv.reader(stream), []))
     return bool(header & {"image_id", "image"}) and bool(header & {"probability", "logit", "malignant"})
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    record, problem = read_sealed(path)
+    if record is None:
+        raise RunError(problem, where=path, do="delete it and run `make all` for this study")
+    return record
 
 
 def _sum_seconds(history: Path) -> float:

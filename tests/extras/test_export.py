@@ -21,7 +21,9 @@ from trained_report import DATA, use_machine, write_trained_report
 
 from lesion_utils import cli
 from lesion_utils.core.errors import CheckpointError, DataError, ParamsError, RunError, WeightsError
+from lesion_utils.core.files import dump_json
 from lesion_utils.core.paths import Study
+from lesion_utils.core.seal import seal_record
 from lesion_utils.data.images import decode_square
 from lesion_utils.extras.export import export_run, load_exported
 from lesion_utils.extras.push import check_pushable
@@ -182,7 +184,7 @@ def test_ones_own_images_are_not_called_the_challenges():
     path = STUDY.runs / run.step.name / "run.json"
     record = json.loads(path.read_text())
     for source, kind, names_isic in (("isic2016", "isic2016", True), ("folder", "imagefolder", False)):
-        path.write_text(json.dumps(record | {"data": record["data"] | {"source": source}}))
+        path.write_text(dump_json(seal_record(record | {"data": record["data"] | {"source": source}})))
         card = ModelCard.load(export_run(run) / "README.md")
         assert card.data.eval_results[0].dataset_type == kind
         assert ("arXiv:1605.01397. Epoch" in card.text, "`). Epoch" in card.text) == (names_isic, not names_isic)

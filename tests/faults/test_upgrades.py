@@ -52,7 +52,8 @@ def test_another_release_of_a_package_is_said_and_runs_the_steps_again(study, mo
     said = f"{package} {present[package]} -> 99.0"
     why = tell(study).splitlines()
     assert all(said in line for line in why) and len(why) == len(STEPS)
-    assert {finding.state for finding in verify.verify_study(study)} == {"stale"}
+    found = verify.verify_study(study)
+    assert {f.state for f in found if f.path.startswith(("figures/", "metrics/", "html/"))} == {"stale"}
     graph.write_keys(study, load_once(study.params_dir))
     keys = [study.keys / f"{name}.json" for name in STEPS]
     assert all(path.read_text() != before[path] for path in keys), "what make compares has changed"
@@ -62,7 +63,7 @@ def test_another_release_of_a_package_is_said_and_runs_the_steps_again(study, mo
 def test_marks_of_an_earlier_version_count_for_what_they_say(study):
     for path in study.keys.glob("*.json"):
         key = json.loads(path.read_text())
-        del key["packages"]
+        key = {name: value for name, value in key.items() if name not in ("packages", "seal")}
         path.write_text(json.dumps(key))
     assert "runs because" not in tell(study)
 

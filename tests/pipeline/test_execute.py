@@ -64,7 +64,8 @@ def test_a_run_leaves_a_record_of_everything_and_nothing_of_this_machine(project
     assert figure.read_text() == run_json["run_id"]
     assert run_json["status"] == "ok"
     assert [o["path"] for o in run_json["outputs"]] == [
-        f"figures/{STEP}_a.png", f"html/{STEP}.html", f"notebooks/{STEP}.ipynb", "predictions/vgg19.csv"
+        f"figures/{STEP}_a.png", f"html/{STEP}.html", f"notebooks/{STEP}.ipynb", "predictions/vgg19.csv",
+        f"runs/{STEP}/params.json", f"runs/{STEP}/train.jsonl",
     ]  # fmt: skip
     of_the_text_1 = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
     assert run_json["outputs"][3]["sha256"] == of_the_text_1

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from small_project import STEPS
 
 from lesion_utils.core.errors import RunError
+from lesion_utils.core.files import dump_json
 from lesion_utils.core.paths import Study
 from lesion_utils.core.running import mark_running
+from lesion_utils.core.seal import seal_record
 from lesion_utils.pipeline import graph
 from lesion_utils.pipeline.graph import list_reasons
 from lesion_utils.provenance import steps
@@ -139,7 +141,7 @@ def test_marks_and_records_of_odd_shapes_are_none(study, params):
 def test_a_step_that_runs_now_was_not_killed(study, params):
     record = study.runs / "data" / "run.json"
     record.parent.mkdir(parents=True)
-    record.write_text(json.dumps({"status": "running", "started": "2026-03-04T05:06:07Z"}))
+    record.write_text(dump_json(seal_record({"status": "running", "started": "2026-03-04T05:06:07Z"})))
     assert graph.tell_why(study, params).startswith("data runs because it was killed")
     with mark_running(study, "data"):
         lines = graph.tell_why(study, params).splitlines()
@@ -193,7 +195,7 @@ def test_a_step_that_did_not_finish_says_how_it_ended(study, status, reason):
     if status:
         path = study.runs / "01_eda" / "run.json"
         path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"status": status}))
+        path.write_text(dump_json(seal_record({"status": status})))
     assert list_reasons(study, STEPS["01_eda"], KEY, {}) == [Reason("unfinished", reason)]
 
 

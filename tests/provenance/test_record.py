@@ -28,7 +28,7 @@ from lesion_utils.provenance.steps import compute_key
 STEP = STEPS["04_vgg19_finetune"]
 FIELDS = (
     "schema_version run_id step study title status started ended wall_seconds peak_memory_bytes commit dirty_hash "
-    "params code notebook data weights packages lock_hash device determinism seeds inputs outputs seal"
+    "params code notebook data weights packages lock_hash device determinism seeds inputs outputs runs seal"
 )
 
 

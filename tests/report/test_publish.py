@@ -21,6 +21,8 @@ from lesion_utils.config.data import External
 from lesion_utils.config.load import load_study
 from lesion_utils.core.errors import DataError, RunError
 from lesion_utils.core.paths import Study
+from lesion_utils.core.run_files import write_done
+from lesion_utils.provenance.record import write_selection_record
 from lesion_utils.provenance.verify import verify_copy
 from lesion_utils.report.notebook_pages import HIDDEN
 from lesion_utils.report.publish import publish_study
@@ -31,11 +33,10 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def study(study) -> Study:
     """With what training leaves beside the recorded files."""
-    folder = study.runs / "03_resnet50_finetune" / "finetune-seed1-0123"
-    folder.mkdir(parents=True)
-    for name in ("best.pt", "last.pt", "DONE", "history.jsonl"):
-        (folder / name).write_text(name)
-    (folder / "history.jsonl").write_text('{"seconds": 30.5, "seconds_validation": 2}\n')
+    unfinished = study.runs / "03_resnet50_finetune" / "finetune-seed2-0123"
+    unfinished.mkdir()
+    for name in ("best.pt", "last.pt"):
+        (unfinished / name).write_text(name)
     return study
 
 
@@ -66,7 +67,9 @@ def list_dead_links(folder: Path) -> list[str]:
 
 
 def test_a_copy_holds_what_its_pages_need_and_no_weights_or_photographs_of_their_own(study, tmp_path):
-    (study.report_dir / "selection.md").write_text("# What was chosen\n")
+    page = study.report_dir / "selection.md"
+    page.write_text("# What was chosen\n")
+    write_selection_record(study, [page])
     write_index(study)
     folder = publish(study)
     assert folder == tmp_path / "docs" / "demo"
@@ -191,10 +194,13 @@ def test_a_publication_killed_between_its_two_renames_loses_no_copy(study, monke
 def test_a_line_of_a_history_without_its_time_is_named(study):
     metrics = study.metrics / "03_resnet50_finetune.json"
     metrics.write_text(json.dumps({"runs": [{"folder": "finetune-seed1-0123"}]}))
-    add_output(study, "03_resnet50_finetune", metrics)
     history = study.runs / "03_resnet50_finetune" / "finetune-seed1-0123" / "history.jsonl"
+    record = json.loads((study.runs / "03_resnet50_finetune" / "run.json").read_text())
+    recorded = [study.report_dir / output["path"] for output in record["outputs"]]
     for line in ('{"seconds_validation": 2}', "no JSON", "[]"):
         history.write_text(f'{{"seconds": 30.5, "seconds_validation": 2}}\n{line}\n')
+        write_done(history.parent, {})
+        write_record(study, "03_resnet50_finetune", [*recorded, metrics])
         with pytest.raises(RunError, match=r"history.jsonl:2: this line does not say how long its epoch took"):
             publish(study)
     assert not (study.report_dir.parents[1] / "docs" / "demo").exists()

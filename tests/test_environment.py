@@ -99,9 +99,7 @@ def test_torch_and_torchvision_are_a_pair():
 
 
 def test_the_environment_of_these_tests_is_the_lock():
-    assert [
-        difference for name in ("run", "dev", "extras") for difference in list_differences(LOCKS[name])
-    ] == []
+    assert [difference for name in ("run", "dev", "extras") for difference in list_differences(LOCKS[name])] == []
 
 
 def test_differences_from_a_lock_are_named():

@@ -17,6 +17,8 @@ from lesion_utils.training import loop
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ["01_eda", "02_augmentation_preview", "03_resnet50_finetune", "04_vgg19_finetune", "05_comparison"]
 TRAINING = NAMES[2:4]
+#: What cells that begin with "# plain" may import.
+PLAIN = {"timm", "torch", "torchvision"}
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -85,13 +87,22 @@ def test_cells_are_short_calls(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_imports_nothing_but_the_package(name):
-    """And timm, where a network is made, in sight of the reader."""
+    """And timm and torch, where the core of a data set, a transform and a forward pass is shown."""
     for cell in code_cells(name):
         for node in ast.walk(ast.parse(cell.source)):
-            if isinstance(node, ast.ImportFrom):
-                assert node.module.split(".")[0] == "lesion_utils"
-            elif isinstance(node, ast.Import):
-                assert ast.unparse(node) == "import timm" and name in TRAINING, f"{name}: {ast.unparse(node)}"
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+                plain = PLAIN if cell.source.startswith("# plain ") else set()
+                assert {name.split(".")[0] for name in names} <= {"lesion_utils"} | plain, f"{name}: {cell.source[:80]}"
+
+
+@pytest.mark.parametrize("name", NAMES[1:4])
+def test_its_first_code_cell_after_the_setup_is_plain_pytorch(name):
+    """A data set, a transform and, in the training notebooks, one forward pass, without a helper."""
+    plain, *more = [cell.source for cell in code_cells(name)][2:4]
+    assert plain.startswith("# plain ") and "TensorDataset(" in plain and "v2.Compose(" in plain
+    if name in TRAINING:
+        assert "timm.create_model(" in plain and "model(transform(images))" in more[0]
 
 
 @pytest.mark.parametrize("name", NAMES)

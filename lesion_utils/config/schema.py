@@ -53,7 +53,9 @@ class Optim(Section):
     momentum: float = Field(ge=0, lt=1, description="momentum of SGD, or AdamW's first beta")
     weight_decay: float = Field(ge=0, le=1, description="decay of weights; norms and biases are never decayed")
     clip_norm: float = Field(ge=0, le=100, description="largest norm of the gradient; 0 leaves it alone")
-    warmup_epochs: float = Field(ge=0, le=20, description="epochs over which the learning rate rises linearly")
+    warmup_epochs: float = Field(
+        ge=0, le=20, description="epochs over which the learning rate rises linearly; half of a single epoch at most"
+    )
     final_lr: Probability = Field(description="learning rate at the end of the cosine, share of the peak")
 
 
@@ -175,9 +177,9 @@ class Network(Section):
         if scratch and scratch.head == "fitted":
             raise ValueError("regimes: from scratch, a head would be fitted to random features; set head to new")
         for name, regime in self.regimes.items():
-            if self.optim.warmup_epochs >= regime.epochs:
-                never = f"in {regime.epochs} epochs ({name}) no layer would reach its learning rate"
-                raise ValueError(f"optim: {never}; lower warmup_epochs")
+            if self.optim.warmup_epochs >= regime.epochs > 1:  # of a single epoch, warm-up takes half at most
+                length = f"warmup_epochs ({self.optim.warmup_epochs:g}) must be smaller than the {regime.epochs} epochs"
+                raise ValueError(f"optim: {length} of regime {name}; try warmup_epochs: 0")
         return self
 
     @property

@@ -155,5 +155,5 @@ def plot_decision_curve(curves: pd.DataFrame) -> Plate:
     legend_below(fig, ax.get_legend_handles_labels()[0], columns=1)
     told = f"Decision curves of {', '.join(models)} between treating all and treating none."
     return finish_figure(
-        fig, note="pointwise bands; treat a lesion if its probability is at least the threshold", alt=told
+        fig, note="bands: pointwise confidence intervals", alt=told
     )

@@ -24,6 +24,7 @@ from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.predictions import COLUMNS, add_ensembles, join_folds, select_run, write_predictions
 from lesion_utils.models.predict import load_network
 from lesion_utils.training.classifiers import ClassifierResult
+from lesion_utils.training.optim import find_warmup
 from lesion_utils.training.task import Images, TrainingTask, choose_regimes, list_folds
 from lesion_utils.training.train import NetworkResult, read_history
 
@@ -79,8 +80,8 @@ def describe_recipe(task: TrainingTask) -> pd.DataFrame:
     optim, imbalance = settings.optim, settings.imbalance.method
     sgd = optim.name == "sgd"
     named = f"SGD, momentum {optim.momentum:g}" if sgd else f"AdamW, first beta {optim.momentum:g}"
-    rising = f"{optim.warmup_epochs:g} {'epoch' if optim.warmup_epochs == 1 else 'epochs'}"
-    rise = f"rises over {rising}, then " if optim.warmup_epochs else ""
+    warmup = find_warmup(optim, regime.epochs)
+    rise = f"rises over {warmup:g} {'epoch' if warmup == 1 else 'epochs'}, then " if warmup else ""
     batch = f"{settings.batch_size * settings.accumulation} images"
     batch += f", in {settings.accumulation} parts" if settings.accumulation > 1 else ""
     rows = [

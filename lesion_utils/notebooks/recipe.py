@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import takewhile
 from typing import Any
@@ -77,6 +78,23 @@ def tabulate_learning_rates(model: nn.Module, task: TrainingTask, *, steps: int)
             rate = peak * learning_rate_factor(time, epochs=epochs, optim=task.settings.optim)
             rows.append({"time": time, "layers": label, "learning_rate": rate})
     return pd.DataFrame(rows)
+
+
+def state_overfitting(losses: Sequence[float], *, images: int) -> str:
+    """Whether a network learned a few images by heart: its loss fell below half of that of guessing.
+
+    Args:
+        losses: from `overfit`.
+        images: how many, half of each class.
+    """
+    guessing, last = float(np.log(2)), losses[-1]
+    said = f"After {len(losses) - 1} steps the loss is {last:.2f}; guessing has a loss of {guessing:.2f}."
+    if last < guessing / 2:
+        return f"{said} The network learned the {images} images by heart: the training loop works."
+    return (
+        f"{said} The network did not learn the {images} images by heart. Increase `steps`, or the learning rate, and "
+        "run the cell again. If the loss still does not fall, this network will hardly learn from all images either."
+    )
 
 
 def overfit(task: TrainingTask, *, images: int = 8, steps: int = 40) -> list[float]:

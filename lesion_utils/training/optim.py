@@ -172,10 +172,16 @@ def learning_rate_factor(time: float, *, epochs: int, optim: Optim) -> float:
         epochs: length of training.
         optim: `warmup_epochs` and `final_lr` are used.
     """
-    if time < optim.warmup_epochs:
-        return time / optim.warmup_epochs
-    passed = min(1.0, (time - optim.warmup_epochs) / (epochs - optim.warmup_epochs))
+    warmup = find_warmup(optim, epochs)
+    if time < warmup:
+        return time / warmup
+    passed = min(1.0, (time - warmup) / (epochs - warmup))
     return optim.final_lr + (1 - optim.final_lr) * 0.5 * (1 + math.cos(math.pi * passed))
+
+
+def find_warmup(optim: Optim, epochs: int) -> float:
+    """Epochs of warm-up: a warm-up that is as long as the training, as with a single epoch, is cut to half of it."""
+    return optim.warmup_epochs if optim.warmup_epochs < epochs else epochs / 2
 
 
 # Averages of the weights

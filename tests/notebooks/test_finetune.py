@@ -21,7 +21,7 @@ from lesion_utils.notebooks.finetune import (
     score_elsewhere,
     write_layers,
 )
-from lesion_utils.notebooks.recipe import describe_layers
+from lesion_utils.notebooks.recipe import describe_layers, state_overfitting
 from lesion_utils.training.task import TrainingTask
 from lesion_utils.training.train import NetworkResult, train_network
 
@@ -111,3 +111,10 @@ def test_sets_from_elsewhere_are_scored_by_every_network_once(tmp_path):
     none = SimpleNamespace(elsewhere=seen.elsewhere[:0])
     assert "names no external test sets" in score_elsewhere(result, none, folder=tmp_path, path=tmp_path / "none.csv")
     assert not (tmp_path / "none.csv").exists()
+
+
+def test_it_is_said_when_images_were_not_learned_by_heart():
+    assert "learned the 8 images by heart: the training loop works" in state_overfitting([0.7, 0.3, 0.02], images=8)
+    said = state_overfitting([0.7, 0.6, 0.58], images=8)
+    assert said.startswith("After 2 steps the loss is 0.58; guessing has a loss of 0.69.")
+    assert "did not learn the 8 images by heart" in said

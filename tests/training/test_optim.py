@@ -72,6 +72,12 @@ def test_the_schedule_is_a_linear_rise_then_torchs_cosine(warmup):
         assert learning_rate_factor(step / 10, epochs=10, optim=optim) == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_single_epoch_trains_whatever_the_warm_up():
+    optim = make_params(optim={"warmup_epochs": 1.0, "final_lr": 0.1}, regimes=regimes(epochs=1)).resnet50.optim
+    rates = [learning_rate_factor(time, epochs=1, optim=optim) for time in (0.25, 0.5, 1.0)]
+    assert rates == pytest.approx([0.5, 1.0, 0.1])
+
+
 def test_tables_of_layers_and_learning_rates_say_what_the_optimiser_does():
     task = make_task(
         backbone="resnet18",

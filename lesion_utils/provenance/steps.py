@@ -184,7 +184,8 @@ def load_record(study: Study, step: Step) -> dict[str, Any] | None:
 def load_ok_record(study: Study, step: Step) -> dict[str, Any] | None:
     """The record of a step's last run if that succeeded."""
     record = load_record(study, step)
-    return record if record and record.get("status") == "ok" else None
+    whole = record is not None and record.keys() >= {"wall_seconds", "peak_memory_bytes"}
+    return record if record and whole and record.get("status") == "ok" else None
 
 
 def list_upstream(study: Study, step: Step) -> list[str]:

@@ -5,6 +5,24 @@ Every error says what is wrong, where, what was expected, and what to do next.
 
 from __future__ import annotations
 
+import re
+
+#: How CUDA, cuBLAS, cuDNN, cuSOLVER, Apple's MPS, torch on CPUs, numpy, C++ and the system say that memory ran out.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|cudaErrorMemoryAllocation|_ALLOC_FAILED|_ALLOCATION_FAILED|invalid buffer size|bad_alloc|"
+    r"not enough memory|(can't|cannot|unable to) allocate|MemoryError",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(text: object) -> bool:
+    """Whether an error's name or message says that memory ran out.
+
+    >>> is_out_of_memory("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    True
+    """
+    return _OUT_OF_MEMORY.search(str(text)) is not None
+
 
 def shorten(text: object, limit: int = 80) -> str:
     """A value as a message shows it: on one line, no longer than `limit`, and without what no terminal can print."""

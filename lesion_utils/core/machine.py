@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import platform
+import re
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
+_NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def name_processor() -> str:
@@ -18,7 +22,27 @@ def name_processor() -> str:
     except OSError:
         lines = []
     facts = {key.strip(): value.strip() for key, _, value in reversed(lines)}  # of the first core
-    name = facts.get("model name") or platform.processor() or platform.machine()
+    name = facts.get("model name") or _ask_mac() or platform.processor() or platform.machine()
     keys = {"family": "cpu family", "model": "model", "stepping": "stepping"}
     kind = ", ".join(f"{label} {facts[key]}" for label, key in keys.items() if key in facts)
     return f"{name} ({kind})" if kind else name
+
+
+def _ask_mac() -> str:
+    """A Mac's chip, such as "Apple M2 Pro": Python calls them all "arm". Empty on other systems."""
+    if platform.system() != "Darwin":
+        return ""
+    command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def read_driver() -> str | None:
+    """The version of the NVIDIA driver, such as "535.104.05"; None if there is none."""
+    with suppress(OSError):
+        found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", _NVIDIA_DRIVER.read_text(encoding="utf-8"))
+        return found[0] if found else None
+    with suppress(OSError, subprocess.SubprocessError):  # under Windows (WSL) there is no such file
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.split()
+        return told[0] if told else None
+    return None

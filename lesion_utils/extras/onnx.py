@@ -104,4 +104,5 @@ def load_onnx(path: Path) -> tuple[TrainedNetwork, dict[str, Any]]:
         raise CheckpointError(
             "this is not an ONNX file of this project, or it is damaged", where=path, do="make export ONNX=1 writes one"
         ) from error
-    return place_network(model, read_settings(model.about["settings"], where=path), model.about), model.about
+    settings = read_settings(model.about["settings"], where=path)
+    return place_network(model, settings, model.about, device="cpu"), model.about  # where onnxruntime computes

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,7 +18,8 @@ from torch.amp.grad_scaler import GradScaler
 
 from lesion_utils.config.schema import Network
 from lesion_utils.core.errors import ParamsError
-from lesion_utils.core.machine import name_processor
+from lesion_utils.core.machine import name_processor, read_driver
+from lesion_utils.core.settings import read_count, read_setting, settle_device
 
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -66,17 +68,40 @@ class Compute:
         """What a report records."""
         return asdict(self)
 
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """What the numbers depend on. The CPU's threads play no part on a GPU."""
+        return {name: value for name, value in asdict(self).items() if name != "threads" or self.device == "cpu"}
 
-def choose_compute(params: Network) -> Compute:
-    """Choose the device (`DEVICE`, else CUDA, MPS or the processor), the precision and the threads (`THREADS`).
+    def describe(self) -> dict[str, str | int | float | None]:
+        """What a report records after a run: also the GPU's driver, libraries and largest use of memory so far."""
+        return {**self.to_dict(), **(describe_gpu() if self.device == "cuda" else {})}
+
+
+def describe_gpu() -> dict[str, str | int | float | None]:
+    """The current CUDA device: its memory and the largest part that PyTorch held (GiB), its driver and libraries."""
+    properties = torch.cuda.get_device_properties()
+    return {
+        "capability": f"{properties.major}.{properties.minor}",
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "peak_memory_gib": round(torch.cuda.max_memory_reserved() / 2**30, 2),
+        "driver": read_driver(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+
+
+def choose_compute(params: Network, *, device: str | None = None) -> Compute:
+    """Choose the device, the precision and the threads (`THREADS`).
 
     Args:
         params: `determinism` and `precision` are used.
+        device: "cpu", "cuda" or "mps"; by default that of `choose_device`.
 
     Raises:
         ParamsError: `DEVICE` or `THREADS` is not usable here.
     """
-    device = _choose_device()
+    device = device or choose_device()
     level = params.determinism
     if level == "exact" and device != "cpu":
         level = "device"  # no graphics library promises more
@@ -115,6 +140,8 @@ def computing(compute: Compute) -> Iterator[set[str]]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
         deterministic.fill_uninitialized_memory,
         torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cuda.matmul.allow_tf32,
     )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     try:
@@ -122,6 +149,8 @@ def computing(compute: Compute) -> Iterator[set[str]]:
         torch.use_deterministic_algorithms(compute.level != "fast", warn_only=True)
         deterministic.fill_uninitialized_memory = False  # costs a pass over memory, finds only bugs
         torch.backends.cudnn.benchmark = compute.level == "fast"
+        # Torch's default for convolutions is TF32, which has 10 bits of mantissa; float32 has 23.
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
         with _fork_random(compute.device), _collect_nondeterministic() as operations:
             yield operations
     finally:
@@ -129,6 +158,7 @@ def computing(compute: Compute) -> Iterator[set[str]]:
         torch.use_deterministic_algorithms(before[1], warn_only=before[2])
         deterministic.fill_uninitialized_memory = before[3]
         torch.backends.cudnn.benchmark = before[4]
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before[5:]
 
 
 @contextmanager
@@ -161,26 +191,70 @@ def _collect_nondeterministic() -> Iterator[set[str]]:
         yield operations
 
 
-def _choose_device() -> str:
-    there = ["cpu"]
-    if torch.backends.mps.is_available():
-        there.insert(0, "mps")
-    if torch.cuda.is_available():
-        there.insert(0, "cuda")
-    wanted = os.environ.get("DEVICE") or there[0]
-    if wanted not in there:
-        raise ParamsError(
-            "this device is not here", where=f"DEVICE={wanted}", expected=" or ".join(there), do="unset DEVICE"
-        )
-    return wanted
+def choose_device() -> str:
+    """The device that `DEVICE` names, else CUDA, else MPS, else the CPU.
+
+    Warns if there is a GPU that cannot be used, and takes the CPU.
+
+    Raises:
+        ParamsError: the device that `DEVICE` names cannot be used.
+    """
+    settle_device()
+    asked = read_setting("DEVICE")
+    problem = None if asked in ("cpu", "mps") else explain_unusable_gpu()
+    usable = ["cuda"] if problem is None and torch.cuda.is_available() else []
+    usable += ["mps"] if torch.backends.mps.is_available() else []
+    usable += ["cpu"]
+    if asked and asked not in usable:
+        what, expected = problem or "this device is not here", " or ".join(usable)
+        raise ParamsError(what, where=f"DEVICE={asked}", expected=expected, do="unset DEVICE")
+    if problem and not asked:
+        warnings.warn(f"{problem}. Computing on the {usable[0].upper()} instead.", stacklevel=3)
+    return asked or usable[0]
+
+
+def explain_unusable_gpu() -> str | None:
+    """Why PyTorch cannot use the NVIDIA GPU of this machine; None if it can, or if there is none."""
+    with warnings.catch_warnings(record=True) as caught:  # torch warns here of a driver that is too old
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    if available:
+        major, minor = torch.cuda.get_device_capability()
+        architectures = torch.cuda.get_arch_list()
+        if not is_built_for((major, minor), architectures):
+            return (
+                f"this PyTorch has no code for {torch.cuda.get_device_name()} (compute capability {major}.{minor}), "
+                f"only for {', '.join(architectures)}; a build for an older CUDA may have it"
+            )
+        return None
+    driver = read_driver()
+    if driver is None or torch.version.cuda is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return None
+    reason = next((str(warning.message).partition(" Please")[0] for warning in caught), "no GPU answered")
+    return f"PyTorch for CUDA {torch.version.cuda} cannot use the NVIDIA driver {driver}: {reason}; update the driver"
+
+
+def is_built_for(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
+    """Whether a build of PyTorch runs on a GPU.
+
+    Code for sm_XY runs on all capabilities X.Z with Z >= Y; PTX code (compute_XY) on all from X.Y on (CUDA C++
+    Programming Guide, "Compute capabilities" and "PTX compatibility").
+
+    Args:
+        capability: of the GPU, such as (8, 6).
+        architectures: as `torch.cuda.get_arch_list()` names them, such as ["sm_75", "sm_90a", "compute_120"].
+    """
+    major, minor = capability
+    for kind, _, number in (name.partition("_") for name in architectures):
+        built = divmod(int(re.sub(r"\D", "", number)), 10)
+        if (kind == "sm" and built[0] == major and built[1] <= minor) or (kind == "compute" and built <= capability):
+            return True
+    return False
 
 
 def _choose_threads() -> int:
-    """`THREADS`, or torch's own default: one per physical core, fewer where OMP_NUM_THREADS says so."""
-    text = os.environ.get("THREADS") or str(torch.get_num_threads())
-    if not text.isdigit() or int(text) < 1:
-        raise ParamsError("not a number of threads", where=f"THREADS={text}", expected="a whole number from 1")
-    return int(text)
+    """`THREADS`, or torch's own default: one per physical core, fewer if OMP_NUM_THREADS says so."""
+    return read_count("THREADS") or torch.get_num_threads()
 
 
 def _name_processor(device: str) -> str:

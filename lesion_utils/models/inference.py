@@ -84,7 +84,7 @@ class Scorer:
         """
         params = self.params
         key = [params.backbone, params.head, params.image_size, params.batch_size, tta, weights, stages]
-        key += [self.compute.to_dict(), timm.__version__, _fingerprint_models()]
+        key += [self.compute.identity, timm.__version__, _fingerprint_models()]
         key += [hash_array(np.ascontiguousarray(images[rows]))]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         path = cache_dir() / "features" / f"{params.backbone}-{digest}.f32"

@@ -78,9 +78,18 @@ def load_network(path: Path) -> TrainedNetwork:
     return place_network(model, settings, {**about, "selected": content["selected"]})
 
 
-def place_network(model: nn.Module, settings: Network, about: Mapping[str, Any]) -> TrainedNetwork:
-    """A network with its weights, on this machine's device; `about` has what `TrainedNetwork` says of its run."""
-    compute = choose_compute(settings)
+def place_network(
+    model: nn.Module, settings: Network, about: Mapping[str, Any], *, device: str | None = None
+) -> TrainedNetwork:
+    """A network with its weights, ready to predict.
+
+    Args:
+        model: with its weights.
+        settings: of the network.
+        about: what `TrainedNetwork` says of its run.
+        device: by default that of `choose_device`.
+    """
+    compute = choose_compute(settings, device=device)
     rest = (about[name] for name in ("regime", "seed", "selected", "stored_size", "aspect"))
     return TrainedNetwork(compute.place(model).eval(), settings, compute, *rest)
 

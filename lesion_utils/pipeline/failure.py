@@ -7,13 +7,12 @@ from pathlib import Path
 
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.console import format_clock
-from lesion_utils.core.errors import RunError
+from lesion_utils.core.errors import RunError, is_out_of_memory
 from lesion_utils.core.files import read_json
 from lesion_utils.core.paths import Study, name_file
 from lesion_utils.provenance.record import scrub_paths
 from lesion_utils.provenance.steps import Step
 
-_MEMORY = re.compile(r"out of memory|(can't|cannot|unable to) allocate|not enough memory|MemoryError", re.IGNORECASE)
 _LAST_LINES = 8
 
 
@@ -76,7 +75,7 @@ def _find_line(traceback: list[str]) -> list[str]:
 def _suggest(error: BaseException, study: Study, step: Step, params: StudyParams) -> list[str]:
     """What to lower when memory ran out."""
     words = f"{getattr(error, 'ename', type(error).__name__)} {getattr(error, 'evalue', error)}"
-    if not (is_dead_kernel(error) or _MEMORY.search(words)):
+    if not (is_dead_kernel(error) or is_out_of_memory(words)):
         return []
     if step.network is None:
         size = params.data.stored_size

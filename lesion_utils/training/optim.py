@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lesion_utils.config.schema import Averaging, Network, Optim, Regime
 from lesion_utils.core.errors import ParamsError
-from lesion_utils.models.networks import head_of
+from lesion_utils.models.networks import head_of, make_architecture
 
 _BATCHNORM = nn.modules.batchnorm._NormBase
 
@@ -185,6 +185,14 @@ def find_warmup(optim: Optim, epochs: int) -> float:
 
 
 # Averages of the weights
+
+
+def measure_state(network: Network) -> int:
+    """Bytes that training takes whatever the batch: weights, gradients, the optimizer's moments, averaged weights."""
+    with torch.device("meta"):
+        weights = sum(parameter.numel() for parameter in make_architecture(network).parameters())
+    copies = 2 + (1 if network.optim.name == "sgd" else 2) + (network.averaging.method != "none")
+    return weights * copies * torch.float32.itemsize
 
 
 class WeightAverage:

@@ -201,7 +201,7 @@ def identify(task: TrainingTask, *, compute: Compute, source: WeightsSource | No
     if task.regime != "features":
         identity["augmentation"] = task.params.augmentation.model_dump(mode="json")
     if compute.level != "fast":
-        identity["compute"] = compute.to_dict()
+        identity["compute"] = compute.identity
     return identity
 
 

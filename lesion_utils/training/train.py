@@ -29,7 +29,7 @@ from scipy.special import expit
 from torch import nn
 
 from lesion_utils.config.schema import PRETRAINED_REGIMES, StudyParams
-from lesion_utils.core.errors import TrainingError
+from lesion_utils.core.errors import TrainingError, is_out_of_memory
 from lesion_utils.core.events import Event, OnEvent
 from lesion_utils.core.files import write_atomic
 from lesion_utils.core.names import name_training
@@ -51,6 +51,7 @@ from lesion_utils.training.optim import (
     freeze_layers,
     make_optimizer,
     make_schedule,
+    measure_state,
     set_train_mode,
 )
 from lesion_utils.training.sampling import derive_seed
@@ -366,7 +367,7 @@ class Run:
             "learnt_from": len(self.train_rows),
             "parameters": sum(p.numel() for p in self.model.parameters()),
             "seconds": round(sum(h["seconds"] + h["seconds_validation"] for h in self.history), 3),
-            "compute": self.compute.to_dict(),
+            "compute": self.compute.describe(),
             "nondeterministic": sorted(nondeterministic),
             "weights": self.source.to_dict() if self.source is not None and task.regime in PRETRAINED_REGIMES else None,
             "identity": self.identity,
@@ -476,20 +477,14 @@ def _explain_stops(task: TrainingTask, folder: Path) -> Iterator[None]:
             f"{task.regime_params.epochs} epochs are kept in {folder.name}. Run the same command again to continue."
         ) from None
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(f"{type(error).__name__}: {error}"):
             raise
         settings = task.settings
         smaller, steps = max(2, settings.batch_size // 2), settings.accumulation * 2
+        fixed = measure_state(settings) / 2**30
         raise TrainingError(
             f"out of memory at batch_size {settings.batch_size}, {settings.image_size} px",
             where=f"{task.network}.yaml: batch_size",
-            expected="a batch that fits the memory of the device",
+            expected=f"{fixed:.1f} GiB for weights, gradients and the optimizer, and what the batch takes",
             do=f"try batch_size: {smaller} and accumulation: {steps} (the same images per step) in {task.network}.yaml",
         ) from error
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
-        sign in text for sign in ("out of memory", "can't allocate memory", "not enough memory")
-    )

@@ -22,6 +22,7 @@ from lesion_utils.data.prepared import load_prepared
 from lesion_utils.extras import export, onnx
 from lesion_utils.extras.predict import open_model, score_folder
 from lesion_utils.extras.runs import choose_runs
+from lesion_utils.models import compute
 from lesion_utils.models.compute import choose_compute
 from lesion_utils.models.networks import build_network
 from lesion_utils.models.predict import TrainedNetwork
@@ -84,6 +85,12 @@ def test_the_card_says_how_the_file_was_compared(folder):
     assert told["images"] == 8 and 0 <= told["largest_difference"] <= 1e-4
     card = (folder / "README.md").read_text()
     assert "`model.onnx` is the same network for onnxruntime" in card and "On 8 photographs of the study" in card
+
+
+def test_it_is_computed_on_the_cpu_on_a_machine_with_a_gpu(folder, monkeypatch):
+    """Where onnxruntime computes it; on a GPU the images of the comparison would be resized by other code."""
+    monkeypatch.setattr(compute, "choose_device", lambda: "cuda")
+    assert onnx.load_onnx(folder / "model.onnx")[0].compute.device == "cpu"
 
 
 @pytest.mark.parametrize("content", [b"not a model", None])

@@ -572,6 +572,11 @@ def test_a_change_of_parameters_data_or_threads_is_another_run(tmp_path, monkeyp
             TrainingError,
             ("batch_size: 4", "accumulation: 2", "resnet50.yaml", "batch_size 8, 32 px"),
         ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            TrainingError,
+            ("batch_size: 4", "0.0 GiB for weights, gradients and the optimizer"),
+        ),
         (RuntimeError("shapes do not match"), RuntimeError, ("shapes do not match",)),
     ],
 )

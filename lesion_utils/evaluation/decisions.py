@@ -14,11 +14,47 @@ from lesion_utils.config.schema import Comparison
 from lesion_utils.core.errors import MetricError
 from lesion_utils.evaluation.evaluate import AT_TARGET
 from lesion_utils.evaluation.intervals import ENDS, map_draws, percentile_interval
-from lesion_utils.evaluation.metrics import rank_scores
-from lesion_utils.evaluation.predictions import ENSEMBLE
+from lesion_utils.evaluation.metrics import choose_threshold, rank_scores
+from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_means
 
 #: Of the distribution of a share, so many equally probable values stand for all.
 QUANTILES = (np.arange(400) + 0.5) / 400
+
+
+def measure_shift(predictions: pd.DataFrame, single: pd.DataFrame, params: Comparison) -> pd.DataFrame:
+    """How far the operating point moves since its threshold is chosen on other scores than it is used on.
+
+    With several folds, a held-out image is scored by the networks of one fold, a test image by the mean over all
+    folds. Where folds disagree, the mean lies nearer to the middle than single scores, so the same threshold calls
+    other images malignant. The test images are called with both kinds of score; nothing is chosen by them.
+
+    Args:
+        predictions: from `predictions.add_ensembles`.
+        single: test scores of single networks: `model`, `regime`, `seed`, `fold`, `image_id`, `probability`.
+        params: of the comparison.
+
+    Returns:
+        one row per network and regime with several folds: `name`, `model`, `regime`, `folds`, `threshold`, and for
+        "sensitivity" and "specificity" `_single` (mean over the folds), `_mean` (of the mean over all folds) and
+        `_shift` (mean minus single).
+    """
+    rows = []
+    for name, validation, test in iterate_means(predictions):
+        own = single[(single["model"] == name.model) & (single["regime"] == name.regime)]
+        if validation.empty or own["fold"].nunique() < 2:
+            continue
+        seen = validation["target"], validation["probability"]
+        threshold = choose_threshold(*seen, sensitivity=params.sensitivity_target)
+        by_fold = own.groupby(["fold", "image_id"])["probability"].mean().unstack("image_id")[test["image_id"]]
+        called = {"single": by_fold.to_numpy() > threshold, "mean": (test["probability"] > threshold).to_numpy()}
+        malignant = test["target"].to_numpy() == 1
+        row: dict[str, Any] = name.columns | {"folds": len(by_fold), "threshold": threshold}
+        for metric, member, right in (("sensitivity", malignant, True), ("specificity", ~malignant, False)):
+            row |= {f"{metric}_{kind}": float((calls[..., member] == right).mean()) for kind, calls in called.items()}
+            row[f"{metric}_shift"] = row[f"{metric}_mean"] - row[f"{metric}_single"]
+        rows.append(row)
+    metrics = [f"{metric}_{end}" for metric in ("sensitivity", "specificity") for end in ("single", "mean", "shift")]
+    return pd.DataFrame(rows, columns=["name", "model", "regime", "folds", "threshold", *metrics])
 
 
 def predict_values(

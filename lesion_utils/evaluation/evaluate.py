@@ -43,8 +43,8 @@ CALL = 0.5
 #: Ending of the metrics at the threshold that was chosen on validation; those at `CALL` have none.
 AT_TARGET = "_at_target"
 
-#: The calibration error is biased upwards and resampling adds to the bias: `calibration.expect_ece` gives the range
-#: that perfect calibration would show instead. The Brier reference depends on the prevalence alone.
+#: The calibration error is biased upwards and resampling adds to the bias: `tables.tabulate_calibration` has its
+#: interval, and the range that perfect calibration would show. The Brier reference depends on the prevalence alone.
 WITHOUT_INTERVAL = ("ece", "brier_reference")
 
 #: Their interval is `intervals.logit_interval`.

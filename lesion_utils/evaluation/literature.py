@@ -35,7 +35,7 @@ SECONDARY_MARK = "secondary source"
 LOPEZ_METRICS = ("accuracy", "sensitivity", "specificity", "precision", "log_loss")
 
 #: Columns of the leaderboard that come with an interval.
-LEADERBOARD_METRICS = ("ap", "auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
+LEADERBOARD_METRICS = ("ap", "ap_trapezoid", "auc", "accuracy", "balanced_accuracy", "sensitivity", "specificity")
 
 #: What is printed beside a figure for its certainty; one that was read in the source needs no mark.
 MARKS = {"read": "", "computed": "recomputed", "secondary": SECONDARY_MARK}
@@ -153,14 +153,16 @@ def _evaluate_balanced(run: pd.DataFrame, params: Comparison) -> pd.DataFrame:
         targets, per_class=params.balanced_subset, repeats=params.balanced_repeats, seed=params.seed
     )
     draws = map_draws(lambda part: evaluate(targets, probs, weights=part), weights)
-    rows = []
+    rows, marks = [], []
     for metric in LOPEZ_METRICS:
         spread = percentile_interval(draws[metric], confidence=params.confidence)
         values = draws[metric][~np.isnan(draws[metric])]
         mean, sd = (values.mean(), values.std(ddof=min(1, values.size - 1))) if values.size else (np.nan, np.nan)
         rows.append((metric, mean, *spread, sd))
+        few = "" if values.size == draws[metric].size else f"{values.size} of "  # the others have no such value
+        marks.append(f"mean of {few}{params.balanced_repeats} subsets")
     table = pd.DataFrame(rows, columns=["metric", "value", "low", "high", "sd"])
-    return table.assign(balanced=True, mark=f"mean of {params.balanced_repeats} subsets")
+    return table.assign(balanced=True, mark=marks)
 
 
 def _list_lopez(published: pd.DataFrame) -> pd.DataFrame:

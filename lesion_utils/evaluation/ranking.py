@@ -138,6 +138,27 @@ def _run_tests(targets: pd.Series, a: pd.Series, b: pd.Series, params: NamedComp
     ]
 
 
+def tabulate_detectable(predictions: pd.DataFrame, params: NamedComparison) -> pd.DataFrame:
+    """The smallest AUC difference that DeLong's test can detect, for every two networks or combinations.
+
+    It depends on the pair: similar models rank the images alike, so that their difference has a small standard error.
+    What is not trained, and classical classifiers, are left out.
+
+    Returns:
+        one row per pair, the easiest first: `a`, `b` (names), `difference`, `low`, `high`, `error`, `detectable` (at
+        the level and the power of `params`).
+    """
+    kept = drop_untrained(predictions[~find_classical(predictions)], list_untrained(predictions))
+    rows = []
+    for (first, _, a), (second, _, b) in combinations(iterate_means(kept), 2):
+        found = compare_delong(a["target"], a["probability"], b["probability"], confidence=params.confidence)
+        smallest = detectable_difference(found.error, alpha=params.primary.alpha, power=params.power)
+        span = {"difference": found.difference, "low": found.low, "high": found.high, "error": found.error}
+        rows.append({"a": first, "b": second} | span | {"detectable": smallest})
+    table = pd.DataFrame(rows, columns=["a", "b", "difference", "low", "high", "error", "detectable"])
+    return table.sort_values("detectable", kind="stable", ignore_index=True)
+
+
 def find_power(comparisons: pd.DataFrame, params: NamedComparison) -> float:
     """The smallest true AUC difference that DeLong's test on this test set finds with the power asked for.
 

@@ -241,6 +241,72 @@ def state_calls_by_block(calls: pd.DataFrame) -> str:
     return f"{first['name']}, at the threshold {first['threshold']:.3f}, by block of ids: {'; '.join(parts)}."
 
 
+def state_detectable(pairs: pd.DataFrame, params: NamedComparison) -> str:
+    """Which AUC differences the test set can show, from the easiest pair to the hardest.
+
+    Args:
+        pairs: from `ranking.tabulate_detectable`.
+        params: of the comparison.
+    """
+    if pairs.empty:
+        return "There are not two trained networks whose difference could be detected."
+    ends = pairs.iloc[[0, -1]] if len(pairs) > 1 else pairs.iloc[:1]
+    parts = " to ".join(f"{row.detectable:.3f} ({row.a} against {row.b})" for row in ends.itertuples())
+    return (
+        f"The smallest AUC difference that this test set can detect ({params.power * 100:g} % power, level "
+        f"{params.primary.alpha:g}) depends on the pair: {parts}."
+    )
+
+
+def state_single(training: pd.DataFrame, seeds: int) -> list[str]:
+    """What single networks score on the test images, without any averaging: mean and range.
+
+    Args:
+        training: from `trained.tabulate_training`.
+        seeds: so many each network has; folds make up the rest.
+    """
+    said = []
+    for row in training.itertuples():
+        both = (
+            f"{metric.upper()} {format_value(getattr(row, metric + '_mean'))} "
+            f"({format_value(getattr(row, metric + '_min'))} to {format_value(getattr(row, metric + '_max'))})"
+            for metric in ("auc", "ap")
+        )
+        kind = "network" if row.networks == 1 else f"{row.networks} single networks, mean (range)"
+        note = "" if row.trained else ", not trained"
+        said.append(f"{name_series(row.model, row.regime)}{note}, {kind}: {', '.join(both)}.")
+    if seeds > 1 and (training["networks"] > seeds).any():
+        said.append(
+            f"A \u201c\u00b1\u201d in the tables compares {seeds} seeds on the same folds, each already a mean over "
+            "the folds. It is smaller than the spread between single networks and says nothing about other images."
+        )
+    return said
+
+
+def state_calibration_size(images: int, malignant: int) -> str:
+    """Whether the test set is large enough to judge calibration (Collins et al. 2016; Van Calster et al. 2016)."""
+    fewest = min(malignant, images - malignant)
+    enough = "meets" if fewest >= 100 else "does not meet"
+    curves = "meets" if fewest >= 200 else "does not meet"
+    return (
+        f"Sample size: the rarer class has {fewest} test images. This {enough} the 100 that are recommended for "
+        f"external validation and {curves} the 200 for calibration curves; read slopes and curves with their intervals."
+    )
+
+
+def state_shift(rows: pd.DataFrame) -> list[str]:
+    """How averaging over folds moves the operating point: rows of `decisions.measure_shift`."""
+    return [
+        f"{row.name}: its threshold was chosen on scores of the networks of one fold, and is used on the mean of "
+        f"{row.folds} folds. On the test images this moves sensitivity by "
+        f"{format_value(row.sensitivity_shift, form='+.3f')} "
+        f"(from {row.sensitivity_single:.3f} to {row.sensitivity_mean:.3f}) and specificity by "
+        f"{format_value(row.specificity_shift, form='+.3f')} (from {row.specificity_single:.3f} to "
+        f"{row.specificity_mean:.3f})."
+        for row in rows.itertuples(index=False)
+    ]
+
+
 def state_power(comparisons: pd.DataFrame, params: NamedComparison) -> str:
     """What the declared comparison could have shown."""
     smallest = find_power(comparisons, params)

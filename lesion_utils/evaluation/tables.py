@@ -11,7 +11,13 @@ from scipy.special import expit
 
 from lesion_utils.config.schema import Comparison
 from lesion_utils.core.errors import DataError
-from lesion_utils.evaluation.calibration import average_losses, expect_ece, fit_recalibration, measure_calibration
+from lesion_utils.evaluation.calibration import (
+    average_losses,
+    ece_interval,
+    expect_ece,
+    fit_recalibration,
+    measure_calibration,
+)
 from lesion_utils.evaluation.evaluate import evaluate_with_intervals, label_metric
 from lesion_utils.evaluation.intervals import draw_weights, format_value
 from lesion_utils.evaluation.metrics import average_precision, choose_threshold, roc_auc
@@ -104,19 +110,30 @@ def tabulate_calibration(predictions: pd.DataFrame, params: Comparison) -> pd.Da
     Returns:
         two rows per model and regime (mean probability over seeds) and per combination: `stage` ("before", "after"),
         `validation_images`, `intercept` and `recalibration_slope` of the line, `brier`, `brier_reference`, `log_loss`,
-        `ece`, and `ece_expected`, `ece_low`, `ece_high`: what perfect calibration would show; `in_the_large`, `slope`
+        `ece` with `ece_low` and `ece_high`; `ece_expected`, `ece_expected_low`, `ece_expected_high`: what perfect
+        calibration would show; `in_the_large`, `slope`
         and `observed_expected`, each with `_low` and `_high`, see `calibration.measure_calibration`.
     """
-    rows = []
+    rows, weights = [], None
     for name, validation, test in iterate_means(predictions):
         if validation.empty:
             continue
+        if weights is None:
+            weights = draw_weights(test["target"], draws=params.bootstrap_draws, seed=params.seed)
         line = fit_recalibration(validation["target"], validation["logit"])
         fitted = {"validation_images": len(validation), "intercept": line.intercept, "recalibration_slope": line.slope}
         for stage, logits in (("before", test["logit"].to_numpy()), ("after", line.apply(test["logit"]))):
             probs = expit(logits)
             losses = {loss: float(value) for loss, value in average_losses(test["target"], probs).items()}
             expected = expect_ece(probs, draws=params.bootstrap_draws, confidence=params.confidence, seed=params.seed)
+            low, high = ece_interval(
+                test["target"],
+                probs,
+                weights=weights,
+                expected_high=expected["ece_expected_high"],
+                confidence=params.confidence,
+            )
+            expected |= {"ece_low": low, "ece_high": high}
             measured = measure_calibration(test["target"], logits, confidence=params.confidence)
             rows.append({**name.columns, "stage": stage, **fitted, **losses, **expected, **measured})
     return pd.DataFrame(rows)

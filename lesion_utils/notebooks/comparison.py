@@ -40,10 +40,15 @@ from lesion_utils.provenance.steps import find_training_step
 THRESHOLDS = np.linspace(0.01, 0.6, 60)
 
 
-def load_training(study: OpenStudy) -> pd.DataFrame:
-    """How far the training of each network came, from the notebooks that trained them."""
+def load_training(study: OpenStudy, name: str = "training") -> pd.DataFrame:
+    """A table of all networks, from the notebooks that trained them.
+
+    Args:
+        study: the open one.
+        name: "training", how far each training came, or "single_scores", test scores of single networks.
+    """
     steps = [find_training_step(network).name for network in study.params.named_comparison.models]
-    return pd.concat([study.load_table(step, "training") for step in steps], ignore_index=True)
+    return pd.concat([study.load_table(step, name) for step in steps], ignore_index=True)
 
 
 class Models(NamedTuple):

@@ -87,7 +87,8 @@ def list_steps(study: Study) -> dict[str, Step]:
 def _list_steps(networks: Sequence[str]) -> dict[str, Step]:
     training = [find_training_step(name) for name in networks]
     results = [path for name in networks for path in _predictions(name)]
-    results += [f"metrics/{step.name}_{table}.csv" for step in training for table in ("choices", "training")]
+    tables = ("choices", "training", "single_scores")
+    results += [f"metrics/{step.name}_{table}.csv" for step in training for table in tables]
     every = ("data", "augmentation", *networks)
     steps = (
         Step("data", ("data",), (), ("data/*",), "data.prepare:prepare_study", "data/manifest.json"),

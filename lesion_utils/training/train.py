@@ -76,11 +76,14 @@ class NetworkResult:
     Attributes:
         predictions: as `predictions.COLUMNS`, one score per image, regime and seed. With several folds, a training
             image (split val) is scored by the network that held it out, a test image by the mean probability of all.
+        single: the test scores of single networks: `model`, `regime`, `seed`, `fold` (1 where there are no folds),
+            `image_id`, `probability`.
         runs: the record of each run, with `model`, `folder` (its name), and what `trained.measure_run` finds.
         skipped: the regimes left out because weights are missing, each with `regime` and `reason`.
     """
 
     predictions: pd.DataFrame
+    single: pd.DataFrame
     runs: list[dict[str, Any]]
     skipped: list[dict[str, str]]
 
@@ -121,14 +124,17 @@ def train_network(
     """
     settings = params.network(network)
     regimes, source, skipped = choose_regimes(settings)
-    runs, predictions = [], []
+    runs, predictions, single = [], [], []
     for task in list_tasks(params, network, regimes, data):
         result = train_run(task, folder=folder, source=source, on_event=on_event)
         guess = guess_loss(task.targets(task.rows("train")), params=task.settings)
         learnt = measure_run(result.history, result.predictions, guess_loss=guess)
         runs.append({"model": settings.model, **result.record, "folder": result.folder.name, **learnt})
         predictions.append(result.predictions)
-    return NetworkResult(check_predictions(join_folds(predictions), where=network), runs, skipped)
+        test = result.predictions[result.predictions["split"] == "test"].assign(fold=task.fold or 1)
+        single.append(test[["model", "regime", "seed", "fold", "image_id", "probability"]])
+    table = check_predictions(join_folds(predictions), where=network)
+    return NetworkResult(table, pd.concat(single, ignore_index=True), runs, skipped)
 
 
 def train_run(

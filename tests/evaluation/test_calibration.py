@@ -17,12 +17,13 @@ from lesion_utils.core.errors import MetricError
 from lesion_utils.evaluation.calibration import (
     FLATTEST,
     average_losses,
+    ece_interval,
     expect_ece,
     fit_recalibration,
     measure_calibration,
     measure_reliability,
 )
-from lesion_utils.evaluation.intervals import ENDS
+from lesion_utils.evaluation.intervals import ENDS, draw_weights
 from lesion_utils.evaluation.sentences import state_calibration
 from lesion_utils.evaluation.tables import tabulate_calibration
 
@@ -63,7 +64,7 @@ def test_expected_error_is_what_calibrated_models_show():
     rng = np.random.default_rng(2)
     measured = [average_losses(rng.random(379) < probs, probs)["ece"] for _ in range(400)]
     assert expected["ece_expected"] == pytest.approx(np.mean(measured), rel=0.03)
-    held = [expected["ece_low"] <= error <= expected["ece_high"] for error in measured]
+    held = [expected["ece_expected_low"] <= error <= expected["ece_expected_high"] for error in measured]
     assert np.mean(held) == pytest.approx(0.95, abs=0.035)
     assert expected["ece_expected"] > 0.02, "zero is never expected on 379 images"
 
@@ -166,3 +167,22 @@ def test_what_is_said_of_calibration_is_what_was_measured(predictions):
             assert words in sentence and more in sentence
     (sentence,) = state_calibration(own.assign(slope=np.nan))
     assert "cannot be told" in sentence
+
+
+@pytest.mark.parametrize("slope", [1.0, 2.5])
+def test_the_interval_of_the_calibration_error_holds_the_truth(slope):
+    """75 malignant and 304 benign images with known probabilities; scores are those, or over-confident ones."""
+    rng, targets = np.random.default_rng(2), np.repeat([1, 0], [75, 304])
+
+    def draw(labels):  # normal log odds that are the posterior's, at a distance of 1.5 between the classes
+        return logit(75 / 379) + 1.5 * (labels - 0.5) + np.sqrt(1.5) * rng.normal(size=labels.size)
+
+    many = np.sort(draw(np.repeat([1, 0], [75_000, 304_000])))
+    error = np.mean([abs((expit(slope * part) - expit(part)).mean()) for part in np.array_split(many, 10)])
+    weights, held = draw_weights(targets, draws=300, seed=1), []
+    for _ in range(100):
+        probs = expit(slope * draw(targets))
+        top = expect_ece(probs, draws=300, confidence=0.95, seed=1)["ece_expected_high"]
+        low, high = ece_interval(targets, probs, weights=weights, expected_high=top, confidence=0.95)
+        held.append(low <= error <= high)
+    assert np.mean(held) >= 0.9

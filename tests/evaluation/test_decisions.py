@@ -6,22 +6,25 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from drawn_predictions import COMPARISON, get_row
 from scipy.integrate import quad
+from scipy.special import expit, logit
 from scipy.stats import beta
-from sklearn.metrics import precision_score
+from sklearn.metrics import precision_score, recall_score
 
 from lesion_utils.core.errors import MetricError
 from lesion_utils.evaluation.decisions import (
     compute_net_benefit,
+    measure_shift,
     predict_values,
     tabulate_predictive_values,
     trace_decision_curves,
 )
 from lesion_utils.evaluation.intervals import draw_weights
-from lesion_utils.evaluation.predictions import select_run
-from lesion_utils.evaluation.sentences import state_predictive_values
+from lesion_utils.evaluation.predictions import add_ensembles, select_run
+from lesion_utils.evaluation.sentences import state_predictive_values, state_shift
 
 ANSWERS = json.loads(Path(__file__).with_name("dcurves_answers.json").read_text())
 
@@ -94,3 +97,46 @@ def test_the_table_has_the_test_images_share_and_the_others(predictions, results
     span = f"{100 * row['ppv_low']:.1f} to {100 * row['ppv_high']:.1f}"
     assert f"where 2 % are, in {100 * row['ppv']:.1f} % ({span})" in said
     assert said.startswith("Where 20 % of lesions are malignant, as in the test images, a call of malignant is right")
+
+
+def draw_folds(*, noise: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions of five folds whose networks disagree by `noise`, and their single test scores."""
+    rng, count = np.random.default_rng(1), 2000
+    target = np.tile(np.arange(count) % 5 == 0, 2).astype(int)
+    split = np.repeat(["test", "val"], count)
+    ids = np.array([f"{k:06d}" for k in range(2 * count)])
+    shared = rng.normal(size=2 * count) + target - 1.5
+    folds = expit(shared + noise * rng.normal(size=(5, 2 * count)))
+    probs = np.where(split == "test", folds.mean(0), folds[0])
+    about = {"model": "vgg19", "regime": "scratch", "seed": 1}
+    table = pd.DataFrame(
+        {"image_id": ids, "split": split, "target": target, "probability": probs, "logit": logit(probs)}
+    )
+    single = [
+        pd.DataFrame({"image_id": ids[:count], "fold": fold, "probability": scores[:count]} | about)
+        for fold, scores in enumerate(folds, start=1)
+    ]
+    return add_ensembles(table.assign(**about)), pd.concat(single)
+
+
+def test_averaging_folds_that_disagree_moves_the_operating_point():
+    (row,) = measure_shift(*draw_folds(noise=2.0), COMPARISON).to_dict("records")
+    assert row["specificity_shift"] < -0.05 and row["sensitivity_shift"] > 0.02, "the mean lies nearer to the middle"
+    assert row["sensitivity_single"] == pytest.approx(COMPARISON.sensitivity_target, abs=0.03)
+    predictions, single = draw_folds(noise=2.0)
+    test = select_run(predictions, model="vgg19", regime="scratch")
+    called = [
+        recall_score(test["target"], part.sort_values("image_id")["probability"] > row["threshold"])
+        for _, part in single.groupby("fold")
+    ]
+    assert row["sensitivity_single"] == pytest.approx(np.mean(called))
+    (said,) = state_shift(measure_shift(predictions, single, COMPARISON))
+    assert said.startswith("VGG19, from scratch: its threshold was chosen on scores of the networks of one fold")
+    assert f"specificity by \u2212{-row['specificity_shift']:.3f} (from {row['specificity_single']:.3f} to" in said
+
+
+def test_folds_that_agree_leave_the_operating_point_where_it_is():
+    (row,) = measure_shift(*draw_folds(noise=0.0), COMPARISON).to_dict("records")
+    assert row["specificity_shift"] == row["sensitivity_shift"] == 0
+    predictions, single = draw_folds(noise=0.0)
+    assert measure_shift(predictions, single[single["fold"] == 1], COMPARISON).empty

@@ -19,8 +19,9 @@ from lesion_utils.evaluation.ranking import (
     list_spoken,
     pick_classifiers,
     rank_on_validation,
+    tabulate_detectable,
 )
-from lesion_utils.evaluation.sentences import state_power, state_primary, state_validation
+from lesion_utils.evaluation.sentences import state_detectable, state_power, state_primary, state_validation
 
 
 def test_one_comparison_is_primary(comparisons):
@@ -120,3 +121,17 @@ def test_the_rows_spoken_of_are_the_declared_regime_and_the_most_pretrained(resu
     declared = COMPARISON.model_copy(update={"primary": COMPARISON.primary.model_copy(update={"regime": "scratch"})})
     expected = [("resnet50", "scratch"), ("resnet50", "finetune"), ("vgg19", "scratch")]
     assert list_spoken(unequal, declared) == expected
+
+
+def test_what_can_be_detected_depends_on_the_pair(predictions):
+    twin = predictions[predictions["regime"] == "finetune"]
+    near = twin[twin["model"] == "resnet50"].assign(regime="features")
+    near = near.assign(probability=near["probability"] ** 1.5)  # the same order
+    pairs = tabulate_detectable(pd.concat([twin, near]), COMPARISON)
+    assert len(pairs) == 3 and pairs["detectable"].is_monotonic_increasing
+    first, last = pairs.iloc[0], pairs.iloc[-1]
+    assert {first["a"], first["b"]} == {"ResNet50, fine-tuned", "ResNet50, frozen features"}
+    assert first["detectable"] == 0 and last["detectable"] == pytest.approx(2.8016 * last["error"], abs=1e-3)
+    said = state_detectable(pairs, COMPARISON)
+    assert "depends on the pair: 0.000 (" in said and f" to {last['detectable']:.3f} ({last['a']} against" in said
+    assert "not two trained networks" in state_detectable(pairs[:0], COMPARISON)

@@ -101,7 +101,8 @@ def test_calibration_is_told_before_and_after(predictions):
     assert len(rows) == 2 * len(SKILL | CLASSICAL)
     pairs = rows.pivot(index="name", columns="stage", values="log_loss")
     assert len(pairs) == len(SKILL | CLASSICAL) and pairs.notna().all(axis=None)
-    assert (rows["ece_low"] < rows["ece_expected"]).all() and (rows["ece_expected"] < rows["ece_high"]).all()
+    assert rows["ece_expected"].between(rows["ece_expected_low"], rows["ece_expected_high"]).all()
+    assert rows["ece"].between(rows["ece_low"], rows["ece_high"]).all()
 
 
 def test_controls_end_with_always_benign(controls, predictions):

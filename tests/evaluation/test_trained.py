@@ -11,7 +11,13 @@ from sklearn import metrics as sk
 
 from lesion_utils.evaluation.predictions import add_ensembles, iterate_means, select_run
 from lesion_utils.evaluation.ranking import compare_networks, rank_on_validation
-from lesion_utils.evaluation.sentences import describe_left_out, state_primary, state_training
+from lesion_utils.evaluation.sentences import (
+    describe_left_out,
+    state_calibration_size,
+    state_primary,
+    state_single,
+    state_training,
+)
 from lesion_utils.evaluation.tables import summarise_seeds, tabulate_results, widen_results
 from lesion_utils.evaluation.trained import (
     LEARNT,
@@ -109,3 +115,19 @@ def test_marks_leave_every_score_as_it_is():
     assert marked[plain.columns].equals(plain)
     run = select_run(marked, model="combination", regime="both")
     assert np.all(run["networks"] == 10)
+
+
+def test_single_networks_are_said_with_mean_and_range_and_what_the_spread_over_seeds_is():
+    said = state_single(make_training(vgg19_scratch=0.48), 1)
+    assert said[2] == (
+        "ResNet50, fine-tuned, 5 single networks, mean (range): AUC 0.700 (0.700 to 0.700), AP 0.320 (0.300 to 0.340)."
+    )
+    assert said[3].startswith("VGG19, from scratch, not trained, 5 single networks")
+    assert len(said) == 6 and len(state_single(make_training(), 2)) == 7
+    assert "compares 2 seeds on the same folds" in state_single(make_training(), 2)[-1]
+
+
+@pytest.mark.parametrize(("malignant", "said"), [(75, "does not meet the 100"), (150, "meets the 100")])
+def test_the_sample_size_for_calibration_is_judged_by_the_rarer_class(malignant, said):
+    sentence = state_calibration_size(1000, malignant)
+    assert f"has {malignant} test images. This {said}" in sentence and "does not meet the 200" in sentence

@@ -74,7 +74,7 @@ def test_the_spread_is_that_of_seeds_and_of_folds_within_a_seed():
         for seed, values in folds.items()
         for fold, value in enumerate(values, start=1)
     ]
-    spread = describe_spread(NetworkResult(predictions, runs, [])).set_index("metric")
+    spread = describe_spread(NetworkResult(predictions, pd.DataFrame(), runs, [])).set_index("metric")
     aps = [average_precision_score(targets, scores[seed]) for seed in (1, 2)]
     assert spread.loc["AP", "mean"] == pytest.approx(np.mean(aps), abs=5e-4)
     assert spread.loc["AP", "sd over seeds"] == pytest.approx(np.std(aps, ddof=1), abs=5e-4)

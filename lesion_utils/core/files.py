@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock
 
@@ -25,20 +27,54 @@ def write_atomic(path: Path, content: str | bytes, *, modified: float | None = N
         DataError: the disk is full or the folder is not writable.
     """
     raw = content.encode() if isinstance(content, str) else content
+    with open_atomic(path, modified=modified, size=len(raw)) as file:
+        file.write(raw)
+
+
+@contextmanager
+def open_atomic(path: Path, *, modified: float | None = None, size: int | None = None) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` when the block ends well; see `write_atomic`.
+
+    The file has the permissions that the umask gives to any new file.
+
+    Args:
+        path: the file.
+        modified: as for `write_atomic`.
+        size: bytes that will be written, if known beforehand, for the message.
+
+    Raises:
+        DataError: the disk is full or the folder is not writable.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(raw)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if modified is not None:
             os.utime(temporary, (modified, modified))
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+            size = size if size is not None else temporary.stat().st_size
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise cannot_write(path, error, size=size) from error
+        raise
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a log.
+
+    Raises:
+        DataError: the disk is full or the folder is not writable.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise cannot_write(path, error, size=len(line)) from error
 
 
 def remove_halves(folder: Path) -> None:
@@ -116,11 +152,32 @@ def lock_file(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def cannot_write(path: Path, error: OSError) -> DataError:
-    """The error for a file that could not be written: a full disk and a read-only folder say so."""
-    return DataError(
-        f"cannot write: {error.strerror or error}",
-        where=path,
-        expected="a folder that may be written to, with enough free space",
-        do="free some space, change the folder's permissions, or choose another place (LESION_CACHE, REPORTS_DIR)",
-    )
+#: What to do if a file cannot be written, by the system's reason.
+_WHAT_TO_DO = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "delete files of yours, or ask for a larger quota",
+    errno.EFBIG: "raise the limit (ulimit -f unlimited), or use a disk that takes larger files",
+    errno.EROFS: "make the disk writable",
+}
+
+
+DISK_ERRORS = frozenset(_WHAT_TO_DO)
+
+
+def cannot_write(path: Path, error: OSError, *, size: int | None = None) -> DataError:
+    """The error for a file that could not be written: the file, the space that it needs and what to do.
+
+    Args:
+        path: the file or folder.
+        error: what the system said.
+        size: bytes that were to be written, or had been written when it failed; None if unknown.
+    """
+    expected = "a folder that may be written to"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        expected = "space for the file" if size is None else f"space for a file of at least {size:,} bytes"
+        with suppress(OSError):
+            folder = next(folder for folder in path.absolute().parents if folder.is_dir())
+            expected += f" (this disk has {shutil.disk_usage(folder).free:,} bytes left)"
+    do = _WHAT_TO_DO.get(error.errno or 0, "change the folder's permissions")
+    again = "or choose another place (REPORTS_DIR, LESION_CACHE), then give the same command again"
+    return DataError(f"cannot write: {error.strerror or error}", where=path, expected=expected, do=f"{do}, {again}")

@@ -173,6 +173,7 @@ def _save_weights(network: TrainedNetwork, folder: Path, about: dict[str, Any]) 
         },
     )
     path = folder / CONFIG
+    shutil.copymode(path, folder / WEIGHTS)  # safetensors lets nobody else read it, whatever the umask
     own = {**about, "sha256": digest_file(folder / WEIGHTS), "bytes": (folder / WEIGHTS).stat().st_size}
     config = json.loads(path.read_text(encoding="utf-8")) | {OWN: own}
     write_atomic(path, dump_json(config))

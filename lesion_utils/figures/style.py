@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
 
+from lesion_utils.core.files import write_atomic
 from lesion_utils.core.names import COMBINATION, SeriesName
 
 MM = 1 / 25.4
@@ -169,10 +170,9 @@ def save(
         ValueError: a name that SVG's metadata does not know.
     """
     stem = Path(path_stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in kinds]
     for path, kind in zip(paths, kinds, strict=True):
-        path.write_bytes(render_figure(fig, kind, metadata))
+        write_atomic(path, render_figure(fig, kind, metadata))
     return paths
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import torch
 
 from lesion_utils.core.errors import CheckpointError
-from lesion_utils.core.files import cannot_write
+from lesion_utils.core.files import cannot_write, open_atomic
 
 #: Raised when the same training gives a checkpoint of another layout.
 FORMAT = 1
@@ -28,22 +26,13 @@ def save_checkpoint(path: Path, content: Mapping[str, Any], *, identity: Mapping
     Raises:
         DataError: the disk is full or the folder is not writable.
     """
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
+        with open_atomic(path) as file:
             torch.save({"format": FORMAT, "identity": dict(identity), **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
-        if not isinstance(error, OSError):
-            error = OSError(0, str(error).splitlines()[0])
-        raise cannot_write(path, error) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    except RuntimeError as error:  # torch's zip writer turns a full disk into one
+        cause = error.__context__
+        known = cause if isinstance(cause, OSError) else OSError(0, str(error).splitlines()[0])
+        raise cannot_write(path, known) from error
 
 
 def load_checkpoint(path: Path, *, identity: Mapping[str, Any] | None = None, device: str = "cpu") -> dict[str, Any]:

@@ -30,7 +30,7 @@ from lesion_utils.config.load import resolve
 from lesion_utils.config.schema import Network, StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.errors import RunError
-from lesion_utils.core.files import dump_json, write_atomic, write_if_changed
+from lesion_utils.core.files import append_line, dump_json, write_atomic, write_if_changed
 from lesion_utils.core.git import run_git
 from lesion_utils.core.names import name_data_set
 from lesion_utils.data.prepared import PreparedData, load_prepared
@@ -168,8 +168,7 @@ class TrainingProgress:
         self._display = None
 
     def __call__(self, event: Mapping[str, Any]) -> None:
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
+        append_line(self._log, json.dumps(event))
         if "epoch" not in event:  # for the terminal, which reads the log
             return
         event = {"fold": "–", **event}

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from lesion_utils.config.schema import StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.console import Console, follow_log, format_duration, list_remarks
 from lesion_utils.core.errors import LesionError
-from lesion_utils.core.files import remove_halves
+from lesion_utils.core.files import DISK_ERRORS, cannot_write, dump_json, read_json, remove_halves, write_atomic
 from lesion_utils.core.paths import Study, name_file
 from lesion_utils.core.running import mark_running
 from lesion_utils.pipeline import graph
@@ -37,6 +37,9 @@ from lesion_utils.pipeline.failure import explain_failure
 from lesion_utils.provenance import record as provenance
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.steps import Step
+
+#: In the folder of a step's earlier outputs: their names.
+_NAMES = "names.json"
 
 #: Trains the networks of a study, and raises if one of the named network failed.
 TrainAhead = Callable[[Study, StudyParams, str, Console], None]
@@ -92,23 +95,27 @@ def _make_step(
     (study.runs / step.name / "train.jsonl").unlink(missing_ok=True)
     provenance.finish_run(study, step, record, status="running", started=started)
     try:
-        with set_aside(study, step), console.show_step(step.name, follow_log(study, step.name)):
-            work(record["run_id"])
-        for remark in list_remarks(study, step.name):
-            console.report(remark)
+        with set_aside(study, step):
+            with console.show_step(step.name, follow_log(study, step.name)):
+                work(record["run_id"])
+            for remark in list_remarks(study, step.name):
+                console.report(remark)
+            record["data"] = provenance.describe_data(study, params)
+            outputs = [*list_outputs(study, step), *list_logs(study, step)]
+            provenance.finish_run(study, step, record, status="ok", started=started, outputs=outputs)
     except BaseException as error:
         # The kernel, asked too, may have ended first: that is no failure.
         stopped = isinstance(error, KeyboardInterrupt) or asked.is_set()
         status = "interrupted" if stopped else "failed"
-        provenance.finish_run(study, step, record, status=status, started=started)
+        with suppress(LesionError):  # on a full disk; "running" without its mark is no success either
+            provenance.finish_run(study, step, record, status=status, started=started)
         if stopped:
             raise KeyboardInterrupt from error
         if isinstance(error, LesionError):
             raise
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            raise cannot_write(Path(error.filename or study.report_dir), error) from error
         raise explain_failure(error, study, step, params, seconds=time.monotonic() - clock) from error
-    record["data"] = provenance.describe_data(study, params)
-    outputs = [*list_outputs(study, step), *list_logs(study, step)]
-    provenance.finish_run(study, step, record, status="ok", started=started, outputs=outputs)
     where = f"   {name_file(study.report_dir / step.product)}" if step.name == "index" else ""
     console.report(f"{step.name:<24} ok {format_duration(time.monotonic() - clock):>12}{where}")
 
@@ -187,27 +194,42 @@ def end_on_signals() -> Iterator[Event]:
 
 @contextmanager
 def set_aside(study: Study, step: Step) -> Iterator[None]:
-    """Move a notebook's earlier outputs away, so that none outlives its cause; they return if the run fails."""
+    """Keep a step's earlier outputs until it ends; if it fails, all of them return and nothing new stays.
+
+    A notebook's are moved away, so that none outlives its cause. The other steps leave a file alone that would not
+    change, so theirs are copied.
+    """
     store = study.runs / step.name / "previous"
-    _put_back(store, study.report_dir)  # what a killed run had moved
-    for path in list_outputs(study, step) if step.is_notebook else []:
-        kept = store / path.relative_to(study.report_dir)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(kept)
+    _put_back(store, study, step)  # what a killed run had moved
+    paths = list_outputs(study, step)
+    names = [path.relative_to(study.report_dir).as_posix() for path in paths]
+    write_atomic(store / _NAMES, dump_json({"files": names}))  # first: a kill may come between two files
+    for path, name in zip(paths, names, strict=True):
+        (store / name).parent.mkdir(parents=True, exist_ok=True)
+        if step.is_notebook:
+            path.replace(store / name)
+        else:
+            shutil.copy2(path, store / name)
     try:
         yield
     except BaseException:
-        _put_back(store, study.report_dir)
+        _put_back(store, study, step)
         raise
+    (store / _NAMES).unlink()  # from here on the new files count
     shutil.rmtree(store, ignore_errors=True)
 
 
-def _put_back(store: Path, folder: Path) -> None:
-    for kept in [path for path in store.rglob("*") if path.is_file()]:
-        path = folder / kept.relative_to(store)
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            kept.replace(path)
+def _put_back(store: Path, study: Study, step: Step) -> None:
+    """Give a step the outputs that it had; a kill in between changes nothing about what a second call leaves."""
+    kept = read_json(store / _NAMES)
+    if kept is not None:
+        for path in list_outputs(study, step):
+            if path.relative_to(study.report_dir).as_posix() not in kept["files"]:
+                path.unlink()
+        for name in kept["files"]:
+            if (store / name).is_file():
+                (study.report_dir / name).parent.mkdir(parents=True, exist_ok=True)
+                (store / name).replace(study.report_dir / name)
     shutil.rmtree(store, ignore_errors=True)
 
 

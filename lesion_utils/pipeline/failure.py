@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from lesion_utils.config.schema import StudyParams
@@ -13,6 +14,7 @@ from lesion_utils.core.paths import Study, name_file
 from lesion_utils.provenance.record import scrub_paths
 from lesion_utils.provenance.steps import Step
 
+_DISK = re.compile("No space left on device|Disk quota exceeded|File too large|Read-only file system")
 _LAST_LINES = 8
 
 
@@ -73,8 +75,12 @@ def _find_line(traceback: list[str]) -> list[str]:
 
 
 def _suggest(error: BaseException, study: Study, step: Step, params: StudyParams) -> list[str]:
-    """What to lower when memory ran out."""
+    """What to do if a file could not be written, and what to lower if memory ran out."""
     words = f"{getattr(error, 'ename', type(error).__name__)} {getattr(error, 'evalue', error)}"
+    if _DISK.search(words) and "\n  do next" not in words:
+        left = shutil.disk_usage(study.report_dir).free
+        place = name_file(study.report_dir)
+        return [f"the disk of {place} has {left:,} bytes left; free some space, or choose another place: REPORTS_DIR"]
     if not (is_dead_kernel(error) or is_out_of_memory(words)):
         return []
     if step.network is None:

@@ -104,7 +104,7 @@ def adapt_notebook(step: Step, params: StudyParams, path: Path) -> Path:
         for cell in node.cells:
             if cell.cell_type == "markdown":
                 cell.source = cell.source.replace(step.notebook.stem, step.name).replace(NETWORKS[0], step.network)
-    nbformat.write(node, path)
+    write_atomic(path, nbformat.writes(node))
     return path
 
 

@@ -95,6 +95,7 @@ def test_timm_alone_loads_the_folder():
     run = choose()
     folder = export_run(run)
     assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1, "whoever may read one may read all"
     assert not list(folder.parent.glob(".*")), "nothing half written is left"
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     x = torch.rand(3, 3, 32, 32)

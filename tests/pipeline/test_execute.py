@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -78,7 +79,7 @@ def test_a_run_leaves_a_record_of_everything_and_nothing_of_this_machine(project
     found = [(str(path.relative_to(project)), word) for path, text in texts.items() for word in words if word in text]
     assert not found
     executed = nbformat.read(project / REPORT / "notebooks" / f"{STEP}.ipynb", as_version=4)
-    assert executed.metadata.papermill.input_path == f"./notebooks/{STEP}.ipynb"
+    assert executed.metadata.papermill.input_path == f"./{REPORT}/notebooks/{STEP}.partial.ipynb"
     assert "./notebooks <env>" in executed.cells[-1].outputs[0].text
     assert "IProgress" not in str(executed.cells[-1].outputs), "a progress bar asked for widgets on the page"
     injected = next(c for c in executed.cells if "injected-parameters" in c.metadata.get("tags", []))
@@ -246,17 +247,52 @@ def test_earlier_outputs_return_when_a_run_fails(study):
     step = STEPS["01_eda"]
     names = ("01_eda_old", "01_eda_both", "02_augmentation_preview_a")
     old, both, other = (study.figures / f"{name}.png" for name in names)
+    new = study.figures / "01_eda_new.png"
     old.parent.mkdir(parents=True)
     for path in (old, both, other):
         path.write_text("before")
     with pytest.raises(RuntimeError), execute.set_aside(study, step):
         assert not old.exists()
         both.write_text("after")
+        new.write_text("after")
         raise RuntimeError
-    assert (old.read_text(), both.read_text(), other.read_text()) == ("before", "after", "before")
+    assert (old.read_text(), both.read_text(), other.read_text()) == ("before", "before", "before")
+    assert not new.exists()
     with execute.set_aside(study, step):
         both.write_text("again")
     assert (old.exists(), both.read_text(), other.read_text()) == (False, "again", "before")
+
+
+@pytest.mark.parametrize("step", [STEPS["01_eda"], STEPS["data"]], ids=lambda step: step.name)
+@pytest.mark.fault("kills", "a step that had overwritten earlier files", "the earlier files return, each as it was")
+def test_what_a_killed_run_had_overwritten_returns_however_often_it_is_killed(study, monkeypatch, step):
+    """Killed at each file that set_aside and the return of the files touch; then a run that fails."""
+    folder = study.metrics if step.is_notebook else study.data
+    paths = [folder / f"{step.name}_{number}.csv" for number in range(3)]
+    folder.mkdir(parents=True)
+    replace, moves = Path.replace, itertools.count()
+
+    def kill_at(number: int):
+        def maybe(self, target):
+            if next(moves) == number:
+                raise SystemExit("killed")
+            return replace(self, target)
+
+        return maybe
+
+    for number in range(8):
+        for path in paths:
+            path.write_text("before")
+        with monkeypatch.context() as patch:
+            moves = itertools.count()
+            patch.setattr(Path, "replace", kill_at(number))
+            with suppress(SystemExit, RuntimeError), execute.set_aside(study, step):
+                for path in (*paths[1:], folder / f"{step.name}_new.csv"):
+                    path.write_text("after")
+                raise RuntimeError
+        with suppress(RuntimeError), execute.set_aside(study, step):
+            raise RuntimeError
+        assert {path.name: path.read_text() for path in folder.iterdir()} == {path.name: "before" for path in paths}
 
 
 @pytest.mark.parametrize(("asked", "device"), [("cpu", "cpu"), ("CUDA", "cuda0"), ("cuda:1", "cuda1")])

@@ -10,8 +10,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from small_project import STEPS, list_reached_modules
+from tiny_study import make_params
 
+from lesion_utils.config.schema import StudyParams
 from lesion_utils.notebooks.finetune import show_source
+from lesion_utils.pipeline.notebook import adapt_notebook
 from lesion_utils.training import loop
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -163,3 +166,19 @@ def test_the_comparison_loads_no_network():
     """Everything in 05 comes from the saved predictions."""
     packages = {name.partition(".")[0] for name in list_reached_modules(ROOT / "notebooks" / "05_comparison.ipynb")}
     assert "evaluation" in packages and not {"training", "models"} & packages
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_own_images_no_prose_speaks_of_the_challenge(name, tmp_path):
+    """Nor of labels of 2016, of entries and published scores, or of VGG19 where another network is trained."""
+    raw = make_params().model_dump(mode="json")
+    raw["data"] |= {"source": "folder", "images": "images", "labels": "labels.csv"}
+    raw["resnet50"]["backbone"], raw["vgg19"]["backbone"] = "resnet18", "vgg11"
+    own = StudyParams.model_validate(raw)
+    cells = nbformat.read(adapt_notebook(STEPS[name], own, tmp_path / f"{name}.ipynb"), as_version=4).cells
+    prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    said = " ".join(text for text in prose if not text.startswith("## References"))
+    named = re.sub(r"`[^`]*`", "", said)
+    assert not re.search(r"ISIC|[Cc]hallenge|Lopez|2016|published result|VGG19 |ResNet50 is", named), named
+    code = {cell.id for cell in cells if cell.cell_type == "code"}
+    assert {"a16b0a47", "c8a01e6f", "ca1c9198", "bd8397f1"}.isdisjoint(code), "label changes, entries, Lopez's table"

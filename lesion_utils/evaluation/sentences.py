@@ -26,19 +26,22 @@ def state_validation(order: pd.DataFrame, subsets: pd.Series, params: StudyParam
         subsets: train, val, test or left_out of each image.
     """
     if order.empty:
-        return "Without validation images nothing orders the rows."
+        return "Without validation images the models are not ranked."
     count, folds = order["images"].iloc[0], params.data.folds
     said = (
-        f"Each of the {count} training images is scored by networks and classifiers that learnt from the other parts "
-        f"of {folds}, the same parts for both. A test image has the mean of all {folds}, so a threshold or a line of "
-        "log odds that was fitted to single scores suits it only roughly."
+        f"Each of the {count} training images is scored by models that were not trained on it ({folds} folds, "
+        f"the same for networks and classifiers). A test image has the mean score of all {folds} folds, "
+        "so a threshold or a recalibration that was fitted to out-of-fold scores fits only approximately."
         if folds > 1
-        else f"Networks and classifiers learnt from the same {(subsets == 'train').sum()} images and are ordered on "
-        f"{count} others."
+        else f"All models are trained on the same {(subsets == 'train').sum()} images and ranked on {count} other "
+        "images."
     )
     choosing = [name_model(model) for slot, model in params.models.items() if params.network(slot).keep == "best"]
     if choosing:
-        said += f" {join_words(choosing)} kept the epoch that scored best on them, which flatters a little."
+        said += (
+            f" {join_words(choosing)}: the epoch with the best score on these images was kept, so this score is "
+            "slightly too high."
+        )
     return said
 
 
@@ -46,7 +49,7 @@ def describe_left_out(predictions: pd.DataFrame, params: NamedComparison) -> lis
     """A sentence for each combination that lacks a member, or has one that is not trained."""
     missing, untrained = find_missing(predictions, params.averages), list_untrained(predictions)
     return [
-        f"The combination \u201c{name}\u201d is left out: "
+        f"The combination \u201c{name}\u201d is omitted: "
         + " and ".join(f"{name_series(*m)} {'is not trained' if m in untrained else 'has no scores'}" for m in members)
         + "."
         for name, members in missing.items()
@@ -60,10 +63,11 @@ def state_training(training: pd.DataFrame) -> list[str]:
         training: from `trained.tabulate_training`.
     """
     return [
-        f"{name_series(row.model, row.regime)}, is not trained: its training loss ends at {row.training_loss:.3f}, "
-        f"where giving every image the share of malignant training images reaches {row.guess_loss:.3f} (a trained "
-        f"network must end at least {LEARNT:.0%} below that, this one ends {_write_gap(row.below_guessing)}). Its "
-        "scores say nothing about the architecture; no verdict, ranking or combination uses them."
+        f"{name_series(row.model, row.regime)}, is not trained: its final training loss is {row.training_loss:.3f}. "
+        f"Guessing, with the share of malignant training images as the probability, has {row.guess_loss:.3f}. "
+        f"A trained network must be at least {LEARNT:.0%} below guessing; this network is "
+        f"{_write_gap(row.below_guessing)}. Its scores say nothing about the architecture and are not used in any "
+        "ranking, combination or verdict."
         for row in training[~training["trained"]].itertuples()
     ]
 
@@ -311,10 +315,10 @@ def state_power(comparisons: pd.DataFrame, params: NamedComparison) -> str:
     """What the declared comparison could have shown."""
     smallest = find_power(comparisons, params)
     if np.isnan(smallest):
-        return "Without both networks nothing can be said about the power of their comparison."
+        return "The power of the declared comparison is not known, because a network has no scores."
     return (
-        f"With a power of {params.power * 100:g} %, this test set shows AUC differences from {smallest:.3f} upwards; "
-        "a smaller one may exist and go unseen."
+        f"For the declared pair, this test set can detect AUC differences of {smallest:.3f} or more "
+        f"({params.power * 100:g} % power)."
     )
 
 
@@ -327,8 +331,8 @@ def _state_model(stages: pd.DataFrame, folds: int) -> str:
     before, after = stages.loc["before"], stages.loc["after"]
     line = f"intercept {format_value(before['intercept'], form='+.2f')}, slope {before['recalibration_slope']:.2f}"
     return (
-        f"{before['name']}, as trained: {_state_stage(before)}. Recalibrated on {before['validation_images']} "
-        f"{name_held_out(folds)} ({line}): {_state_stage(after)}."
+        f"Calibration of {before['name']}: {_state_stage(before)} After recalibration on {before['validation_images']} "
+        f"{name_held_out(folds)} ({line}): {_state_stage(after)}"
     )
 
 
@@ -337,34 +341,38 @@ def _state_stage(row: pd.Series) -> str:
         value, low, high = (row[name + end] for end in ENDS)
         return format_value(value, low, high, form)
 
-    level = _read_interval(row, "in_the_large", 0, "too high", "too low", "neither shown too high nor too low")
-    reach = _read_interval(row, "slope", 1, "too extreme", "too cautious", "neither shown too extreme nor too cautious")
+    level = _read_interval(
+        row, "in_the_large", 0, "are too high", "are too low", "are not shown to be too high or too low"
+    )
+    reach = _read_interval(
+        row, "slope", 1, "over-confident", "under-confident", "not shown to be over- or under-confident"
+    )
     return (
-        f"observed over expected {write('observed_expected', '.2f')}, in the large {write('in_the_large', '+.2f')}, "
-        f"slope {write('slope', '.2f')}: on the whole its probabilities are {level}, and {reach}"
+        f"observed/expected {write('observed_expected', '.2f')}, calibration-in-the-large "
+        f"{write('in_the_large', '+.2f')}, slope {write('slope', '.2f')}. The probabilities {level}; the model is "
+        f"{reach}."
     )
 
 
 def _read_interval(row: pd.Series, name: str, perfect: float, under: str, over: str, within: str) -> str:
     """What an interval says of a perfect value: that the measured one lies under or over it, or nothing."""
     if np.isnan(row[name]):
-        return "in a spread that cannot be told"
+        return "of unknown confidence, because its scores separate the classes"
     if row[f"{name}_low"] <= perfect <= row[f"{name}_high"]:
         return within
     return under if row[name] < perfect else over
 
 
 def state_predictive_values(rows: pd.DataFrame) -> str:
-    """What a call means, in a sentence: rows of `tabulate_predictive_values` of one model, the test images' first."""
+    """Predictive values in a sentence: rows of `tabulate_predictive_values` of one model, the test images' first."""
     (share, positive, negative), *others = (
         (f"{100 * row['prevalence']:.3g} %", _write_share(row, "ppv"), _write_share(row, "npv"))
         for _, row in rows.iterrows()
     )
     first = (
-        f"Where {share} of lesions are malignant, as in the test images, a call of malignant is right in {positive}, "
-        f"one of benign in {negative}"
+        f"Predictive values: with {share} malignant lesions, as in the test images, PPV {positive} and NPV {negative}"
     )
-    return "; ".join([first, *(f"where {share} are, in {ppv} and {npv}" for share, ppv, npv in others)]) + "."
+    return "; ".join([first, *(f"with {share}, PPV {ppv} and NPV {npv}" for share, ppv, npv in others)]) + "."
 
 
 def _write_share(row: pd.Series, name: str) -> str:

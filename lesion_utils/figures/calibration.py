@@ -154,6 +154,4 @@ def plot_decision_curve(curves: pd.DataFrame) -> Plate:
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     legend_below(fig, ax.get_legend_handles_labels()[0], columns=1)
     told = f"Decision curves of {', '.join(models)} between treating all and treating none."
-    return finish_figure(
-        fig, note="bands: pointwise confidence intervals", alt=told
-    )
+    return finish_figure(fig, note="bands: pointwise confidence intervals", alt=told)

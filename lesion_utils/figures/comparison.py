@@ -165,19 +165,22 @@ def plot_scores_by_block(rows: pd.DataFrame) -> Plate:
         ax.plot(x, part["value"], **styles[name] | {"linestyle": ""}, ms=4.2, clip_on=False)
     counts = rows.drop_duplicates("block").set_index("block")
     labels = [f"{wrap_label(b, 16)}\n{counts.malignant[b]} of {counts.images[b]}" for b in blocks]
+    several = len(blocks) > 1
     ax.set_xticks(range(len(blocks)), labels)
     for edge in range(1, len(blocks)):
         ax.axvline(edge - 0.5, color=LIGHT, lw=0.6)
     chance = ax.axhline(0.5, color=GREY, lw=0.8, ls=(0, (1, 2)), label="guessing")
     ax.set(ylim=(0, 1), xlim=(-0.5, len(blocks) - 0.5), ylabel="AUC")
-    ax.set_xlabel("block, malignant of all images")
+    ax.set_xlabel("block, malignant of all images" if several else "malignant of all images")
     handles = [Line2D([], [], **style | {"linestyle": ""}, label=name) for name, style in styles.items()]
     legend_below(fig, [*handles, chance], columns=min(3, len(handles) + 1))
     note = "bars: confidence intervals" + (
         "; no bar: fewer than ten images of a class" if rows["low"].isna().any() else ""
     )
     told = "; ".join(f"{r.name} in {r.block} {r.value:.2f}" for r in rows.itertuples() if not np.isnan(r.value))
-    return finish_figure(fig, note=note, alt=f"AUC on all images and within blocks of ids: {told}")
+    return finish_figure(
+        fig, note=note, alt=f"AUC on all images{' and within blocks of ids' if several else ''}: {told}"
+    )
 
 
 @house_style

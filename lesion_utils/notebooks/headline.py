@@ -156,10 +156,15 @@ def _describe_best(found: Findings) -> str:
     if found.order.empty:
         why = "there are no validation images" if found.calibrated.empty else "no network is trained"
         return f"No model was selected, because {why}."
-    best, ways = found.order.iloc[0], {True: "cross-validated AP", False: "AP on the validation images"}
+    best, count = found.order.iloc[0], len(found.order)
+    where = "cross-validated AP" if found.folds > 1 else "AP on the validation images"
+    selected = (
+        f"Of the {count} models, \u201c{best['name']}\u201d has the highest {where}"
+        if count > 1
+        else f"\u201c{best['name']}\u201d is the only trained model; {where}"
+    )
     return (
-        f"Of the {len(found.order)} models, \u201c{best['name']}\u201d has the highest {ways[found.folds > 1]} "
-        f"({best['ap']:.3f}). On the test images it has "
+        f"{selected} ({best['ap']:.3f}). On the test images it has "
         f"{write_scores(select_metrics(found.results, (best['model'], best['regime'])))} "
         f"({found.params.confidence * 100:g} % confidence intervals)."
     )

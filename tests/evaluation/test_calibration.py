@@ -157,16 +157,16 @@ def test_what_is_said_of_calibration_is_what_was_measured(predictions):
     name = "VGG19, fine-tuned"
     own, before = rows[rows["name"] == name], rows.set_index(["name", "stage"]).loc[(name, "before")]
     span = f"{before['slope']:.2f} ({before['slope_low']:.2f} to {before['slope_high']:.2f})"
-    assert said[name].startswith(f"{name}, as trained") and f"slope {span}" in said[name]
+    assert said[name].startswith(f"Calibration of {name}: ") and f"slope {span}" in said[name]
     assert "validation images" in said[name] and "out-of-fold scores" in state_calibration(own, folds=5)[0]
-    for slope, words in (((0.5, 0.4, 0.6), "and too extreme"), ((2, 1.5, 3), "and too cautious")):
-        for shift, more in (((-1, -2, -0.5), "are too high,"), ((0.1, -0.2, 0.4), "are neither shown too high nor")):
+    for slope, words in (((0.5, 0.4, 0.6), "is over-confident"), ((2, 1.5, 3), "is under-confident")):
+        for shift, more in (((-1, -2, -0.5), "are too high;"), ((0.1, -0.2, 0.4), "are not shown to be too high")):
             values = {f"slope{end}": value for end, value in zip(ENDS, slope, strict=True)}
             values |= {f"in_the_large{end}": value for end, value in zip(ENDS, shift, strict=True)}
             (sentence,) = state_calibration(own.assign(**values))
             assert words in sentence and more in sentence
     (sentence,) = state_calibration(own.assign(slope=np.nan))
-    assert "cannot be told" in sentence
+    assert "of unknown confidence" in sentence
 
 
 @pytest.mark.parametrize("slope", [1.0, 2.5])

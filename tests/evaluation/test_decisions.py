@@ -95,8 +95,8 @@ def test_the_table_has_the_test_images_share_and_the_others(predictions, results
     said = state_predictive_values(own)
     row = own.iloc[1]
     span = f"{100 * row['ppv_low']:.1f} to {100 * row['ppv_high']:.1f}"
-    assert f"where 2 % are, in {100 * row['ppv']:.1f} % ({span})" in said
-    assert said.startswith("Where 20 % of lesions are malignant, as in the test images, a call of malignant is right")
+    assert f"with 2 %, PPV {100 * row['ppv']:.1f} % ({span})" in said
+    assert said.startswith("Predictive values: with 20 % malignant lesions, as in the test images, PPV ")
 
 
 def draw_folds(*, noise: float) -> tuple[pd.DataFrame, pd.DataFrame]:

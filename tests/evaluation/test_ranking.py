@@ -88,12 +88,12 @@ def test_the_order_says_what_it_compares(predictions, folds, keep):
     params = params.model_copy(update={"resnet50": params.resnet50.model_copy(update={"keep": keep})})
     subsets = pd.Series(["train"] * 200 + ["val"] * 60)
     said = state_validation(rank_on_validation(predictions), subsets, params)
-    assert ("same 200 images and are ordered on 60 others" in said) == (folds == 1)
-    assert ("Each of the 60 training images" in said and "other parts of 5" in said) == (folds == 5)
+    assert ("same 200 images and ranked on 60 other images" in said) == (folds == 1)
+    assert ("Each of the 60 training images" in said and "5 folds" in said) == (folds == 5)
     name = name_model(params.models["resnet50"])
-    assert (f"{name} kept the epoch that scored best on them" in said) == (keep == "best")
+    assert (f"{name}: the epoch with the best score on these images was kept" in said) == (keep == "best")
     tested = predictions[predictions["split"] == "test"]
-    assert "nothing orders" in state_validation(rank_on_validation(tested), subsets, params)
+    assert "not ranked" in state_validation(rank_on_validation(tested), subsets, params)
 
 
 def test_the_order_is_that_of_the_validation_images(predictions, scored):
@@ -109,7 +109,7 @@ def test_what_cannot_be_compared_is_said(predictions, results):
     rows = compare_networks(alone, COMPARISON)
     assert set(rows["regime"]) == {"scratch"} and not rows["primary"].any()
     assert "could not be made" in state_primary(rows, COMPARISON)
-    assert "nothing can be said" in state_power(rows, COMPARISON)
+    assert "is not known" in state_power(rows, COMPARISON)
     empty = compare_networks(predictions[predictions["model"] == "vgg19"], COMPARISON)
     assert empty.empty and np.isnan(find_power(empty, COMPARISON))
 

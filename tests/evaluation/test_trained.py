@@ -72,9 +72,9 @@ def test_a_network_is_trained_if_its_loss_ends_well_below_guessing(loss, trained
 def test_what_is_not_trained_is_said_with_its_numbers_and_what_is_trained_needs_no_sentence():
     assert state_training(make_training()) == []
     (said,) = state_training(make_training(vgg19_scratch=0.475))
-    assert said.startswith("VGG19, from scratch, is not trained: its training loss ends at 0.475")
-    assert "reaches 0.489" in said and "at least 5% below" in said and "ends 2.9% below" in said
-    assert "ends 12.4% above" in state_training(make_training(vgg19_scratch=0.55))[0]
+    assert said.startswith("VGG19, from scratch, is not trained: its final training loss is 0.475")
+    assert "has 0.489" in said and "at least 5% below" in said and "is 2.9% below" in said
+    assert "is 12.4% above" in state_training(make_training(vgg19_scratch=0.55))[0]
 
 
 def test_every_row_says_how_many_networks_it_averages_and_which_are_not_trained():
@@ -96,7 +96,7 @@ def test_the_order_and_combinations_leave_out_what_is_not_trained():
     assert "combination" not in set(scores["model"])
     members = [["resnet50/finetune", "vgg19/finetune"]]
     (said,) = describe_left_out(scores, COMPARISON.model_copy(update={"combinations": members}))
-    assert said.endswith("is left out: VGG19, fine-tuned is not trained.")
+    assert said.endswith("is omitted: VGG19, fine-tuned is not trained.")
     kept = drop_untrained(scores, list_untrained(scores))
     assert len(kept) == len(scores) - 3 * 180 and drop_untrained(kept, []) is kept
 

@@ -153,7 +153,7 @@ def test_an_operating_point_is_said_with_what_was_asked_for_and_reached(predicti
     assert "for a sensitivity of 0.90" in first and ", ResNet50, fine-tuned, has a sensitivity of " in first
     assert f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in second
     where = "inside" if row["low"] <= 0.9 <= row["high"] else "outside"
-    assert f"which is {where} the interval" in second and "20 % of lesions are malignant" in second
+    assert f"which is {where} the interval" in second and "with 20 % malignant lesions" in second
     tested = predictions[predictions["split"] == "test"]
     results = tabulate_results(tested, COMPARISON)
     values = tabulate_predictive_values(results, COMPARISON, targets=targets)
@@ -170,7 +170,7 @@ def test_the_best_row_is_chosen_by_validation_and_not_by_the_test(scored, combin
     assert found.lead == ("resnet50", "finetune"), "a network is set against the controls"
     members = [list(map("/".join, members)) for members in COMBINED.values()]
     left_out = describe_left_out(lucky, COMPARISON.model_copy(update={"combinations": members}))
-    assert [text.partition(" is left out")[0] for text in left_out] == [
+    assert [text.partition(" is omitted")[0] for text in left_out] == [
         "The combination \u201cVGG19, fine-tuned + logistic regression\u201d"
     ]
     summary = summarise(found, more=left_out)

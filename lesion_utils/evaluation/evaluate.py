@@ -48,7 +48,7 @@ AT_TARGET = "_at_target"
 WITHOUT_INTERVAL = ("ece", "brier_reference")
 
 #: Their interval is `intervals.logit_interval`.
-ON_LOGIT_SCALE = ("ap", "ap_trapezoid")
+ON_LOGIT_SCALE, ON_LOGIT = ("ap", "ap_trapezoid"), "bootstrap, logit scale"
 
 #: A band: x, lower y, upper y; each (`POINTS`,).
 Curve = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
@@ -146,7 +146,7 @@ def evaluate_with_intervals(
         bootstrap = percentile_interval(draws[metric], confidence=confidence)
         name, interval = analytic.get(metric, ("bootstrap", bootstrap))
         if metric in ON_LOGIT_SCALE:
-            name, interval = "logit", logit_interval(float(value), draws[metric], confidence=confidence)
+            name, interval = ON_LOGIT, logit_interval(float(value), draws[metric], confidence=confidence)
         if metric in WITHOUT_INTERVAL:
             name, interval = "none", UNKNOWN
         rows.append((metric, float(value), *interval, name, *(UNKNOWN if name == "none" else bootstrap)))

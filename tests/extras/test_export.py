@@ -166,7 +166,7 @@ def test_the_card_states_the_runs_own_numbers():
     results = pd.read_csv(STUDY.metrics / "05_comparison_results.csv", dtype={"seed": str})
     own = results.query(f"regime == 'scratch' and seed == '{run.seed}' and metric == 'ap'")
     ((value, low, high),) = own[["value", "low", "high"]].to_numpy().tolist()
-    assert f"| average precision | {value:.3f} | {low:.3f} to {high:.3f} | bootstrap |" in card.text
+    assert f"| average precision | {value:.3f} | {low:.3f} to {high:.3f} | bootstrap, logit scale |" in card.text
     assert f"(there {run.record['val_ap']:.3f}, AUC {run.record['val_auc']:.3f})" in card.text
     assert "Of 2 seeds it is the one with the highest average precision on the validation images" in card.text
     assert "not a medical device" in card.text and "no one else's licence" in card.text

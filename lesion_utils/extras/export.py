@@ -23,7 +23,7 @@ from lesion_utils.extras.card import write_card
 from lesion_utils.extras.onnx import write_onnx
 from lesion_utils.extras.push import check_pushable, push_folder
 from lesion_utils.extras.runs import TrainedRun, choose_runs
-from lesion_utils.models.networks import build_network, data_config
+from lesion_utils.models.networks import data_config, restore_network
 from lesion_utils.models.predict import TrainedNetwork, place_network, read_settings
 from lesion_utils.provenance import steps
 
@@ -148,9 +148,7 @@ def load_exported(folder: Path) -> tuple[TrainedNetwork, dict[str, Any]]:
             do=f"copy the folder again, or export again: make export STUDY={about['study']}",
         )
     settings = read_settings(about["settings"], where=folder / CONFIG)
-    model = build_network(settings, pretrained=False, seed=0)
-    model.load_state_dict(load_file(weights))
-    return place_network(model, settings, about), about
+    return place_network(restore_network(settings, load_file(weights)), settings, about), about
 
 
 def _save_weights(network: TrainedNetwork, folder: Path, about: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from lesion_utils.core.errors import CheckpointError
 from lesion_utils.models.checkpoint import load_checkpoint
 from lesion_utils.models.compute import Compute, choose_compute, computing
 from lesion_utils.models.inference import Scorer
-from lesion_utils.models.networks import build_network
+from lesion_utils.models.networks import build_network, restore_network
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,11 @@ def load_network(path: Path) -> TrainedNetwork:
     content = load_checkpoint(Path(path))
     about = content["about"]
     settings = read_settings(about["settings"], where=path)
-    model = build_network(settings, pretrained=about["regime"] == "features", seed=about["seed"])
-    model.load_state_dict(content["model"], strict=about["regime"] != "features")
+    if about["regime"] == "features":
+        model = build_network(settings, pretrained=True, seed=about["seed"])
+        model.load_state_dict(content["model"], strict=False)
+    else:
+        model = restore_network(settings, content["model"])
     return place_network(model, settings, {**about, "selected": content["selected"]})
 
 

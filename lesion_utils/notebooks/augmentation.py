@@ -15,7 +15,7 @@ import torch
 from lesion_utils.config.schema import Augmentation, Regime, StudyParams
 from lesion_utils.core.names import REGIME_NAMES, name_model
 from lesion_utils.data.prepared import PreparedData
-from lesion_utils.models.networks import build_network, data_config
+from lesion_utils.models.networks import data_config, make_architecture
 from lesion_utils.models.preprocess import resize_batch
 from lesion_utils.training.augment import FACTORS, OPERATIONS, Augmenter, apply_changes, operation_range
 
@@ -54,7 +54,7 @@ def _list_augmenters(params: StudyParams) -> list[tuple[str, Regime, Augmenter]]
         for regime in [regime for regime in REGIME_NAMES if regime in own.regimes]:
             settings = own.in_regime(regime)
             with torch.device("meta"):  # the input's description is wanted, and no weights
-                interpolation = data_config(build_network(settings, pretrained=False, seed=0)).interpolation
+                interpolation = data_config(make_architecture(settings, device="meta")).interpolation
             seen: dict[str, Any] = {"image_size": settings.image_size, "interpolation": interpolation}
             made.append((network, regime, Augmenter(params.augmentation, seed=settings.seeds[0], **seen)))
     return made

@@ -57,7 +57,7 @@ def describe_parts(model: nn.Module, image_size: int) -> pd.DataFrame:
         rows[name] = {"part": name, "module": type(part).__name__, "output": shape, "weights": f"{weights:,}"}
 
     hooks = [part.register_forward_hook(partial(note, name)) for name, part in model.named_children()]
-    model.eval()(torch.zeros(1, 3, *sides))
+    model.eval()(torch.zeros(1, 3, *sides, device=next(model.parameters()).device))
     for hook in hooks:
         hook.remove()
     total = f"{sum(p.numel() for p in model.parameters()):,}"

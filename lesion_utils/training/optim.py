@@ -189,8 +189,7 @@ def find_warmup(optim: Optim, epochs: int) -> float:
 
 def measure_state(network: Network) -> int:
     """Bytes that training takes whatever the batch: weights, gradients, the optimizer's moments, averaged weights."""
-    with torch.device("meta"):
-        weights = sum(parameter.numel() for parameter in make_architecture(network).parameters())
+    weights = sum(parameter.numel() for parameter in make_architecture(network, device="meta").parameters())
     copies = 2 + (1 if network.optim.name == "sgd" else 2) + (network.averaging.method != "none")
     return weights * copies * torch.float32.itemsize
 

@@ -24,7 +24,9 @@ from lesion_utils.models.networks import (
     features_of,
     gradcam_layer,
     head_of,
+    make_architecture,
     multiply_full_windows,
+    restore_network,
     stage_means,
 )
 from lesion_utils.models.weights import SIZES
@@ -322,3 +324,20 @@ def test_a_window_as_large_as_its_input_is_a_matrix_product_of_the_same_numbers(
     with torch.device("meta"):
         vgg = multiply_full_windows(timm.create_model("vgg19"))
     assert [name for name, module in vgg.named_modules() if type(module) is WindowConv2d] == ["pre_logits.fc1"]
+
+
+@mark.parametrize("backbone", ["resnet10t", "convnext_atto.d2_in1k", "vit_tiny_patch16_224", "small_cnn.untrained"])
+def test_a_network_is_restored_from_its_weights_and_draws_none(backbone):
+    params = network_params(backbone)
+    model, x = build_network(params, pretrained=False, seed=3).eval(), torch.rand(2, 3, 64, 64)
+    before = torch.random.get_rng_state()
+    restored = restore_network(params, model.state_dict()).eval()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(restored(x), model(x))
+
+
+def test_a_network_of_shapes_alone_is_described_as_the_real_one():
+    params = network_params("resnet10t", head="original")
+    outline, model = make_architecture(params, device="meta"), make_architecture(params)
+    assert {n: v.shape for n, v in outline.state_dict().items()} == {n: v.shape for n, v in model.state_dict().items()}
+    assert all(parameter.is_meta for parameter in outline.parameters())

@@ -9,6 +9,7 @@ import pandas as pd
 
 from lesion_utils.core.names import REGIMES, name_series
 from lesion_utils.evaluation.evaluate import label_metric
+from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.evaluation.ranking import find_power, list_spoken
 from lesion_utils.evaluation.sentences import state_calibration, state_looks, state_power, state_primary
@@ -42,7 +43,8 @@ def summarise(found: Findings, *, more: Sequence[str] = ()) -> dict[str, object]
         `images`, `malignant`, `prevalence`, `always_benign_accuracy`, `regimes` (trained), `power` (a sentence),
         `evaluation` (a sentence on how often the test set was used, or None),
         `primary` (the tested row or None), `detectable_auc_difference` (None where it cannot be had), `best` (the row
-        that validation puts first, with its AP there, or None), `headline` (rows, see `list_headline`), `limits`
+        that validation puts first, with its AP there, or None), `headline` (rows, see `list_headline`), `tiles` (see
+        `list_tiles`), `limits`
         (sentences on what the study does not show) and `sentences`. `OpenStudy.save_metrics` makes JSON of it.
     """
     (images, malignant), power = found.counts, state_power(found.comparisons, found.params)
@@ -60,6 +62,7 @@ def summarise(found: Findings, *, more: Sequence[str] = ()) -> dict[str, object]
         "best": {"name": first[0]["name"], "validation_ap": first[0]["ap"]} if first else None,
         "headline": list_headline(found),
         "limits": list_limits(found),
+        "tiles": list_tiles(found),
         "sentences": [*more, *_list_sentences(found)],
     }
 
@@ -83,6 +86,42 @@ def _list_sentences(found: Findings) -> list[str]:
         f"{100 * (images - malignant) / images:.1f} % accurate, so we do not report accuracy as a headline. "
         + state_power(found.comparisons, found.params),
     ]
+
+
+def list_tiles(found: Findings) -> list[dict[str, str]]:
+    """What a reader sees first of the report: the selected model, what it adds to metadata, its errors in use.
+
+    Returns:
+        rows of `title`, `value` and `detail`; none if no model was selected.
+    """
+    if found.order.empty:
+        return []
+    best, how = found.order.iloc[0], {True: "cross-validation", False: "validation"}[found.folds > 1]
+    scores = select_metrics(found.results, (best["model"], best["regime"]))
+    ap, auc = (format_value(*scores.loc[metric, KEYS[2:]]) for metric in ("ap", "auc"))
+    tiles = [_make_tile(f"Best model by {how}", f"AUC {auc}", f"{best['name']}; average precision {ap}")]
+    gain = select_rows(found.added, found.lead)
+    for row in gain[(gain["control"] == found.seen.harder) & (gain["metric"] == "auc")].itertuples():
+        value = f"AUC {format_value(row.increment, row.low, row.high, '+.3f')}"
+        what = f"{row.name} averaged with the strongest metadata-only baseline ({row.control}), against it alone"
+        tiles.append(_make_tile("Added to metadata alone", value, what))
+    calls = select_metrics(found.results, found.lead)
+    if set(CALLS) <= set(calls.index):
+        images, malignant = found.counts
+        missed = malignant - round(calls.loc[CALLS[0], "value"] * malignant)
+        alarms = images - malignant - round(calls.loc[CALLS[1], "value"] * (images - malignant))
+        lesions = "melanomas" if found.challenge else "malignant lesions"
+        value = (
+            f"{missed} of {malignant} {lesions} missed, false alarms on {alarms} of {images - malignant} benign lesions"
+        )
+        what = f"{name_series(*found.lead)}, at the threshold {calls.loc[CALLS[0], 'threshold']:.3f} from {how}, "
+        what += f"chosen for a sensitivity of {found.params.sensitivity_target:.2f}"
+        tiles.append(_make_tile("At the chosen threshold", value, what))
+    return tiles
+
+
+def _make_tile(title: str, value: str, detail: str) -> dict[str, str]:
+    return {"title": title, "value": value, "detail": detail}
 
 
 def list_headline(found: Findings) -> list[dict[str, object]]:

@@ -83,6 +83,11 @@ def list_steps(study: Study) -> dict[str, Step]:
     return _list_steps(tuple(study.networks))
 
 
+def list_names(networks: Sequence[str]) -> list[str]:
+    """Names of the steps of a study with these networks, in the order in which they run."""
+    return list(_list_steps(tuple(networks)))
+
+
 @cache
 def _list_steps(networks: Sequence[str]) -> dict[str, Step]:
     training = [find_training_step(name) for name in networks]

@@ -10,14 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lesion_utils.core.errors import RunError
+from lesion_utils.core.names import NETWORKS
 from lesion_utils.core.seal import read_sealed
-from lesion_utils.data.tables import restore_text
-
-#: Rows of a table that a page shows; the rest is in the CSV file.
-SHOWN_ROWS = 60
-
-#: How the names of steps begin, in the order in which they run.
-_ORDER = ("data", "01", "02", "03", "04", "network_", "05", "index")
+from lesion_utils.provenance.steps import list_names
 
 
 @dataclass(frozen=True)
@@ -40,18 +35,6 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Table:
-    """The first rows of a CSV file, as text."""
-
-    step: str
-    name: str
-    path: Path
-    header: list[str]
-    rows: list[list[str]]
-    total: int
-
-
-@dataclass(frozen=True)
 class Report:
     """A study's report folder. Everything is read when it is first asked for."""
 
@@ -70,8 +53,8 @@ class Report:
     def runs(self) -> dict[str, dict[str, Any]]:
         """Each step's `run.json` by the step's name, in the order in which the steps run."""
         found = {path.parent.name: path for path in self.folder.glob("runs/*/run.json")}
-        ordered = [name for start in _ORDER for name in sorted(found) if name.startswith(start)]
-        return {name: _read_record(found[name]) for name in ordered}
+        further = sorted(name.removeprefix("network_") for name in found if name.startswith("network_"))
+        return {name: _read_record(found[name]) for name in list_names([*NETWORKS, *further]) if name in found}
 
     @cached_property
     def figures(self) -> list[Figure]:
@@ -85,18 +68,10 @@ class Report:
         return {path.stem: read_json(path) for path in sorted(self.folder.glob("metrics/*.json"))}
 
     @cached_property
-    def tables(self) -> list[Table]:
-        """Each step's `metrics/<step>_<table>.csv`, in the order in which they were written."""
-        paths = {path.relative_to(self.folder).as_posix(): path for path in sorted(self.folder.glob("metrics/*.csv"))}
-        written = [output["path"] for run in self.runs.values() for output in run.get("outputs", [])]
-        names = dict.fromkeys([*(name for name in written if name in paths), *paths])
-        return [self._read_table(paths[name]) for name in names]
-
-    def _read_table(self, path: Path) -> Table:
-        with path.open(encoding="utf-8", newline="") as stream:
-            header, *rows = [[restore_text(cell) for cell in row] for row in csv.reader(stream)] or [[]]
-        step = next((step for step in self.runs if path.stem.startswith(f"{step}_")), "")
-        return Table(step, path.stem.removeprefix(f"{step}_"), path, header, rows[:SHOWN_ROWS], len(rows))
+    def tables(self) -> list[Path]:
+        """Each step's `metrics/<step>_<table>.csv`, in the order of the steps."""
+        paths = sorted(self.folder.glob("metrics/*.csv"))
+        return [path for step in self.runs for path in paths if path.name.startswith(f"{step}_")]
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
@@ -127,6 +102,11 @@ class Report:
     def evaluation(self) -> str | None:
         """A sentence on how often the test set was used before."""
         return self.metrics.get("05_comparison", {}).get("evaluation")
+
+    @property
+    def tiles(self) -> list[dict[str, str]]:
+        """The first things to read, as `title`, `value` and `detail`; empty in reports of earlier versions."""
+        return self.metrics.get("05_comparison", {}).get("tiles", [])
 
     @property
     def sentences(self) -> list[str]:

@@ -12,17 +12,17 @@ from lesion_utils.core.files import dump_json, write_if_changed
 from lesion_utils.core.names import find_architecture, name_data_set
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance.verify import Finding, describe_verdict, verify_study
-from lesion_utils.report.content import Report, scores_images
+from lesion_utils.report.content import Figure, Report, scores_images
 from lesion_utils.report.pages import describe_value, format_bytes, format_date, name_credit, render_page
 
-#: The step whose figures and tables stand with the results.
+#: The step that the results come from.
 COMPARISON = "05_comparison"
 PROMISES = {
-    "exact": "On a processor of the same family, model and stepping, with as many threads and the same lock, "
-    "predictions and metrics come out byte for byte.",
-    "device": "On a GPU of the same model and with the same lock, predictions come out the same, but for the "
-    "operations listed under Environment.",
-    "fast": "On any machine, the numbers come out within the intervals stated; `make compare` gives the verdict.",
+    "exact": "On a processor of the same family, model and stepping, with the same number of threads and the same lock "
+    "file, predictions and metrics are identical byte for byte.",
+    "device": "On a GPU of the same model with the same lock file, predictions are identical, except for operations "
+    "that are listed under Environment.",
+    "fast": "On any machine, the numbers lie within the stated intervals; `make compare` checks this.",
 }
 REFERENCES = {
     "isic2016": "Gutman D, Codella NCF, Celebi E, et al. Skin lesion analysis toward melanoma detection: a challenge "
@@ -57,10 +57,9 @@ def build_site(
     on_event({"stage": "checking every file", "done": 0, "total": 0})
     findings = verify_study(study, skip=("index",))
     content = _collect(report, params, findings)
-    if not scores:
-        for part in (content["comparison"], *content["parts"]):
-            part["tables"] = [table for table in part["tables"] if not scores_images(table.path)]
-    page = render_page("report.html.j2", report=report, photographs=photographs, scores=scores, **content)
+    tables = [path.name for path in report.tables if scores or not scores_images(path)]
+    shown = {"photographs": photographs, "scores": scores, "tables": tables}
+    page = render_page("report.html.j2", report=report, **shown, **content)
     path = (folder or study.report_dir) / "index.html"
     write_if_changed(path, page)
     return path
@@ -71,7 +70,6 @@ def _collect(report: Report, params: StudyParams, findings: list[Finding]) -> di
     runs = {step: run for step, run in report.runs.items() if step != "index"}
     verdict = describe_verdict(findings)
     commit, dirty = _name_commit(runs)
-    parts = [_collect_step(report, step) for step in report.runs if step != COMPARISON]
     title = params.data.title
     cited = {find_architecture(network.backbone) for network in params.networks.values()}
     cited |= {"timm", *(["isic2016"] if params.data.is_challenge else [])}
@@ -82,8 +80,6 @@ def _collect(report: Report, params: StudyParams, findings: list[Finding]) -> di
         "title": title,
         "remarks": params.data.remarks,
         "facts": _list_facts(report, runs, verdict, date),
-        "comparison": _collect_step(report, COMPARISON),
-        "parts": [part for part in parts if part["figures"] or part["tables"]],
         "steps": [_describe_step(report, step, run) for step, run in runs.items()],
         "documents": sorted(path.name for path in report.folder.glob("*.md")),
         "again": name_command(report),
@@ -161,7 +157,7 @@ def _name_seeds(runs: dict[str, dict[str, Any]]) -> str:
 
 def _name_warned(determinism: dict[str, Any]) -> str:
     warned = determinism.get("warned_ops") or []
-    return f"not deterministic: {', '.join(warned)}" if warned else "no operation warned"
+    return f"not deterministic: {', '.join(warned)}" if warned else "every operation deterministic"
 
 
 def name_command(report: Report) -> str:
@@ -170,15 +166,14 @@ def name_command(report: Report) -> str:
     return f"{data}make all STUDY={report.study}"
 
 
-def _collect_step(report: Report, step: str) -> dict[str, Any]:
-    """A step's figures and tables."""
-    title = report.runs.get(step, {}).get("title") or step
-    figures = [figure for figure in report.figures if figure.step == step]
-    return {"step": step, "title": title, "figures": figures, "tables": [t for t in report.tables if t.step == step]}
+def _choose_figure(report: Report, step: str) -> Figure | None:
+    """The one figure of a step that the page shows: its ROC curves, or else its first chart, or else its first."""
+    own = [figure for figure in report.figures if figure.step == step]
+    return min(own, key=lambda figure: (figure.name != "roc", figure.shows_images), default=None)
 
 
 def _describe_step(report: Report, step: str, run: dict[str, Any]) -> dict[str, Any]:
-    """One row of the table of notebooks, with links to what is there."""
+    """A step as the page shows it: how it ended, one figure, and links to the files that are there."""
     logs = sorted(p.name for p in (report.folder / "runs" / step).glob("*.jsonl"))
     targets = {
         "page": f"html/{step}.html",
@@ -188,12 +183,17 @@ def _describe_step(report: Report, step: str, run: dict[str, Any]) -> dict[str, 
         "run.json": f"runs/{step}/run.json",
         **{"log" if len(logs) == 1 else name: f"runs/{step}/{name}" for name in logs},
     }
+    links = {k: v for k, v in targets.items() if (report.folder / v.partition("#")[0]).is_file()}
     return {
+        "name": step,
         "title": run.get("title") or step,
+        "page": links.get("page"),
+        "figure": _choose_figure(report, step),
+        "figures": sum(figure.step == step for figure in report.figures),
         "status": run.get("status", "unknown"),
         "seconds": report.count_seconds(step),
         "memory": run.get("peak_memory_bytes"),
-        "links": {k: v for k, v in targets.items() if (report.folder / v.partition("#")[0]).is_file()},
+        "links": links,
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import io
 import json
 import re
@@ -25,6 +26,8 @@ from pygments.formatters import HtmlFormatter
 
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import write_if_changed
+from lesion_utils.core.paths import list_networks, params_root
+from lesion_utils.provenance.steps import list_names
 from lesion_utils.report.pages import SCRIPT, TEMPLATES, embed_pixels, name_credit, render_page
 
 #: What an output is shown as, best first. Scripts and widgets are not: a page that is sent on must not run anything.
@@ -63,18 +66,43 @@ def write_notebook_page(
     _describe_images(node, charts if not (photographs and scores) else None)
     body, _ = _exporter().from_notebook_node(node)
     body = _pack_pictures(body, charts, photographs)
+    body, contents = _number_headings(body)
+    before, after = _find_neighbours(page.stem, study)
     style = Markup(HtmlFormatter(style="bw").get_style_defs(".highlight"))
-    html = render_page(
+    text = render_page(
         "notebook.html.j2",
         script=SCRIPT,
         body=Markup(body),
+        contents=contents,
+        before=before,
+        after=after,
         highlight=style,
         title=_find_title(node) or page.stem,
         study=study,
         credit=name_credit(_find_source(node)),
     )
-    write_if_changed(page, html)
+    write_if_changed(page, text)
     return page
+
+
+def _number_headings(body: str) -> tuple[str, list[tuple[str, str]]]:
+    """The page's body with an anchor at each section, and the sections' anchors and headings."""
+    contents: list[tuple[str, str]] = []
+
+    def add(found: re.Match[str]) -> str:
+        contents.append((f"section-{len(contents) + 1}", html.unescape(re.sub(r"<[^>]+>", "", found[1]))))
+        return f'<h2 id="{contents[-1][0]}">{found[1]}</h2>'
+
+    return re.sub(r"<h2>(.*?)</h2>", add, body), contents
+
+
+def _find_neighbours(step: str, study: str) -> tuple[str | None, str | None]:
+    """The notebooks before and after one in its study."""
+    every = [name for name in list_names(list_networks(params_root() / study)) if name not in ("data", "index")]
+    if step not in every:
+        return None, None
+    place = every.index(step)
+    return (every[place - 1] if place else None), (every[place + 1] if place + 1 < len(every) else None)
 
 
 class TextExporter(HTMLExporter):

@@ -86,6 +86,7 @@ def _fill_copy(study: Study, params: StudyParams, copy: Path) -> None:
     if not (params.data.publish_photographs and params.data.may_publish_scores):
         _write_pages_again(study, params, copy)
     _link_back(copy / "index.html")
+    _refuse_dead_links(study, copy)
     write_crate(Report(study.report_dir), copy)
     write_sums(copy)
 
@@ -93,6 +94,7 @@ def _fill_copy(study: Study, params: StudyParams, copy: Path) -> None:
 def _list_published(study: Study, params: StudyParams) -> list[str]:
     """The files of a report that its copy has, named relative to its folder."""
     found = (path for pattern in KEPT for path in study.report_dir.glob(pattern))
+    found = [*found, *(f.svg for f in Report(study.report_dir).figures if f.svg and not f.shows_images)]
     kept = {path.relative_to(study.report_dir).as_posix() for path in found} | set(_list_links(study))
     if not all(place.publish for place in params.data.external.values()):
         kept -= {name for name in kept if name.startswith("predictions/") and name.endswith("_elsewhere.csv")}
@@ -121,6 +123,18 @@ def _write_front_page(page: str) -> None:
 def _list_links(study: Study) -> list[str]:
     page = study.report_dir / "index.html"
     return re.findall(r'href="([^"#:]+)["#]', page.read_text(encoding="utf-8")) if page.is_file() else []
+
+
+def _refuse_dead_links(study: Study, copy: Path) -> None:
+    """Raise if a page of a copy links to a file that is not in it."""
+    for page in sorted(copy.rglob("*.html")):
+        links = re.findall(r'href="([^"#:]+)["#]', page.read_text(encoding="utf-8"))
+        if missing := [link for link in links if link != "../index.html" and not (page.parent / link).is_file()]:
+            raise RunError(
+                f"the page links to {missing[0]}, which is not part of the report",
+                where=f"reports/{study.name}/{page.relative_to(copy).as_posix()}",
+                do=f"run: make all STUDY={study.name}, then make publish STUDY={study.name}",
+            )
 
 
 def _link_back(page: Path) -> None:

@@ -125,6 +125,24 @@ def test_the_summary_is_json_and_its_numbers_are_the_tables(results, findings):
     assert [row["difference"] for row in summary["headline"]] == [" − " in row["label"] for row in summary["headline"]]
 
 
+def test_the_tiles_are_the_selected_model_its_added_value_and_its_errors(results, findings):
+    best, added, use = summarise(findings)["tiles"]
+    row = get_row(results, *findings.lead, "auc")
+    assert f"AUC {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})" == best["value"]
+    gain = findings.added.query("metric == 'auc' and control == @findings.seen.harder")
+    gain = gain[(gain["model"] == findings.lead[0]) & (gain["regime"] == findings.lead[1])].iloc[0]
+    assert added["value"].startswith(f"AUC {gain['increment']:+.3f}".replace("-", "\u2212"))
+    sensitivity, specificity = (
+        get_row(results, *findings.lead, f"{m}_at_target")["value"] for m in ("sensitivity", "specificity")
+    )
+    assert use["value"] == (
+        f"{round(24 * (1 - sensitivity))} of 24 melanomas missed, "
+        f"false alarms on {round(96 * (1 - specificity))} of 96 benign lesions"
+    )
+    assert "malignant lesions missed" in headline.list_tiles(replace(findings, challenge=False))[2]["value"]
+    assert headline.list_tiles(replace(findings, order=findings.order.iloc[:0])) == []
+
+
 def test_the_limits_say_what_is_missed_and_what_the_control_reaches(predictions, results, findings):
     said = "\n".join(list_limits(findings))
     run = select_run(predictions, model="resnet50", regime="finetune")

@@ -68,11 +68,11 @@ def test_what_a_reader_must_know_first_stands_before_the_results(study):
 
 
 def test_a_figure_of_photographs_that_is_absent_keeps_its_place_and_says_how_to_draw_it(study):
-    for path in study.figures.glob("01_eda_examples.*g"):
+    for path in [*study.figures.glob("01_eda_examples.*g"), *study.figures.glob("01_eda_curve.*")]:
         path.unlink()
     page = build(study)
     place = page[page.index('class="placeholder"') :][:400]
-    assert "shows photographs of the data set" in place
+    assert "shows photographs" in place
     assert "DATA_DIR=/path/to/the/images make all STUDY=demo" in place
     assert page.count('class="placeholder"') == 1
 
@@ -138,12 +138,20 @@ def test_a_damaged_file_is_named(study):
         build(study)
 
 
-def test_a_long_table_is_cut_and_says_so(study):
-    rows = "".join(f"{i}\n" for i in range(200))
-    (study.metrics / "05_comparison_long.csv").write_text("number\n" + rows)
-    table = next(table for table in Report(study.report_dir).tables if table.name == "long")
-    assert (len(table.rows), table.total) == (60, 200)
-    assert "The first 60 of 200 rows" in build(study)
+def test_each_notebook_has_one_figure_and_every_table_a_link(study):
+    page = build(study)
+    assert page.count("<figure") == 5
+    for path in study.metrics.glob("*.csv"):
+        assert f'href="metrics/{path.name}"' in page
+
+
+def test_the_tiles_come_first_and_notebooks_are_linked_before_the_results(study):
+    tile = {"title": "Best model", "value": "AUC 0.8", "detail": "<ResNet50>"}
+    edit_json(study.metrics / "05_comparison.json", tiles=[tile])
+    page = build(study)
+    places = ["not a medical device", "AUC 0.8", "&lt;ResNet50&gt;", 'href="html/01_eda.html"', 'id="results"']
+    places += ['id="notebooks"', 'id="provenance"']
+    assert sorted(places, key=page.index) == places
 
 
 def test_numbers_without_an_interval_are_shown_without_one(study):

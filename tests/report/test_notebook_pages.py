@@ -50,8 +50,23 @@ def test_a_section_that_is_collapsed_in_jupyterlab_is_folded(tmp_path):
         ],
     )
     folded = re.findall(r'<details class="section">(.*?)</details>', page, re.DOTALL)
-    assert len(folded) == 2 and "<summary><h2>Details</h2></summary>" in folded[0]
+    assert len(folded) == 2 and "Details</h2></summary>" in folded[0]
     assert "More." in folded[0] and "Also folded." in folded[0] and "Shown" not in folded[0]
+
+
+def test_a_page_has_contents_and_leads_to_its_neighbours(tmp_path):
+    cells = [new_markdown_cell("# T\n\n## One & <two>"), new_markdown_cell("## Last")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "x.ipynb")
+    pages = {name: tmp_path / f"{name}.html" for name in ("01_eda", "03_resnet50_finetune", "05_comparison")}
+    texts = {
+        name: write_notebook_page(tmp_path / "x.ipynb", page, study="demo").read_text() for name, page in pages.items()
+    }
+    found = {name: re.findall(r'<a href="(\w+)\.html" rel="(\w+)"', text) for name, text in texts.items()}
+    assert found["01_eda"] == [("02_augmentation_preview", "next")] * 2
+    assert found["03_resnet50_finetune"] == [("02_augmentation_preview", "prev"), ("04_vgg19_finetune", "next")] * 2
+    assert found["05_comparison"] == [("04_vgg19_finetune", "prev")] * 2
+    text = texts["01_eda"]
+    assert '<li><a href="#section-1">One &amp; &lt;two&gt;</a></li>' in text and '<h2 id="section-2">Last</h2>' in text
 
 
 def test_the_title_is_the_first_heading(tmp_path):

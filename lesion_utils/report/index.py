@@ -58,8 +58,8 @@ def build_site(
     findings = verify_study(study, skip=("index",))
     content = _collect(report, params, findings)
     tables = [path.name for path in report.tables if scores or not scores_images(path)]
-    shown = {"photographs": photographs, "scores": scores, "tables": tables}
-    page = render_page("report.html.j2", report=report, **shown, **content)
+    content |= {"report": report, "photographs": photographs, "scores": scores, "tables": tables}
+    page = render_page("report.html.j2", **content)
     path = (folder or study.report_dir) / "index.html"
     write_if_changed(path, page)
     return path

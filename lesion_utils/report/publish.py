@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from lesion_utils.config.schema import StudyParams
@@ -47,7 +47,7 @@ def publish_study(study: Study, params: StudyParams) -> Path:
             published, and so is a report that lacks files to which no page links: its page says so.
         DataError: a file cannot be written.
     """
-    _refuse_unaccounted(study)
+    accounted = _refuse_unaccounted(study)
     folder = docs_root() / study.name
     work = folder.with_name(f".publishing-{study.name}")
     copy, earlier = work / study.name, work / "earlier"
@@ -56,7 +56,7 @@ def publish_study(study: Study, params: StudyParams) -> Path:
     shutil.rmtree(work, ignore_errors=True)
     swapped = False
     try:
-        _fill_copy(study, params, copy)
+        _fill_copy(study, params, copy, accounted)
         others = [path.parent for path in docs_root().glob("*/index.html") if path.parent != folder]
         front_page = _render_front_page([copy, *others])
         if folder.is_dir():
@@ -78,9 +78,9 @@ def publish_study(study: Study, params: StudyParams) -> Path:
     return folder
 
 
-def _fill_copy(study: Study, params: StudyParams, copy: Path) -> None:
+def _fill_copy(study: Study, params: StudyParams, copy: Path, accounted: Collection[str]) -> None:
     """Write everything that a copy holds, its list of files last."""
-    for name in _list_published(study, params):
+    for name in sorted(_list_published(study, params) & set(accounted)):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(study.report_dir / name, copy / name)
     if not (params.data.publish_photographs and params.data.may_publish_scores):
@@ -91,16 +91,16 @@ def _fill_copy(study: Study, params: StudyParams, copy: Path) -> None:
     write_sums(copy)
 
 
-def _list_published(study: Study, params: StudyParams) -> list[str]:
+def _list_published(study: Study, params: StudyParams) -> set[str]:
     """The files of a report that its copy has, named relative to its folder."""
-    found = (path for pattern in KEPT for path in study.report_dir.glob(pattern))
-    found = [*found, *(f.svg for f in Report(study.report_dir).figures if f.svg and not f.shows_images)]
+    found = [path for pattern in KEPT for path in study.report_dir.glob(pattern)]
+    found += [*(f.svg for f in Report(study.report_dir).figures if f.svg and not f.shows_images)]
     kept = {path.relative_to(study.report_dir).as_posix() for path in found} | set(_list_links(study))
     if not all(place.publish for place in params.data.external.values()):
         kept -= {name for name in kept if name.startswith("predictions/") and name.endswith("_elsewhere.csv")}
     if not params.data.may_publish_scores:
         kept -= {name for name in kept if scores_images(study.report_dir / name)}
-    return sorted(kept)
+    return kept
 
 
 def write_sums(folder: Path, names: Iterable[str] | None = None) -> None:
@@ -157,16 +157,19 @@ def _write_pages_again(study: Study, params: StudyParams, copy: Path) -> None:
             write_atomic(path, dump_json({**figure, "alt": figure["caption"]}))
 
 
-def _refuse_unaccounted(study: Study) -> None:
+def _refuse_unaccounted(study: Study) -> set[str]:
+    """Raise if a file of the report is not as a record says; returns the files that records account for."""
+    findings = verify_study(study)
     unaccounted = ("not recorded", "failed", "changed by hand")
     needed = ("index.html", *_list_links(study))
-    found = [f"{finding.path} ({finding.state})" for finding in verify_study(study) if finding.state in unaccounted]
+    found = [f"{finding.path} ({finding.state})" for finding in findings if finding.state in unaccounted]
     found += [f"{name} (missing)" for name in needed if not (study.report_dir / name).is_file()]
     if found:
         more = f"; and {len(found) - 3} more" * (len(found) > 3)
         raise RunError(
             f"the report cannot be published: {'; '.join(found[:3])}{more}",
             where=f"reports/{study.name}",
-            expected="a page, what it links to, and every file as the record of its step has it",
-            do=f"run: make all STUDY={study.name}, then make publish STUDY={study.name}",
+            expected="a complete report: index.html, every linked file, and all files as recorded",
+            do=f"remove files that no step wrote; make all STUDY={study.name}, then make publish STUDY={study.name}",
         )
+    return {finding.path for finding in findings}

@@ -150,6 +150,24 @@ def test_what_no_record_accounts_for_is_not_published_and_the_earlier_copy_stays
     assert not list_bad(folder)
 
 
+@pytest.mark.parametrize(
+    "name", ["selection.md", "notes.md", "metrics/extra.csv", "selection/scores.csv", "runs/x/a.csv"]
+)
+def test_a_file_that_no_step_wrote_is_not_sealed(study, tmp_path, name):
+    path = study.report_dir / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("by hand\n")
+    with pytest.raises(RunError, match=rf"{name} \(not recorded\)"):
+        publish(study)
+    assert not (tmp_path / "docs").exists() or not list((tmp_path / "docs").iterdir())
+
+
+def test_the_history_of_a_run_that_has_not_ended_is_not_published(study):
+    unfinished = study.runs / "03_resnet50_finetune" / "finetune-seed2-0123" / "history.jsonl"
+    unfinished.write_text('{"epoch": 1}\n')
+    assert not (publish(study) / unfinished.relative_to(study.report_dir)).exists()
+
+
 def test_a_page_that_was_lost_is_made_again_before_publishing(study, tmp_path):
     """Its neighbours lead to it."""
     (study.html / "03_resnet50_finetune.html").unlink()

@@ -112,7 +112,8 @@ def copy_finished_project(factory: pytest.TempPathFactory) -> Path:
 
 def _finish_project(folder: Path) -> None:
     make_project(folder)
-    write_notebook(folder, "02_augmentation_preview", f"import lesion_utils.core.console\n{SHOW_FOLDERS}")
+    reached = "from lesion_utils.core.console import FILE_INTERVAL\nassert FILE_INTERVAL"
+    write_notebook(folder, "02_augmentation_preview", f"{reached}\n{SHOW_FOLDERS}")
     done = make(folder, "-j4", "all")
     assert done.returncode == 0, done.stderr
     (folder / "output.txt").write_text(done.stdout)

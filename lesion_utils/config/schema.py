@@ -169,8 +169,6 @@ class Network(Section):
             raise ValueError("regimes: features and finetune start from pretrained weights, but weights is none")
         if self.keep == "last" and self.early_stopping:
             raise ValueError("early_stopping: with keep: last every run goes to its last epoch; set it to 0")
-        if self.head == "average" and not self.model.startswith("vgg"):
-            raise ValueError("head: average is for VGG, which has wide layers to leave out; set it to original")
         scratch = self.regimes.get("scratch")
         if scratch and scratch.frozen_layers:
             raise ValueError("regimes: from scratch, frozen_layers would keep random weights; set it to 0")

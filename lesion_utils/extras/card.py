@@ -19,7 +19,7 @@ from lesion_utils.evaluation.predictions import read_predictions
 from lesion_utils.extras.runs import TrainedRun, list_runs
 from lesion_utils.models import custom
 from lesion_utils.models.licences import Licence, find_licence
-from lesion_utils.models.networks import data_config
+from lesion_utils.models.networks import data_config, leaves_out_wide_layers
 from lesion_utils.models.predict import TrainedNetwork
 from lesion_utils.report.pages import format_number
 
@@ -61,6 +61,7 @@ def write_card(
         training=TRAINING[run.regime],
         about=about,
         settings=network.settings,
+        without_wide_layers=leaves_out_wide_layers(network.settings),
         data=data_config(network.model),
         own=type(network.model).__module__ == custom.__name__,
         folder=folder.relative_to(project_root()).as_posix() if inside else folder.name,

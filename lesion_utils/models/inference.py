@@ -126,7 +126,7 @@ def _fingerprint_models() -> dict[str, str]:
     """The code that features depend on."""
     entries = ("models.inference:Scorer", "models.networks:build_network", "models.compute:Compute")
     files = {"_fingerprint_models", "_read_sealed", "write_atomic", "find_weights"}
-    files |= {"ParamsError", "WeightsError"}
+    files |= {"ParamsError", "WeightsError", "Network"}  # the network's values are part of the key
     return fingerprint_definitions(entries, without=files)
 
 

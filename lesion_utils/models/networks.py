@@ -127,10 +127,15 @@ def make_architecture(params: Network, *, device: str = "cpu") -> nn.Module:
     """
     settings = {**_backbone_settings(params), "drop_rate": params.drop_rate}
     with torch.device(device):
-        if params.head == "original":
+        if not leaves_out_wide_layers(params):
             return timm.create_model(params.backbone, num_classes=1, **settings)
         # fc6 and fc7 are removed at once: one unit wide, they cost nothing to draw (103 million weights otherwise).
         return _remove_wide_layers(timm.create_model(params.backbone, num_classes=1, mlp_ratio=1 / 4096, **settings))
+
+
+def leaves_out_wide_layers(params: Network) -> bool:
+    """Whether this is a VGG without fc6 and fc7; other networks average over the image with either head."""
+    return params.head == "average" and params.model.startswith("vgg")
 
 
 def _remove_wide_layers(vgg: Any) -> nn.Module:
@@ -275,7 +280,7 @@ def _load_weights(params: Network, source: WeightsSource) -> nn.Module:
     """
     state = _read_weights(source.path)
     try:
-        if params.head == "average":
+        if leaves_out_wide_layers(params):
             with _SkipDraws():
                 model = make_architecture(params)
             last = {name: value for name, value in model.state_dict().items() if not name.startswith("features.")}

@@ -180,7 +180,7 @@ MUST: list[tuple[str, Edit, set[str], set[str]]] = [
     ("learning_rate_factor", inside("learning_rate_factor", "*, epochs: int", "*, epoch: int"), RUN, set()),
     ("_PADDING", inside("_PADDING", '"reflection"', '"zeros"'), RUN, NOTEBOOKS),
     ("RGB_TO_YIQ", inside("RGB_TO_YIQ", "0.299", "0.3"), RUN, NOTEBOOKS),  # known by YIQ_TO_RGB, itself a constant
-    ("run_batches", inside("run_batches", "@torch.no_grad()\n", ""), NETWORKS, set()),
+    ("Scorer", inside("Scorer", "    @torch.no_grad()\n    def run_batches", "    def run_batches"), NETWORKS, set()),
     ("step_in_memory_order", inside("step_in_memory_order", "(0, 3, 1, 2)", "(0, 3, 2, 1)"), RUN, set()),  # nested
     ("make_schedule", inside("make_schedule", "(step + 1)", "(step + 2)"), RUN, set()),  # in a lambda
     ("split_steps", inside("split_steps", "range(0, count, accumulation)", "range(0, count)"), RUN, set()),
@@ -199,7 +199,7 @@ MUST: list[tuple[str, Edit, set[str], set[str]]] = [
     ("CANDIDATES", inside("CANDIDATES", "[1, 5, 11, 21, 41, 81]", "[1, 5]"), TRAINING, set()),  # of the kNN
     ("KNOWN", inside("KNOWN", "{", "{'x': None, "), TRAINING, NOTEBOOKS),
     ("Network", inside("Network", "batch_size: ", "batch_sizes: "), TRAINING, set(STEPS)),
-    ("_explain_stops", inside("_explain_stops", "to go on.", "again."), TRAINING, set()),
+    ("_explain_stops", inside("_explain_stops", "to continue.", "again."), TRAINING, set()),
     ("GREY", beside("save", "#6b6b6b", "#6b6b6c"), TRAINING, NOTEBOOKS),
     ("report.html.j2", beside("report.html.j2", "<", " <"), {"index"}, set()),
     ("style.css", beside("style.css", "{", " {"), {"index"}, set()),
@@ -275,9 +275,9 @@ def test_edits_that_do_not_matter_change_nothing(package):
 NO_NUMBER: list[Edit] = [
     inside("KNOWN", "{", "{'x': None, "),
     inside("CANDIDATES", "[1, 5, 11, 21, 41, 81]", "[1, 5]"),
-    inside("write_atomic", "os.fsync(file.fileno())", "pass"),
-    inside("save_checkpoint", "temporary", "other"),
-    inside("_explain_stops", "to go on.", "again."),
+    inside("open_atomic", "os.fsync(file.fileno())", "pass"),
+    inside("save_checkpoint", "cause = ", "reason = "),
+    inside("_explain_stops", "to continue.", "again."),
     inside("TrainingError", '"""', 'added = 1\n    """'),
     inside("find_weights", "return ", "return 0, "),
     inside("name_processor", "return ", "return 0, "),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import timm
 import torch
-from pydantic import ValidationError
 from pytest import approx, fixture, mark, param, raises
 from safetensors.torch import save_file
 from sections import network_params
@@ -24,6 +23,7 @@ from lesion_utils.models.networks import (
     features_of,
     gradcam_layer,
     head_of,
+    leaves_out_wide_layers,
     make_architecture,
     multiply_full_windows,
     restore_network,
@@ -229,9 +229,10 @@ def test_a_file_of_convolutions_alone_says_which_head_it_fits(tmp_path):
         load(path, "vgg11.tv_in1k")
 
 
-def test_only_vgg_has_an_averaging_head_of_its_own():
-    with raises(ValidationError, match="head: average is for VGG"):
-        network_params("resnet50.tv_in1k", head="average")
+def test_a_network_that_averages_anyway_is_the_same_with_either_head():
+    heads = [network_params("resnet10t", head=head) for head in ("original", "average")]
+    assert [leaves_out_wide_layers(params) for params in heads] == [False, False]
+    assert leaves_out_wide_layers(network_params("vgg11.tv_in1k", head="average"))
 
 
 @mark.fault("weights", "NaN among the weights", "refused")

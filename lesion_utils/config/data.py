@@ -17,7 +17,7 @@ UNRECORDED = "not recorded"
 #: What a column of a label file may be.
 Column = Literal["image", "label", "patient", "lesion", "site", "skin_type", "subset"]
 #: A class as a label file writes it.
-Class = str | int | bool
+Class = str | Annotated[int, Field(ge=0, le=1_000_000)] | bool
 
 
 class LabelRules(Section):

@@ -17,7 +17,6 @@ from small_project import ROOT, clean_environment, make
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core.paths import Study
-from lesion_utils.extras import compare
 from lesion_utils.report import index
 from lesion_utils.report.notebook_pages import write_notebook_page
 
@@ -86,10 +85,8 @@ def test_every_string_from_a_file_is_escaped_on_every_page(tmp_path, monkeypatch
     notebook.write_text(notebook.read_text(encoding="utf-8").replace("epoch 1", f"epoch 1{MARKUP}".replace('"', "'")))
     params = load_study(study.params_dir)
     params = params.model_copy(update={"data": params.data.model_copy(update={"title": MARKUP, "remarks": [MARKUP]})})
-    compared = compare.compare_reports(folder, Study("other").report_dir)
     for page in (
         index.build_site(study, params),
-        compare.write_comparison(compared, tmp_path / "compare.html", outputs=True),
         write_notebook_page(notebook, tmp_path / "notebook.html", study=MARKUP),
     ):
         text = page.read_text(encoding="utf-8")

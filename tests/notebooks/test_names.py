@@ -9,6 +9,7 @@ from tiny_study import make_params
 
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.evaluation import literature, predictions, ranking, sentences, shortcuts, tables
+from lesion_utils.evaluation.added_value import measure_added_value
 from lesion_utils.figures.calibration import plot_decision_curve
 from lesion_utils.figures.comparison import (
     plot_classifier_heatmap,
@@ -59,7 +60,9 @@ def test_another_backbone_is_called_by_its_name_in_every_table_figure_and_senten
     seen = shortcuts.examine(scores, draw_metadata(scores, model=study.models["vgg19"]), settings)
     blocks, models = seen.blocks, comparison.collect_models(scores)
     seeds = tables.summarise_seeds(results)
-    found = headline.Findings(results, seeds, order, comparisons, seen, settings)
+    calibrated = tables.tabulate_calibration(scores, settings)
+    added = measure_added_value(scores, draw_metadata(scores, model=study.models["vgg19"]), settings)
+    found = headline.Findings(results, seeds, order, comparisons, seen, settings, calibrated, added)
     said = headline.summarise(found)
     exclusions = tables.tabulate_exclusions(scores, {"one": ["ISIC_0000000"]})
     networks = checklist._describe_networks(study, said | {"regimes": ["scratch"]})

@@ -197,8 +197,8 @@ def test_two_studies_and_two_commands_at_once_end_with_the_same_bytes(one_proces
 @pytest.mark.fault("together", "a worker with other code, or without the shared folder", "refused, by what differs")
 def test_workers_that_differ_are_refused_by_what_differs(tmp_path, scheduler):
     shutil.copytree(ROOT / "lesion_utils", tmp_path / "old" / "lesion_utils")
-    with (tmp_path / "old" / "lesion_utils" / "training" / "loss.py").open("a") as file:
-        file.write("\nOLD = True\n")
+    loss = tmp_path / "old" / "lesion_utils" / "training" / "loss.py"
+    loss.write_text(loss.read_text().replace("def sample_losses(", "def sample_losses(\n    old=None,", 1))
     hide = (*with_own_mounts(), "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', os.environ["REPORTS_DIR"])
     with ExitStack() as stack:
         for how in ({"code": tmp_path / "old"}, {"prefix": hide}):

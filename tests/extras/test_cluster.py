@@ -198,14 +198,14 @@ def test_two_studies_and_two_commands_at_once_end_with_the_same_bytes(one_proces
 def test_workers_that_differ_are_refused_by_what_differs(tmp_path, scheduler):
     shutil.copytree(ROOT / "lesion_utils", tmp_path / "old" / "lesion_utils")
     loss = tmp_path / "old" / "lesion_utils" / "training" / "loss.py"
-    loss.write_text(loss.read_text().replace("def sample_losses(", "def sample_losses(\n    old=None,", 1))
+    loss.write_text(loss.read_text().replace("    return targets", "    old = True\n    return targets", 1))
     hide = (*with_own_mounts(), "sh", "-c", 'mount -t tmpfs tmpfs "$0" && exec "$@"', os.environ["REPORTS_DIR"])
     with ExitStack() as stack:
         for how in ({"code": tmp_path / "old"}, {"prefix": hide}):
             stack.enter_context(worker(**how))
         with distributed.Client(os.environ["CLUSTER"], set_as_default=False) as client:
             client.wait_for_workers(2, timeout=300)
-        with pytest.raises(RunError, match=r"none of the 2 workers can take tasks(.|\n)*mend what is said"):
+        with pytest.raises(RunError, match=r"none of the 2 workers can take tasks(.|\n)*fix what is reported"):
             train_ahead(make_jobs(tmp_path), console=Console(out := io.StringIO()))
     said, folder = out.getvalue(), re.escape(os.environ["REPORTS_DIR"])
     assert re.search(r"refused: worker at tcp\S+: code of lesion_utils: \w{12} \(here: \w{12}\)$", said, re.MULTILINE)

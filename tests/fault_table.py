@@ -1,6 +1,6 @@
-"""The table of faults: what was done to the project, what is to happen, and whether it did.
+"""The table of faults: each fault, the outcome that is expected, and whether the tests saw it.
 
-A test that carries `@pytest.mark.fault(kind, what, outcome)` is a row, wherever it stands; tests of one fault share it.
+A test with the mark `@pytest.mark.fault(kind, what, outcome)` is a row; tests with the same fault share it.
 `make test-faults` runs them all, the long ones too, and writes docs/reliability.md.
 """
 
@@ -23,12 +23,12 @@ KINDS = {
     "upgrades": "Upgrades",
 }
 
-HEAD = """# What was done to it, and what happened
+HEAD = """# Fault-injection results
 
-Written by the tests from their results; `make test-faults` runs them with their long forms, the suite without. Every
-row is one or more tests that do this to a whole study or to a part of it. "holds" means that the outcome was seen: the
-right result, or an error that names the place and the next action, with nothing lost. "untried" says why it could not
-be tried on the machine that made this table.
+`make test-faults` runs these tests, the long forms included, and writes this table from their results; `make test` runs
+the short forms. Each row is one or more tests that inject the fault into a whole study or into a part of it. "holds"
+means that the tests saw the outcome: the right result, or an error that names the place and the next action, with
+nothing lost. "untried" gives the reason why the machine that made the table could not try it.
 """
 
 

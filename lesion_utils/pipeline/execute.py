@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -69,11 +69,28 @@ def run_step(name: str, study: Study, *, console: Console, train_ahead: TrainAhe
             os.utime(study.report_dir / step.mark, (started, started))
             return
         work = partial(_run_work, study, step, params, console=console, train_ahead=train_ahead)
-        _make_step(study, step, params, key, inputs, work, console=console, asked=asked)
-        # Weights that were fetched during the run are there from now on, and data may have been fetched too.
-        fetched = steps.compute_key(step, params)
-        key |= {"data": fetched["data"], "weights": fetched["weights"]}
+        why = [_record_reason(reason) for reason in reasons]
+        _make_step(study, step, params, key, inputs, work, reasons=why, console=console, asked=asked)
+        now = steps.compute_key(step, load_study(study.params_dir))
+        key |= {name: now[name] for name in _list_fetched(key, params)}
+        if changed := [name for name in ("params", "code", "notebook", "data", "weights") if key[name] != now[name]]:
+            what = f"{', '.join(changed)} changed while it ran: the next make all runs it again"
+            console.report(f"{step.name:<24} {what}")
         graph.mark_done(study, step, key, inputs, started=started)
+
+
+def _record_reason(reason: steps.Reason) -> str:
+    """A reason as a record has it, which may be published: without values of parameters and without places."""
+    if reason.kind in ("images", "weights"):
+        return reason.kind
+    return " ".join(reason.text.split()[:2]) if reason.kind == "params" else reason.text
+
+
+def _list_fetched(key: Mapping[str, Any], params: StudyParams) -> list[str]:
+    """Parts of a key that a run may have fetched: they count as they are after it, all others as they were before."""
+    weights_were_there = (key["weights"] or {}).get("state") == "local"
+    fetches = {"data": params.data.source == "isic2016", "weights": not weights_were_there}
+    return [name for name, fetched in fetches.items() if fetched]
 
 
 def _make_step(
@@ -84,11 +101,12 @@ def _make_step(
     inputs: dict[str, str],
     work: Callable[[str], None],
     *,
+    reasons: list[str],
     console: Console,
     asked: Event,
 ) -> None:
     started, clock = datetime.now(UTC), time.monotonic()
-    record = provenance.describe_run(study, step, params, key=key, inputs=inputs)
+    record = provenance.describe_run(study, step, params, key=key, inputs=inputs) | {"reasons": reasons}
     if not os.environ.get("CLUSTER"):  # whose other machines have processes of their own
         remove_halves(study.report_dir)
     (study.report_dir / step.mark).unlink(missing_ok=True)  # not done until it ends, whatever stops it

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -63,7 +64,7 @@ def test_a_run_leaves_a_record_of_everything_and_nothing_of_this_machine(project
     run_json = record(project)
     figure = project / REPORT / "figures" / f"{STEP}_a.png"
     assert figure.read_text() == run_json["run_id"]
-    assert run_json["status"] == "ok"
+    assert run_json["status"] == "ok" and run_json["reasons"] and all(isinstance(r, str) for r in run_json["reasons"])
     assert [o["path"] for o in run_json["outputs"]] == [
         f"figures/{STEP}_a.png", f"html/{STEP}.html", f"notebooks/{STEP}.ipynb", "predictions/vgg19.csv",
         f"runs/{STEP}/params.json", f"runs/{STEP}/train.jsonl",
@@ -293,6 +294,26 @@ def test_what_a_killed_run_had_overwritten_returns_however_often_it_is_killed(st
         with suppress(RuntimeError), execute.set_aside(study, step):
             raise RuntimeError
         assert {path.name: path.read_text() for path in folder.iterdir()} == {path.name: "before" for path in paths}
+
+
+@pytest.mark.fault("together", "a YAML file that is edited while a step runs", "the step is stale, and says so")
+def test_what_changes_while_a_step_runs_makes_it_stale(study, params, monkeypatch):
+    """Data of one's own, weights on this disk and parameters count as they were when the step began."""
+    before = {name: name for name in ("params", "code", "notebook", "data")}
+    after = before | {"weights": {"state": "other"}, "params": "edited"}
+    keys = iter([before | {"weights": {"state": "local"}}, after])
+    marked, said = {}, []
+    monkeypatch.setattr(execute.steps, "compute_key", lambda *_: next(keys))
+    monkeypatch.setattr(execute, "_make_step", lambda *_, reasons, **__: said.extend(reasons))
+    reason = execute.steps.Reason("params", "params data.images /home/me/a -> /home/me/b")
+    monkeypatch.setattr(execute.graph, "list_reasons", lambda *_: [reason])
+    monkeypatch.setattr(execute.graph, "mark_done", lambda _, __, key, *___, **____: marked.update(key))
+    console = SimpleNamespace(report=said.append, show_count=lambda *_: None)
+    execute.run_step("01_eda", study, console=console)
+    assert marked == before | {"weights": {"state": "local"}}
+    assert said[0] == "params data.images", "a record tells no folder"
+    what = "params, weights changed while it ran: the next make all runs it again"
+    assert said[1:] == [f"{'01_eda':<24} {what}"]
 
 
 @pytest.mark.parametrize(("asked", "device"), [("cpu", "cpu"), ("CUDA", "cuda0"), ("cuda:1", "cuda1")])

@@ -22,6 +22,7 @@ DATA = make_images()
 
 def use_machine(patch: pytest.MonkeyPatch, root: Path, **more: object) -> None:
     """Reports and caches in a folder of the test's own, one thread, no GPU."""
+    patch.delenv("DATA_DIR", raising=False)
     settings = {"REPORTS_DIR": root / "reports", "LESION_CACHE": root / "cache", "THREADS": 1, "DEVICE": "cpu"}
     for name, value in (settings | more).items():
         patch.setenv(name, str(value))

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from lesion_utils.config.schema import NamedComparison
@@ -24,8 +25,10 @@ from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, select_run
 
 LEDGER = "openings.csv"
-#: What tells one evaluation from another; the same scores, such as those of renamed code, are no new evaluation.
+#: What tells one evaluation from another.
 SCORES = ["seeds", "folds", "test_images", "ap", "auc"]
+#: AP and AUC that differ by no more are the same: renamed code gives equal scores, another processor nearly equal ones.
+SAME = 0.0005
 COLUMNS = [
     "date", "study", "model", "regime", "seeds", "folds", "configuration", "test_images", "malignant", "ap", "auc",
 ]  # fmt: skip
@@ -89,7 +92,7 @@ def number_evaluations(ledger: pd.DataFrame) -> pd.DataFrame:
     last: dict[tuple[str, str], tuple[Any, int]] = {}
     for row in ledger.itertuples():
         run, scores = (row.model, row.regime), tuple(getattr(row, name) for name in SCORES)
-        if last.get(run, (None, 0))[0] != scores:
+        if run not in last or not np.allclose(scores, last[run][0], rtol=0, atol=SAME):
             if run in current:
                 number, current = number + 1, set()
             current.add(run)
@@ -136,7 +139,8 @@ def count_looks(ledger: pd.DataFrame, predictions: pd.DataFrame, params: NamedCo
     runs = (select_run(predictions, model=model, regime=regime) for model in params.pair)
     compute = {"ap": average_precision, "auc": roc_auc}[metric]
     now = [round(float(compute(run["target"], run["probability"])), 4) if len(run) else None for run in runs]
-    earlier = earlier[~(earlier[["a", "b"]] == now).all(axis=1)].reset_index(drop=True)
+    present = np.isclose(earlier[["a", "b"]].astype(float), np.array(now, float), rtol=0, atol=SAME).all(axis=1)
+    earlier = earlier[~present].reset_index(drop=True)
     number = len(earlier) + 1
     return Looks(number, earlier, params.primary.alpha / number)
 

@@ -102,6 +102,12 @@ def test_the_same_scores_again_are_no_new_evaluation():
     assert rows.set_index(["evaluation", "model"]).loc[(2, "resnet50"), "configuration"] == "a2, a3"
 
 
+def test_scores_that_another_processor_rounds_differently_are_no_new_evaluation():
+    again = make_ledger(("2026-12-02", "vgg19", "b4", 0.2722, 0.6084))
+    rows = number_evaluations(pd.concat([TWICE, again], ignore_index=True))
+    assert rows["evaluation"].max() == 2 and rows["configuration"].str.contains("b4").any()
+
+
 def test_one_network_that_comes_with_other_scores_is_a_new_evaluation():
     lines = [("2026-12-01", "vgg19", "b4", 0.3, 0.65)]
     rows = number_evaluations(pd.concat([TWICE, make_ledger(*lines)], ignore_index=True))

@@ -65,7 +65,8 @@ def test_a_fused_network_in_bfloat16_is_as_exact_as_autocast(backbone, convoluti
     exact, fused = features_of(model, x), fuse_network(model, features_of, compute=BFLOAT16, example=x)
     with BFLOAT16.autocast():
         found, plain = fused(x), features_of(model, x)
-    assert sum(isinstance(module, _FusedConv2d) for module in getattr(fused, "modules", list)()) >= convolutions
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # oneDNN wants AVX-512; without it, the network is scored as it is
+        assert sum(isinstance(module, _FusedConv2d) for module in getattr(fused, "modules", list)()) >= convolutions
     assert not torch.equal(found.float(), exact), "it computes in bfloat16"
     error, error_of_autocast = ((y.float() - exact).abs().max() / exact.abs().max() for y in (found, plain))
     assert error <= max(1.5 * error_of_autocast, 0.01)

@@ -23,13 +23,16 @@ import ast
 import itertools
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from lesion_utils.core.files import digest_bytes, digest_file
+from lesion_utils.core.errors import DataError
+from lesion_utils.core.files import digest_bytes, digest_file, dump_json, write_atomic
+from lesion_utils.core.seal import load_sealed, seal_record
 
 PACKAGE = "lesion_utils"
 _FOLDER = Path(__file__).resolve().parents[1]
@@ -37,7 +40,10 @@ _parsing = Lock()  # Python 3.11 takes two threads' depths for one if a collecti
 
 #: A module's name without the package's, and a definition in it; or all of them; or nothing but importing it.
 Target = tuple[str, str]
+#: Path, time and size of every file of the package.
+_Stamp = tuple[tuple[str, int, int], ...]
 _ALL, _IMPORT = "*", ""
+_COMPILED = "__pycache__"
 
 _DYNAMIC = {"globals", "locals", "vars", "eval", "exec", "__import__", "importlib.import_module"}
 _DYNAMIC |= {"pkgutil.resolve_name", "sys.modules"}
@@ -63,17 +69,57 @@ def fingerprint_definitions(
         ValueError: an entry does not exist.
         SyntaxError: a module, or the source, is not Python.
     """
-    package = _open_package(_FOLDER, tuple(_stat_files(_FOLDER)))
-    found = package.reach([*map(package.find_entry, entries), *package.follow(source)], without)
+    answers = _open_answers(_FOLDER, tuple(_stat_files(_FOLDER)))
+    hashes, files = answers.find(sorted(entries), source, sorted(without))
+    found = {name: {value} for name, value in hashes.items()}
+    for path in map(_FOLDER.joinpath, files):
+        found.setdefault(path.name, set()).add(_digest_known(path, *_stat(path)))
+    return {name: digest_bytes("".join(sorted(every)).encode())[:16] for name, every in sorted(found.items())}
+
+
+class _Answers:
+    """Which definitions entries reach, kept beside the compiled modules: to follow all names takes seconds.
+
+    An answer holds as long as every module has the same content, and the other files have the same names.
+    """
+
+    def __init__(self, folder: Path, stamp: _Stamp):
+        self._folder, self._stamp, self._lock = folder, stamp, Lock()
+        contents = [
+            (Path(path).relative_to(folder).as_posix(), _digest_known(Path(path), *times) * path.endswith(".py"))
+            for path, *times in stamp
+        ]
+        self._modules = digest_bytes(repr(contents).encode())
+        self._path = folder / "core" / _COMPILED / "definitions.json"
+        kept = load_sealed(self._path) or {}
+        self._answers: dict[str, Any] = kept["answers"] if kept.get("modules") == self._modules else {}
+
+    def find(self, entries: Sequence[str], source: str, without: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+        """Name of each definition to the hash of its text, and the paths of the other files that these name."""
+        asked = digest_bytes(repr((entries, source, without)).encode())
+        with self._lock:
+            if asked not in self._answers:
+                package = _open_package(self._folder, self._stamp)
+                found = package.reach([*map(package.find_entry, entries), *package.follow(source)], without)
+                files = {path.relative_to(self._folder).as_posix() for each in found.values() for path in each.files}
+                self._answers[asked] = _hash_texts(found), sorted(files)
+                self._keep()
+            return self._answers[asked]
+
+    def _keep(self) -> None:
+        record = seal_record({"modules": self._modules, "answers": self._answers})
+        with suppress(DataError):  # the package may belong to another user
+            write_atomic(self._path, dump_json(record))
+
+
+def _hash_texts(found: Mapping[Target, _Definition]) -> dict[str, str]:
     ambiguous = {name for name, count in Counter(name for _, name in found).items() if count > 1}
     hashes: dict[str, set[str]] = {}
     for (_, name), definition in found.items():
         # The text has only names: where two definitions have the same name, add what the one that is meant says.
         meant = [found[to].text for to in definition.targets if to[1] in ambiguous and to in found]
         hashes.setdefault(name, set()).add(digest_bytes("\n".join([definition.text, *meant]).encode()))
-        for path in definition.files:
-            hashes.setdefault(path.name, set()).add(_digest_known(path, *_stat(path)))
-    return {name: digest_bytes("".join(sorted(every)).encode())[:16] for name, every in sorted(hashes.items())}
+    return {name: "".join(sorted(every)) for name, every in hashes.items()}
 
 
 def parse(source: str) -> ast.Module:
@@ -216,7 +262,7 @@ class _Package:
         """Files that are not Python, by path, by name, and by the name of a folder that is not a package."""
         names: dict[str, list[Path]] = {}
         for path in sorted(self.folder.rglob("*.*")):
-            if path.suffix not in {".py", ".pyc"} and path.is_file():
+            if path.suffix != ".py" and path.parent.name != _COMPILED and path.is_file():
                 relative = path.relative_to(self.folder)
                 folders = {part.name for part in relative.parents if not (self.folder / part / "__init__.py").is_file()}
                 for name in {relative.as_posix(), relative.name, *folders}:
@@ -336,7 +382,12 @@ class _Definition:
 
 
 @lru_cache(maxsize=2)
-def _open_package(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> _Package:
+def _open_answers(folder: Path, stamp: _Stamp) -> _Answers:
+    return _Answers(folder, stamp)
+
+
+@lru_cache(maxsize=2)
+def _open_package(folder: Path, stamp: _Stamp) -> _Package:
     return _Package(folder)
 
 
@@ -357,7 +408,7 @@ def _stat(path: Path) -> tuple[int, int]:
 
 def _stat_files(folder: Path) -> Iterator[tuple[str, int, int]]:
     for path in sorted(folder.rglob("*.*")):
-        if path.suffix != ".pyc" and path.is_file():
+        if path.parent.name != _COMPILED and path.is_file():
             yield str(path), *_stat(path)
 
 

@@ -417,6 +417,26 @@ def test_it_is_the_same_on_every_python(small):
     assert small()["main"] == "74eaeb4147f1ade5"
 
 
+def test_answers_are_kept_for_the_next_process(small, tmp_path, monkeypatch):
+    before = small()
+    kept = tmp_path / "core" / "__pycache__" / "definitions.json"
+    text = kept.read_text()
+    with monkeypatch.context() as patch:
+        patch.delattr(definitions, "_open_package")
+        assert small() == before, "the same modules, written again"
+        with pytest.raises(NameError):
+            small(tools=SMALL["work/tools"] + "x = 1\n")
+    small()
+    for damaged in ("", "{}", "[]", text[:-9], text.replace(before["main"][:4], "0000"), text.replace("main", "mean")):
+        kept.write_text(damaged)
+        assert small() == before, damaged
+
+
+def test_a_package_that_may_not_be_written_has_fingerprints(small, tmp_path):
+    (tmp_path / "core").write_text("where a folder should be")
+    assert set(small()) == {"main", "helper", "other", "LIMIT", "BASE"}
+
+
 def test_an_entry_that_does_not_exist_is_an_error(small):
     small()
     with pytest.raises(ValueError, match=r"work\.entry:other"):

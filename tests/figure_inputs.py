@@ -174,6 +174,16 @@ FIGURES = {
     "learning curves, no numbers": lambda: training.plot_learning_curves(
         draw_history(["features"], 1, 3).assign(val_loss=np.nan, train_loss=np.nan)
     ),
+    "sample size": lambda: training.plot_sample_size(
+        pd.DataFrame(
+            {"images": [90, 448, 897], "repeats": [20, 20, 1]}
+            | {
+                f"{m}_{k}": [0.4, 0.5 + s, 0.6 + s]
+                for m, s in (("ap", 0), ("auc", 0.2))
+                for k in ("mean", "low", "high")
+            }
+        )
+    ),
     "learning rates": lambda: training.plot_learning_rates(
         draw_rates(["stem", *(f"layer {k}" for k in range(16)), "head"])
     ),

@@ -101,6 +101,26 @@ def plot_learning_curves(history: pd.DataFrame) -> Plate:
 
 
 @house_style
+def plot_sample_size(rows: pd.DataFrame) -> Plate:
+    """AP and AUC on the test images by the number of training images, as a line with the range of the draws.
+
+    Args:
+        rows: one per share of the training images, as `notebooks.sample_size.trace_sample_size` returns them.
+    """
+    fig, ((ax,),) = new_figure(width=SINGLE, height=58)
+    lines = []
+    for metric, colour in (("auc", SCORES["val_auc"][1]), ("ap", SCORES["val_ap"][1])):
+        low, high = rows[f"{metric}_low"], rows[f"{metric}_high"]
+        ax.fill_between(rows["images"], low, high, color=colour, alpha=0.15, lw=0)
+        lines += ax.plot(rows["images"], rows[f"{metric}_mean"], color=colour, marker=".", label=metric.upper())
+    ax.set(xlabel="training images", ylabel="AP or AUC", xlim=(0, 1.04 * rows["images"].max()))
+    legend_below(fig, lines, columns=2)
+    told = "; ".join(f"{r.images} images: AP {r.ap_mean:.2f}, AUC {r.auc_mean:.2f}" for r in rows.itertuples())
+    note = f"logistic regression on frozen features; bands: range of {rows['repeats'].max()} draws"
+    return finish_figure(fig, note=note, alt=f"Scores by the number of training images. {told}.")
+
+
+@house_style
 def plot_margins(margins: Mapping[str, Mapping[str, Sequence[float]]]) -> Plate:
     """What each parameter of a grid does to the average precision: every combination a ring, their mean a line.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,7 +28,6 @@ from lesion_utils.core.errors import WeightsError
 from lesion_utils.core.events import Event, OnEvent
 from lesion_utils.core.names import CLASSIFIER_NAMES
 from lesion_utils.data.duplicates import group_duplicates
-from lesion_utils.evaluation.metrics import average_precision, roc_auc
 from lesion_utils.evaluation.predictions import COLUMNS, join_folds
 from lesion_utils.models.compute import Compute, choose_compute, computing
 from lesion_utils.models.inference import Scorer
@@ -130,98 +129,6 @@ def score_classifiers(params: Network, *, data: Images, on_event: OnEvent | None
                 run = {"split": split, "model": params.model, "regime": f"features:{name}", "seed": seed}
                 tables.append(pd.DataFrame({"image_id": data.table["image_id"].to_numpy()[rows], **run, **scores}))
     return ClassifierResult(join_folds(tables), pd.DataFrame(chosen))
-
-
-#: Shares of the training images, and how often each is drawn, of a learning curve.
-SHARES, REPEATS = (0.1, 0.25, 0.5, 0.75, 1.0), 20
-
-
-def trace_learning_curve(
-    features: np.ndarray,
-    targets: np.ndarray,
-    test_features: np.ndarray,
-    test_targets: np.ndarray,
-    *,
-    groups: np.ndarray,
-    seed: int,
-    shares: Sequence[float] = SHARES,
-    repeats: int = REPEATS,
-) -> pd.DataFrame:
-    """How the scores of logistic regression on frozen features rise with the number of training images.
-
-    Each share is drawn several times, within each class, so that the spread shows what the choice of images is worth;
-    all images leave nothing to choose. The regularisation is chosen by cross-validation in the first draw of a share.
-
-    Args:
-        features: (N, D) float, of the training images.
-        targets: (N,) int, 0 or 1.
-        test_features: (M, D) float.
-        test_targets: (M,) int.
-        groups: (N,) as `fit_classifier`.
-        seed: of the draws.
-        shares: of the training images, in (0, 1].
-        repeats: draws of each share below 1.
-
-    Returns:
-        one row per share and draw: `share`, `repeat`, `images`, `malignant`, `ap`, `auc` (on the test images).
-    """
-    rng, rows = np.random.default_rng(seed), []
-    for share in shares:
-        model: Any = None
-        for repeat in range(repeats if share < 1 else 1):
-            parts = (rng.permutation(np.flatnonzero(targets == target)) for target in (0, 1))
-            own = np.sort(np.concatenate([part[: max(FOLDS, round(share * len(part)))] for part in parts]))
-            if model is None:
-                model, _ = fit_classifier(
-                    CANDIDATES["logistic"], features[own], targets[own], groups=groups[own], seed=seed
-                )
-            with threadpool_limits(1):
-                probs = clone(model).fit(features[own], targets[own]).predict_proba(test_features)[:, 1]
-            counted = {"images": len(own), "malignant": int(targets[own].sum())}
-            scores = {"ap": average_precision(test_targets, probs), "auc": roc_auc(test_targets, probs)}
-            rows.append({"share": share, "repeat": repeat, **counted, **scores})
-    return pd.DataFrame(rows)
-
-
-def score_learning_curve(params: Network, *, data: Images, on_event: OnEvent | None = None) -> pd.DataFrame:
-    """The learning curve of a network's frozen features, see `trace_learning_curve`.
-
-    Args:
-        params: of the network.
-        data: decoded images and their table.
-        on_event: called while features are computed.
-
-    Returns:
-        empty where the weights are missing and may be, or where the network has no classifiers.
-    """
-    params = params.in_regime("features")
-    try:
-        source = find_weights(params) if params.classifiers else None
-    except WeightsError:
-        source = None
-    if source is None:
-        return pd.DataFrame(columns=["share", "repeat", "images", "malignant", "ap", "auc"])
-    targets, read = data.table["target"].to_numpy(dtype=int), partial(read_features, params, data.images)
-    known, test = (np.flatnonzero(data.table["subset"].isin(s)) for s in (("train", "val"), ("test",)))
-    features, tested = (read(rows, tta="none", on_event=on_event)[:, 0] for rows in (known, test))
-    groups = name_groups(data.table.iloc[known], data.duplicates)
-    return trace_learning_curve(features, targets[known], tested, targets[test], groups=groups, seed=params.seeds[0])
-
-
-def summarise_learning_curve(curve: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
-    """The middle and the band of each share, from `trace_learning_curve`.
-
-    Returns:
-        one row per share: `share`, `images`, `repeats`, and for "ap" and "auc" `_mean`, `_low`, `_high`: the middle
-        share of draws, of the choice of training images alone; the test images are the same throughout.
-    """
-    tail = (1 - confidence) / 2
-    groups = curve.groupby("share")
-    rows = groups.agg(images=("images", "first"), repeats=("repeat", "size"))
-    for metric in ("ap", "auc"):
-        rows[f"{metric}_mean"] = groups[metric].mean()
-        rows[f"{metric}_low"], rows[f"{metric}_high"] = groups[metric].quantile(tail), groups[metric].quantile(1 - tail)
-    return rows.reset_index()
 
 
 def fit_classifier(

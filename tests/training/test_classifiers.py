@@ -12,7 +12,6 @@ from pytest import approx, fixture, mark, param, raises
 from safetensors.torch import save_file
 from sections import network_params
 from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -34,8 +33,6 @@ from lesion_utils.training.classifiers import (
     read_features,
     score_classifiers,
     split_folds,
-    summarise_learning_curve,
-    trace_learning_curve,
 )
 
 #: Ensembles of trees take seconds.
@@ -233,27 +230,3 @@ def test_missing_weights_stop_or_are_skipped(data):
     skipping = make_params(weights="elsewhere.safetensors", without_weights="skip")
     assert score_classifiers(skipping, data=data).predictions.empty
     assert score_classifiers(make_params(classifiers=[]), data=data).predictions.empty
-
-
-def test_a_learning_curve_rises_with_the_images_and_narrows():
-    rng = np.random.default_rng(0)
-    targets = (np.arange(600) % 5 == 0).astype(int)
-    features = rng.normal(size=(600, 30)) + 0.35 * targets[:, None] * (np.arange(30) < 15)
-    curve = trace_learning_curve(
-        features[:300], targets[:300], features[300:], targets[300:], groups=np.arange(300), seed=1,
-        shares=(0.1, 0.5, 1.0), repeats=6,
-    )  # fmt: skip
-    assert curve["share"].value_counts().to_dict() == {0.1: 6, 0.5: 6, 1.0: 1}
-    assert curve.groupby("share")["images"].first().tolist() == [30, 150, 300]
-    assert (curve["malignant"] == curve["images"] / 5).all(), "each class in proportion"
-    rows = summarise_learning_curve(curve)
-    assert rows["auc_mean"].is_monotonic_increasing and rows["ap_mean"].is_monotonic_increasing
-    width = rows["auc_high"] - rows["auc_low"]
-    assert width.iloc[0] > width.iloc[1] > width.iloc[2] == 0
-    whole = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
-    scores = [
-        average_precision_score(targets[300:], whole.set_params(logisticregression__C=c).fit(
-            features[:300], targets[:300]).predict_proba(features[300:])[:, 1])
-        for c in classifiers.CANDIDATES["logistic"][1]["C"]
-    ]  # fmt: skip
-    assert any(rows["ap_mean"].iloc[-1] == approx(score) for score in scores)

@@ -149,7 +149,8 @@ def test_a_scheduler_that_goes_away_ends_clearly_and_loses_nothing(one_process, 
 
 
 @pytest.mark.fault("together", "a worker of a cluster that stands still and goes on", "the bytes; no epoch twice")
-@pytest.mark.parametrize("given_up", [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("given_up", [True, False])
 def test_a_worker_that_stands_still_costs_time_and_nothing_else(one_process, tmp_path, scheduler, given_up):
     """Given up, its task goes to the other worker, which has to wait: the first one holds it, and will go on."""
     jobs = make_jobs(tmp_path)
@@ -180,6 +181,7 @@ def test_a_worker_that_stands_still_costs_time_and_nothing_else(one_process, tmp
     assert set(count_epochs(jobs).values()) == {1}
 
 
+@pytest.mark.long
 @pytest.mark.fault("together", "two studies, and two commands of one, on one scheduler", "the bytes; no epoch twice")
 def test_two_studies_and_two_commands_at_once_end_with_the_same_bytes(one_process, tmp_path, scheduler):
     studies = [make_jobs(tmp_path / "one", study="one"), make_jobs(tmp_path / "other", study="other")]

@@ -69,8 +69,7 @@ def run_step(name: str, study: Study, *, console: Console, train_ahead: TrainAhe
             os.utime(study.report_dir / step.mark, (started, started))
             return
         work = partial(_run_work, study, step, params, console=console, train_ahead=train_ahead)
-        why = [_record_reason(reason) for reason in reasons]
-        _make_step(study, step, params, key, inputs, work, reasons=why, console=console, asked=asked)
+        _make_step(study, step, params, key, inputs, work, reasons=reasons, console=console, asked=asked)
         now = steps.compute_key(step, load_study(study.params_dir))
         key |= {name: now[name] for name in _list_fetched(key, params)}
         if changed := [name for name in ("params", "code", "notebook", "data", "weights") if key[name] != now[name]]:
@@ -83,6 +82,8 @@ def _record_reason(reason: steps.Reason) -> str:
     """A reason as a record has it, which may be published: without values of parameters and without places."""
     if reason.kind in ("images", "weights"):
         return reason.kind
+    if reason.kind == "new":
+        return "it had not run on this machine"
     return " ".join(reason.text.split()[:2]) if reason.kind == "params" else reason.text
 
 
@@ -101,12 +102,13 @@ def _make_step(
     inputs: dict[str, str],
     work: Callable[[str], None],
     *,
-    reasons: list[str],
+    reasons: list[steps.Reason],
     console: Console,
     asked: Event,
 ) -> None:
     started, clock = datetime.now(UTC), time.monotonic()
-    record = provenance.describe_run(study, step, params, key=key, inputs=inputs) | {"reasons": reasons}
+    record = provenance.describe_run(study, step, params, key=key, inputs=inputs)
+    record["reasons"] = [_record_reason(reason) for reason in reasons]
     if not os.environ.get("CLUSTER"):  # whose other machines have processes of their own
         remove_halves(study.report_dir)
     (study.report_dir / step.mark).unlink(missing_ok=True)  # not done until it ends, whatever stops it
@@ -134,8 +136,9 @@ def _make_step(
         if isinstance(error, OSError) and error.errno in DISK_ERRORS:
             raise cannot_write(Path(error.filename or study.report_dir), error) from error
         raise explain_failure(error, study, step, params, seconds=time.monotonic() - clock) from error
-    where = f"   {name_file(study.report_dir / step.product)}" if step.name == "index" else ""
-    console.report(f"{step.name:<24} ok {format_duration(time.monotonic() - clock):>12}{where}")
+    more = "" if reasons[0].kind == "new" else f"   because {reasons[0]}"
+    more = f"   {name_file(study.report_dir / step.product)}" if step.name == "index" else more
+    console.report(f"{step.name:<24} ok {format_duration(time.monotonic() - clock):>12}{more}")
 
 
 def _run_work(

@@ -57,9 +57,11 @@ def list_reasons(study: Study, step: Step, key: Mapping[str, Any], inputs: Mappi
     """
     done = steps.load_done(study, step)
     if done is None:
-        record = steps.load_record(study, step) or {}
         ended = {"failed": "it failed", "interrupted": "it was interrupted", "running": "it was killed"}
-        return [Reason("unfinished", ended.get(str(record.get("status")), "it has not run on this machine yet"))]
+        status = str((steps.load_record(study, step) or {}).get("status"))
+        if status not in ended:
+            return [Reason("new", "it has not run on this machine yet")]
+        return [Reason("unfinished", ended[status])]
     changes = list(steps.explain_key(done, key))
     changes += steps.explain_inputs(done["inputs"], inputs) if inputs is not None else ()
     return [*changes, *(Reason("missing", f"{path} is missing") for path in list_missing(study, step))]
@@ -90,17 +92,24 @@ def _explain_running(study: Study, step: Step) -> Reason:
 
 def tell_why(study: Study, params: StudyParams) -> str:
     """One sentence per step: "04_vgg19_finetune runs because params vgg19.optim.momentum 0.9 -> 0.95"."""
-    return "\n".join(_tell_step(name, reasons) for name, reasons in explain_study(study, params).items())
+    return "\n".join(_tell_step(study, name, reasons) for name, reasons in explain_study(study, params).items())
 
 
-def _tell_step(name: str, reasons: Sequence[Reason]) -> str:
+def _tell_step(study: Study, name: str, reasons: Sequence[Reason]) -> str:
     if not reasons:
-        return f"{name} is up to date"
+        record = steps.load_ok_record(study, steps.find_step(study, name)) or {}
+        before = [str(reason) for reason in record.get("reasons", [])]  # absent from records of earlier versions
+        return f"{name} is up to date" + (f"; it last ran because {write_reasons(before)}" if before else "")
     if reasons[0].kind == "running":
         return f"{name} {reasons[0]}"
     link = "because" if _verb(reasons) == "runs" else "too, since"
+    return f"{name} {_verb(reasons)} {link} {write_reasons(reasons)}"
+
+
+def write_reasons(reasons: Sequence[object]) -> str:
+    """The first of the reasons in one line, and how many more there are."""
     more = f"; and {len(reasons) - _SPELT_OUT} more" if len(reasons) > _SPELT_OUT else ""
-    return f"{name} {_verb(reasons)} {link} {'; '.join(map(str, reasons[:_SPELT_OUT]))}{more}"
+    return f"{'; '.join(map(str, reasons[:_SPELT_OUT]))}{more}"
 
 
 def _verb(reasons: Sequence[Reason]) -> str:

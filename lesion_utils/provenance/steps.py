@@ -211,8 +211,8 @@ class Reason:
 
     Attributes:
         kind: "params", "notebook", "images", "weights", "packages", "code", "input" (a file of an earlier step),
-            "missing" (a file of its own), "unfinished" (its last run, or none), "upstream" (an earlier step runs) or
-            "running" (now, in another process).
+            "missing" (a file of its own), "unfinished" (its last run), "new" (it never ran), "upstream" (an earlier
+            step runs) or "running" (now, in another process).
         text: the same for a reader, such as "params vgg19.optim.momentum 0.9 -> 0.95".
     """
 

@@ -304,7 +304,9 @@ def test_what_changes_while_a_step_runs_makes_it_stale(study, params, monkeypatc
     keys = iter([before | {"weights": {"state": "local"}}, after])
     marked, said = {}, []
     monkeypatch.setattr(execute.steps, "compute_key", lambda *_: next(keys))
-    monkeypatch.setattr(execute, "_make_step", lambda *_, reasons, **__: said.extend(reasons))
+    monkeypatch.setattr(
+        execute, "_make_step", lambda *_, reasons, **__: said.extend(map(execute._record_reason, reasons))
+    )
     reason = execute.steps.Reason("params", "params data.images /home/me/a -> /home/me/b")
     monkeypatch.setattr(execute.graph, "list_reasons", lambda *_: [reason])
     monkeypatch.setattr(execute.graph, "mark_done", lambda _, __, key, *___, **____: marked.update(key))

@@ -196,7 +196,8 @@ def test_a_step_that_did_not_finish_says_how_it_ended(study, status, reason):
         path = study.runs / "01_eda" / "run.json"
         path.parent.mkdir(parents=True)
         path.write_text(dump_json(seal_record({"status": status})))
-    assert list_reasons(study, STEPS["01_eda"], KEY, {}) == [Reason("unfinished", reason)]
+    kind = "new" if "not run" in reason else "unfinished"
+    assert list_reasons(study, STEPS["01_eda"], KEY, {}) == [Reason(kind, reason)]
 
 
 VALUES = st.recursive(

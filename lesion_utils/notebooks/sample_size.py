@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,10 @@ def trace_sample_size(
         return pd.DataFrame(columns=["share", "images", "malignant", "repeats"])
     params, targets = params.in_regime("features"), data.table["target"].to_numpy(dtype=int)
     known, test = (np.flatnonzero(data.table["subset"].isin(s)) for s in (("train", "val"), ("test",)))
-    features = [read_features(params, data.images, rows, tta="none", on_event=on_event)[:, 0] for rows in (known, test)]
+    read = partial(read_features, params, data.images, tta="none", on_event=on_event)
     groups = name_groups(data.table.iloc[known], data.duplicates)
-    draws = draw_subsets(*features, targets[known], targets[test], groups=groups, seed=params.seeds[0])
+    features, tested = read(known)[:, 0], read(test)[:, 0]
+    draws = draw_subsets(features, tested, targets[known], targets[test], groups=groups, seed=params.seeds[0])
     return summarise_draws(draws)
 
 

@@ -233,7 +233,7 @@ def draw_files(count: int, folder: Path) -> list[Path]:
 
 
 def measure_memory(name: str) -> float:
-    """Peak memory of training, GB, in a process of its own; of the graphics device, where there is one."""
+    """Peak memory of training, GB, in a process of its own; of the GPU if there is one."""
     command = [sys.executable, __file__, "--memory-of", name]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout)

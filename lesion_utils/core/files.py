@@ -18,7 +18,7 @@ from lesion_utils.core.errors import DataError
 
 
 def write_atomic(path: Path, content: str | bytes, *, modified: float | None = None) -> None:
-    """Write `content` to `path` in one step: whoever reads sees the old file or the new one, never a part.
+    """Write `content` to `path` in one step: a reader sees the old file or the new one, never a part.
 
     Args:
         modified: the time that the file gets, in seconds since 1970; None for now.

@@ -170,7 +170,7 @@ def check_cluster() -> None:
     if text and text not in _QUEUES and not _SCHEDULER.fullmatch(text):
         close = difflib.get_close_matches(text.lower(), _QUEUES, n=1)
         what = "no address of a scheduler and no queue" + (f", did you mean {close[0]}?" if close else "")
-        raise _refuse("CLUSTER", what, "tcp://host:port of a Dask scheduler, slurm, pbs or lsf (docs/cluster.md)")
+        raise _refuse("CLUSTER", what, "tcp://host:port of a Dask scheduler, slurm, pbs or lsf (docs/guide/cluster.md)")
 
 
 def check_folder(name: str, *, must_exist: bool = False) -> None:

@@ -66,7 +66,7 @@ def predict_values(
     share of what their posteriors under Jeffreys' prior give together; it has a width where no image is called wrongly.
 
     Args:
-        found: malignant images called malignant, of `malignant`.
+        found: malignant images predicted malignant, of `malignant`.
         passed: benign images called benign, of `benign`.
         prevalence: share of malignant lesions, in (0, 1).
 

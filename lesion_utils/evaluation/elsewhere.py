@@ -33,8 +33,8 @@ EVERYONE = "all"
 UNKNOWN = (np.nan, np.nan)
 
 
-class Abroad(NamedTuple):
-    """What came out elsewhere: of each `set`, of networks, combinations and the control that sees no pixel."""
+class ExternalResults(NamedTuple):
+    """Results on the external test sets (`set`): of networks, combinations and the metadata-only baseline."""
 
     measures: pd.DataFrame  # see `judge_scores`, with `set`, `name`, `model`, `regime`
     drops: pd.DataFrame  # see `measure_drops`, likewise
@@ -45,7 +45,7 @@ def judge_scores(table: pd.DataFrame, params: Comparison, *, threshold: float | 
 
     Args:
         table: columns `target`, `probability`, `logit` (NaN where there is none), and those of `GROUPS` that are known.
-        threshold: above which an image is called malignant, chosen at home; None for `CALL`.
+        threshold: above which an image is predicted malignant, chosen on the own validation images; None for `CALL`.
 
     Returns:
         one row per group and metric: `group` ("all", "site A", ...), `images`, `malignant`, `metric`, `value`, `low`,
@@ -113,7 +113,7 @@ def measure_drops(
 
     Args:
         home: columns `target`, `probability`; so has `away`. Each is resampled by itself.
-        threshold: chosen at home; None for `CALL`.
+        threshold: chosen on the own validation images; None for `CALL`.
 
     Returns:
         one row per metric: `metric`, `home`, `elsewhere`, `drop` (home minus elsewhere), `low`, `high`. Empty with
@@ -149,7 +149,7 @@ def examine_elsewhere(
     *,
     images: pd.DataFrame,
     others: pd.DataFrame,
-) -> Abroad:
+) -> ExternalResults:
     """Every network and combination on every set from elsewhere, and the control that knows sizes and bytes.
 
     Images that training has seen are left out.
@@ -180,7 +180,7 @@ def examine_elsewhere(
             about = {"set": place} | name.columns
             measures.append(judge_scores(part, params, threshold=limit).assign(**about))
             drops.append(measure_drops(own, part, params, threshold=limit).assign(**about))
-    return Abroad(pd.concat(measures, ignore_index=True), pd.concat(drops, ignore_index=True))
+    return ExternalResults(pd.concat(measures, ignore_index=True), pd.concat(drops, ignore_index=True))
 
 
 def find_seen(others: pd.DataFrame) -> pd.Series:

@@ -117,7 +117,7 @@ def evaluate(
 
 
 def _list_thresholds(target_threshold: float | None) -> dict[str, float]:
-    """Ending of a metric -> above which score an image is called malignant."""
+    """Ending of a metric -> above which score an image is predicted malignant."""
     return {"": CALL} | ({} if target_threshold is None else {AT_TARGET: target_threshold})
 
 
@@ -136,7 +136,7 @@ def evaluate_with_intervals(
 
     Returns:
         one row per metric: `metric`, `value`, `low`, `high`, `interval` (how it was had),
-        `bootstrap_low`, `bootstrap_high`. An undefined value (precision when nothing is called malignant) is NaN.
+        `bootstrap_low`, `bootstrap_high`. An undefined value (precision when nothing is predicted malignant) is NaN.
     """
     compute = partial(evaluate, targets, probs, target_threshold=target_threshold)
     draws = map_draws(lambda part: compute(weights=part), np.asarray(weights))
@@ -204,7 +204,7 @@ class FirstLook(NamedTuple):
     """Values, intervals and bands of one set of scores."""
 
     metrics: dict[str, dict[str, float]]  # metric -> value, low, high
-    confusion: NDArray[np.int_]  # (2, 2), above `CALL` is called malignant; rows the truth, benign first
+    confusion: NDArray[np.int_]  # (2, 2), above `CALL` is predicted malignant; rows the truth, benign first
     roc: Curve
     precision_recall: Curve
 

@@ -5,7 +5,7 @@ score at least as much. Every ranking metric and every confusion matrix is a few
 Given weights of shape (draws, N), the staircases and the metrics gain a leading axis: that is how a bootstrap of
 ten thousand draws takes a second.
 
-Labels: 1 malignant, 0 benign. An image is called malignant when its score exceeds the threshold; a score of exactly
+Labels: 1 malignant, 0 benign. An image is predicted malignant when its score exceeds the threshold; a score of exactly
 0.5 is benign (ISIC 2016).
 """
 
@@ -84,7 +84,7 @@ class Confusion:
 
     @property
     def precision(self) -> NDArray[np.float64]:
-        """Share of malignant images among those called malignant; NaN where none is."""
+        """Share of malignant images among those predicted malignant; NaN where none is."""
         called = self.tp + self.fp
         return np.divide(self.tp, called, out=np.full(np.shape(called), np.nan), where=called > 0)[()]
 
@@ -167,7 +167,7 @@ class Ranking:
         return beyond + (fpr1 - crossing) * (sensitivity + tpr1) / 2
 
     def confusion(self, threshold: float) -> Confusion:
-        """Counts when every score above the threshold is called malignant."""
+        """Counts when every score above the threshold is predicted malignant."""
         called = int((self.thresholds > threshold).sum())
         tp, fp = (x[..., called - 1] if called else np.zeros(x.shape[:-1])[()] for x in (self.tp, self.fp))
         return Confusion(tp=tp, fp=fp, fn=self.tp[..., -1] - tp, tn=self.fp[..., -1] - fp)

@@ -128,7 +128,7 @@ def _score_control(columns: list[str], images: pd.DataFrame, *parts: pd.DataFram
 
 
 def predict_elsewhere(images: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The control that knows sizes and bytes, trained as at home, on the test images and on those from elsewhere.
+    """Scores of the baseline that knows sizes and bytes, on the test images and on external images.
 
     Args:
         images: as `predict_from_metadata`.

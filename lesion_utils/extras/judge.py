@@ -76,7 +76,7 @@ def describe_measures(measures: pd.DataFrame, *, threshold: float | None) -> str
     """The measures as a terminal shows them."""
     called = f"{threshold:.3f}, as the study chose" if threshold is not None else f"{CALL}"
     table = widen_measures(measures).set_index(["group", "images", "malignant"]).T
-    return f"an image is called malignant above {called}\n{table.to_string()}"
+    return f"an image is predicted malignant above {called}\n{table.to_string()}"
 
 
 def _wrong_labels(path: Path, problems: str) -> DataError:

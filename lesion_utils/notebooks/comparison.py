@@ -19,7 +19,7 @@ from lesion_utils.data.prepared import PreparedData
 from lesion_utils.evaluation.blocks import audit_shortcuts, compare_blocks, tabulate_calls
 from lesion_utils.evaluation.calibration import fit_recalibration, measure_reliability
 from lesion_utils.evaluation.decisions import trace_decision_curves
-from lesion_utils.evaluation.elsewhere import EVERYONE, Abroad, examine_elsewhere, widen_measures
+from lesion_utils.evaluation.elsewhere import EVERYONE, ExternalResults, examine_elsewhere, widen_measures
 from lesion_utils.evaluation.evaluate import Curve, band_curves
 from lesion_utils.evaluation.intervals import draw_weights, format_value
 from lesion_utils.evaluation.literature import spread_metrics
@@ -100,7 +100,7 @@ def draw_bands(models: Models, params: Comparison) -> tuple[dict[str, Curve], di
 
 def judge_elsewhere(
     data: PreparedData, scores: pd.DataFrame, results: pd.DataFrame, params: NamedComparison, *, folder: Path
-) -> Abroad | None:
+) -> ExternalResults | None:
     """Evaluate the networks on the external test sets; None if the study names none.
 
     Args:
@@ -117,20 +117,20 @@ def judge_elsewhere(
     return examine_elsewhere(scores, away, results, params, images=data.table, others=data.elsewhere)
 
 
-def show_elsewhere(study: OpenStudy, results: pd.DataFrame, abroad: Abroad) -> pd.DataFrame:
+def show_elsewhere(study: OpenStudy, results: pd.DataFrame, external: ExternalResults) -> pd.DataFrame:
     """Save the tables and the figure of the external test sets, show the figure, and return the table."""
-    study.save_table(abroad.measures, "elsewhere")
-    study.save_table(abroad.drops, "elsewhere_drops")
-    forest = plot_forest(collect_elsewhere(results, abroad))
+    study.save_table(external.measures, "elsewhere")
+    study.save_table(external.drops, "elsewhere_drops")
+    forest = plot_forest(collect_elsewhere(results, external))
     caption = "AP and AUC on the internal and the external test sets: networks and a metadata-only baseline."
     display(study.save_figure(forest, "elsewhere", caption))
-    return widen_measures(abroad.measures)
+    return widen_measures(external.measures)
 
 
-def collect_elsewhere(results: pd.DataFrame, abroad: Abroad) -> pd.DataFrame:
+def collect_elsewhere(results: pd.DataFrame, external: ExternalResults) -> pd.DataFrame:
     """Rows of a forest plot: each network on the internal test set, then on each external one, and the baseline."""
     own = results[(results["seed"] == ENSEMBLE)].assign(set="internal")
-    everyone = abroad.measures[abroad.measures["group"] == EVERYONE]
+    everyone = external.measures[external.measures["group"] == EVERYONE]
     known = everyone[["model", "regime"]].drop_duplicates()
     rows = pd.concat([own.merge(known), everyone], ignore_index=True)
     rows = rows[rows["metric"].isin(("ap", "auc"))]

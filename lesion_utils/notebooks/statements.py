@@ -10,7 +10,7 @@ import pandas as pd
 
 from lesion_utils.config.schema import NamedComparison
 from lesion_utils.core.names import COMBINATION, name_held_out, name_series
-from lesion_utils.evaluation.elsewhere import EVERYONE, Abroad, find_seen
+from lesion_utils.evaluation.elsewhere import EVERYONE, ExternalResults, find_seen
 from lesion_utils.evaluation.evaluate import AT_TARGET, CALL, label_metric
 from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.evaluation.openings import Looks
@@ -202,21 +202,21 @@ _PATIENTS = {
 }
 
 
-def state_elsewhere(abroad: Abroad | None, others: pd.DataFrame, found: Findings) -> list[str]:
+def state_elsewhere(external: ExternalResults | None, others: pd.DataFrame, found: Findings) -> list[str]:
     """For each external test set: scores of the leading model, their change, and that of the baseline.
 
     Args:
-        abroad: from `comparison.judge_elsewhere`.
+        external: from `comparison.judge_elsewhere`.
         others: the external images, see `PreparedData`.
     """
-    if abroad is None:
+    if external is None:
         return ["This study has no external test set."]
-    runs = set(abroad.measures[["model", "regime"]].itertuples(index=False, name=None))
+    runs = set(external.measures[["model", "regime"]].itertuples(index=False, name=None))
     lead = next(run for run in (found.lead, *list_spoken(found.results, found.params)) if run in runs)
     said = []
     for place, images in others.groupby("set", sort=False):
-        whole = abroad.measures[(abroad.measures["set"] == place) & (abroad.measures["group"] == EVERYONE)]
-        drops = abroad.drops[abroad.drops["set"] == place]
+        whole = external.measures[(external.measures["set"] == place) & (external.measures["group"] == EVERYONE)]
+        drops = external.drops[external.drops["set"] == place]
         said.append(
             f"{place} ({_count_images(images)}): {name_series(*lead)}: {_list_values(whole, lead)}. "
             f"{_state_drop(drops, lead)}"

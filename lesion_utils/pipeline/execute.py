@@ -183,7 +183,7 @@ def take_turns(step: Step, *, console: Console) -> Iterator[None]:
 
 
 def choose_device() -> str:
-    """The device that training will take, guessed without loading torch: only a lock's name hangs on it."""
+    """The device that training will take, guessed without loading torch: only a lock is named after it."""
     asked = os.environ.get("DEVICE", "").strip().lower() or "auto"
     if asked == "cuda" or (asked == "auto" and shutil.which("nvidia-smi")):
         return f"cuda{os.environ.get('CUDA_VISIBLE_DEVICES', '').partition(',')[0] or 0}"

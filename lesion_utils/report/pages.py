@@ -25,7 +25,7 @@ SCREEN_SCALE = 1.4
 #: Stands on every page that may show images of the data set.
 CREDITS = {
     True: "Photographs: ISIC 2016 (Gutman et al., arXiv:1605.01397), in the public domain (CC-0).",
-    False: "Photographs: the study's own; whoever made this page says who may have them.",
+    False: "Photographs: from this study; ask its authors before you use them.",
 }
 
 #: The one script there is: opens every code cell of a notebook's page, on request or when the address ends in #code.

@@ -86,13 +86,13 @@ def test_every_network_and_the_control_are_judged_without_what_training_has_seen
     drawn, own, others = draw_elsewhere()
     away = add_ensembles(drawn)
     others.loc[:4, "seen_in"] = ["train", "val", "test", "left_out", ""]
-    abroad = examine_elsewhere(home, away, results, COMPARISON, images=own, others=others)
-    assert set(abroad.measures["images"]) == {88}, "of train and val, two are left out; of test and left_out, none"
-    models = abroad.measures[["model", "regime"]].drop_duplicates()
+    external = examine_elsewhere(home, away, results, COMPARISON, images=own, others=others)
+    assert set(external.measures["images"]) == {88}, "of train and val, two are left out; of test and left_out, none"
+    models = external.measures[["model", "regime"]].drop_duplicates()
     assert len(models) == 7 and (models["model"] == CONTROL).sum() == 1
     row = select_run(away[away["image_id"].isin(others["image_id"][2:])], model="vgg19", regime="finetune")
     own = "model == 'vgg19' and regime == 'finetune' and metric == "
-    told = abroad.measures.query(f"{own} 'auc'")["value"].item()
+    told = external.measures.query(f"{own} 'auc'")["value"].item()
     assert told == pytest.approx(sk.roc_auc_score(row["target"], row["probability"]))
-    at_home = abroad.drops.query(f"{own} 'sensitivity_at_target'")["home"].item()
+    at_home = external.drops.query(f"{own} 'sensitivity_at_target'")["home"].item()
     assert at_home == pytest.approx(get_row(results, "vgg19", "finetune", "sensitivity_at_target")["value"])

@@ -235,9 +235,9 @@ def test_elsewhere_is_said_in_the_numbers_of_its_table(findings, predictions, re
         write_predictions(rows, tmp_path / f"{model}_elsewhere.csv")
     others.loc[:2, ["seen_in", "seen_how"]] = ["train", "same bytes"]
     data = SimpleNamespace(table=own, elsewhere=others)
-    abroad = judge_elsewhere(data, predictions, results, COMPARISON, folder=tmp_path)
-    first, last = state_elsewhere(abroad, others, findings)
-    of_lead = [table.set_index(["model", "regime", "metric"]) for table in abroad]
+    external = judge_elsewhere(data, predictions, results, COMPARISON, folder=tmp_path)
+    first, last = state_elsewhere(external, others, findings)
+    of_lead = [table.set_index(["model", "regime", "metric"]) for table in external]
     row, drop = (table.loc[(*findings.lead, "auc")] for table in of_lead)
     malignant = others["target"][3:].sum()
     assert first.startswith(f"P (87 images, {malignant} of them malignant; 3 excluded as duplicates")
@@ -245,7 +245,7 @@ def test_elsewhere_is_said_in_the_numbers_of_its_table(findings, predictions, re
     change = format_value(-drop["drop"], -drop["high"], -drop["low"], "+.3f")
     assert "Change against the internal test set: average precision" in first and f"AUC {change}" in first
     assert "20.0 % in the internal test set" in last
-    rows = collect_elsewhere(results, abroad)
+    rows = collect_elsewhere(results, external)
     assert set(rows["group"]) == {"this study", "controls"} and rows["name"].str.endswith((": internal", ": P")).all()
     assert len(rows) == 2 * 6 + 1 and plot_forest(rows).alt
     nothing = SimpleNamespace(elsewhere=others[:0])

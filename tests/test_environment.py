@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from challenge import draw_picture
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
@@ -151,6 +152,29 @@ def test_the_doctor_names_the_weights_that_the_parameters_name(monkeypatch, tmp_
 def test_the_doctor_is_content_with_the_demo():
     params = load_study(Study("demo").params_dir)
     assert {f.state for f in (doctor.check_data(params, Study("demo")), *doctor.check_weights(params))} == {"ok"}
+
+
+def test_the_doctor_says_how_it_reads_labels(tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        draw_picture(number, width=64, height=48).save(tmp_path / "images" / f"im{number}.jpg")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image_id,lesion_id,dx,colour\nim0,L1,mel,x\nim1,L1,nv,x\nim2,L2,nv,x\nim3,,nv,x\n")
+    study, params = Study("demo"), load_study(Study("demo").params_dir)
+
+    def examine(**changes):
+        own = {"source": "folder", "images": str(tmp_path / "images"), "labels": str(labels)}
+        data = type(params.data).model_validate(params.data.model_dump() | own | changes)
+        return next(doctor.check_labels(params.model_copy(update={"data": data}), study))
+
+    unread = examine()
+    assert unread.state == "wrong" and "malignant: [" in unread.what and "params/demo/data.yaml" in unread.do
+    found = examine(malignant=["mel"])
+    assert found.state == "ok"
+    assert found.what.startswith("4 images: 3 benign, 1 malignant, 2 lesions; ") and "colour" in found.what
+    labels.unlink()
+    assert "there is no file" in examine().what
+    assert not list(doctor.check_labels(params, study)), "the challenge's labels are known"
 
 
 def test_a_finding_is_one_line_and_its_remedy_another():

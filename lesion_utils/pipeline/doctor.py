@@ -26,6 +26,7 @@ from lesion_utils.core.machine import name_processor
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.core.settings import list_problems, settle_device
 from lesion_utils.data.challenge import FOLDERS, LABEL_FILES
+from lesion_utils.data.labels import GROUPS
 from lesion_utils.pipeline.notebook import KERNEL
 from lesion_utils.provenance.record import scrub_paths
 
@@ -71,6 +72,7 @@ def examine_study(study: Study) -> Iterator[Finding]:
     else:
         yield Finding("ok", "params", f"params/{study.name} is valid")
         yield check_data(params, study)
+        yield from check_labels(params, study)
         yield from check_weights(params)
     yield from check_environment()
     yield from (check_kernel(), check_disk(), check_memory(), check_git())
@@ -215,6 +217,24 @@ def check_data(params: StudyParams, study: Study) -> Finding:
         return Finding("ok", "data", "the challenge's files are there")
     do = f"make data STUDY={study.name} fetches them (0.8 GB), or set DATA_DIR to a folder that has them"
     return Finding("note", "data", f"not here: {', '.join(missing)}", do)
+
+
+def check_labels(params: StudyParams, study: Study) -> Iterator[Finding]:
+    """What own and external labels and images are understood as; every file is read, as the data step does."""
+    places: dict[str, Data | External] = {} if params.data.is_challenge else {"labels": params.data}
+    for name, place in (places | params.data.external).items():
+        from lesion_utils.data.folder import read_folder  # with pandas, which other studies do not need here
+
+        try:
+            table, notes = read_folder(str(place.images), str(place.labels), place, keep_names=True)
+        except LesionError as error:
+            yield Finding("wrong", name, str(error), f"correct them, or the lines of params/{study.name}/data.yaml")
+            continue
+        counts = {"benign": (table["target"] == 0).sum(), "malignant": (table["target"] == 1).sum()}
+        counts |= {f"{group}s": table.loc[table[group] != "", group].nunique() for group in GROUPS if group in table}
+        counts |= {f"{split} images": count for split, count in table.get("split", table[:0]).value_counts().items()}
+        read = ", ".join(f"{count:,} {word}" for word, count in counts.items())
+        yield Finding("ok", name, "; ".join([f"{len(table):,} images: {read}", *notes]))
 
 
 def check_weights(params: StudyParams) -> Iterator[Finding]:

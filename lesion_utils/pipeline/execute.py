@@ -113,9 +113,9 @@ def _make_step(
         remove_halves(study.report_dir)
     (study.report_dir / step.mark).unlink(missing_ok=True)  # not done until it ends, whatever stops it
     (study.runs / step.name / "train.jsonl").unlink(missing_ok=True)
-    provenance.finish_run(study, step, record, status="running", started=started)
     try:
         with set_aside(study, step):
+            provenance.finish_run(study, step, record, status="running", started=started)
             with console.show_step(step.name, follow_log(study, step.name)):
                 work(record["run_id"])
             for remark in list_remarks(study, step.name):
@@ -128,7 +128,8 @@ def _make_step(
         stopped = isinstance(error, KeyboardInterrupt) or asked.is_set()
         status = "interrupted" if stopped else "failed"
         with suppress(LesionError):  # on a full disk; "running" without its mark is no success either
-            provenance.finish_run(study, step, record, status=status, started=started)
+            logs = list_logs(study, step)
+            provenance.finish_broken_run(study, step, record, status=status, started=started, logs=logs)
         if stopped:
             raise KeyboardInterrupt from error
         if isinstance(error, LesionError):
@@ -215,19 +216,19 @@ def end_on_signals() -> Iterator[Event]:
 
 @contextmanager
 def set_aside(study: Study, step: Step) -> Iterator[None]:
-    """Keep a step's earlier outputs until it ends; if it fails, all of them return and nothing new stays.
+    """Keep a step's earlier outputs and their record until it ends; if it fails, all return and nothing new stays.
 
-    A notebook's are moved away, so that none outlives its cause. The other steps leave a file alone that would not
-    change, so theirs are copied.
+    A notebook's outputs are moved away, so that none outlives its cause. The other steps leave a file alone that would
+    not change, so theirs are copied, as is the record.
     """
-    store = study.runs / step.name / "previous"
+    store, record = study.runs / step.name / "previous", study.runs / step.name / "run.json"
     _put_back(store, study, step)  # what a killed run had moved
-    paths = list_outputs(study, step)
+    paths = [*list_outputs(study, step), *([record] if record.is_file() else [])]
     names = [path.relative_to(study.report_dir).as_posix() for path in paths]
     write_atomic(store / _NAMES, dump_json({"files": names}))  # first: a kill may come between two files
     for path, name in zip(paths, names, strict=True):
         (store / name).parent.mkdir(parents=True, exist_ok=True)
-        if step.is_notebook:
+        if step.is_notebook and path != record:
             path.replace(store / name)
         else:
             shutil.copy2(path, store / name)

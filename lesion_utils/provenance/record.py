@@ -27,7 +27,7 @@ from lesion_utils.core.machine import name_processor
 from lesion_utils.core.names import NETWORKS, name_data_set, name_model
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.core.run_files import DONE
-from lesion_utils.core.seal import seal_record
+from lesion_utils.core.seal import load_sealed, seal_record
 from lesion_utils.core.settings import read_count, read_omp_threads
 from lesion_utils.provenance.steps import Step
 from lesion_utils.provenance.verify import SELECTION
@@ -88,6 +88,31 @@ def finish_run(
     }
     write_atomic(study.runs / step.name / "run.json", dump_json(seal_record(finished)))
     return finished
+
+
+def finish_broken_run(
+    study: Study, step: Step, record: Mapping[str, Any], *, status: str, started: datetime, logs: Iterable[Path]
+) -> None:
+    """Record that a run failed, after the files of the last run that succeeded are back.
+
+    The record goes on to describe these files, and what they were made from; without any, it describes the run that
+    failed.
+
+    Args:
+        status: "failed" or "interrupted".
+        started: UTC.
+        logs: of the run that failed.
+    """
+    path = study.runs / step.name / "run.json"
+    earlier = load_sealed(path) or {}
+    kept = [output for output in earlier.get("outputs", []) if not output["path"].startswith("runs/")]
+    if not kept:
+        finish_run(study, step, record, status=status, started=started, outputs=logs)
+        return
+    now = {"status": status, "reasons": record["reasons"]}
+    now |= {"started": f"{started:{_TIME}}", "ended": f"{datetime.now(UTC):{_TIME}}"}
+    outputs = [*kept, *(_describe_output(study, log) for log in sorted(logs))]
+    write_atomic(path, dump_json(seal_record({**earlier, **now, "outputs": outputs})))
 
 
 def write_selection_record(study: Study, outputs: Iterable[Path]) -> None:

@@ -111,6 +111,27 @@ def test_a_failed_cell_is_explained_and_its_notebook_kept(project):
 
 
 @pytest.mark.slow
+@pytest.mark.fault("kills", "a step that fails after an earlier success", "`make verify` knows the earlier files")
+def test_the_record_of_a_failed_step_accounts_for_the_files_of_its_last_success(project):
+    good = 'save("predictions/vgg19.csv", "2")\nsave("figures/04_vgg19_finetune_a.png", "a")'
+    assert run_code(project, good).returncode == 0
+    before = record(project)
+    for bad in (f"{good}\n1/0", "1/0", f"os.kill({os.getpid()}, 0); save('predictions/vgg19.csv', '3'); 1/0"):
+        assert run_code(project, bad).returncode == 1
+        after = record(project)
+        assert after["status"] == "failed" and after["inputs"] == before["inputs"], bad
+        own = [output for output in after["outputs"] if not output["path"].startswith("runs/")]
+        assert own == [output for output in before["outputs"] if not output["path"].startswith("runs/")]
+        assert after["notebook"] == before["notebook"]
+        said = run(project, "verify", "demo").stdout
+        assert re.search(rf"failed +runs/{STEP}/run.json", said), said
+        mine = [line for line in said.splitlines() if "04_vgg19" in line or "vgg19.csv" in line]
+        assert not any("not recorded" in line or "changed by hand" in line for line in mine), said
+    assert run_code(project, good).returncode == 0
+    assert "04_vgg19" not in run(project, "verify", "demo").stdout
+
+
+@pytest.mark.slow
 def test_an_error_of_the_package_is_shown_whole(project):
     code = "from lesion_utils.core.errors import DataError"
     done = run_code(project, f"{code}\nraise DataError('w', where='x', do='do this')")

@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -34,6 +35,21 @@ def _ask_mac() -> str:
         return ""
     command = ["sysctl", "-n", "machdep.cpu.brand_string"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def describe_gpus() -> str:
+    """The NVIDIA GPUs, their driver and the cuDNN of the installed PyTorch, without loading it; empty without GPUs."""
+    command = ["nvidia-smi", "--query-gpu=name,compute_cap,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    sentence = "{} (compute capability {}, {}, driver {})"
+    facts = [sentence.format(*parts) for line in lines if len(parts := line.split(", ")) == 4]
+    with suppress(metadata.PackageNotFoundError):
+        cudnn = re.search(r"nvidia-cudnn-cu\d+==([\d.]+)", "\n".join(metadata.requires("torch") or []))
+        facts += [f"cuDNN {cudnn[1]}"] if cudnn and facts else []
+    return ", ".join(facts)
 
 
 def read_driver() -> str | None:

@@ -6,6 +6,7 @@ Loads no torch, so that every command gives the same answer at once.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import platform
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from lesion_utils.core import paths
 from lesion_utils.core.errors import LesionError, ParamsError, shorten
+from lesion_utils.core.machine import read_driver
 
 #: More threads or workers than this are a slip of the hand.
 _MOST = 1024
@@ -30,6 +32,8 @@ _QUEUES = ("slurm", "pbs", "lsf")
 #: Where Linux shows the driver of a GPU: NVIDIA's, the one under Windows (WSL), AMD's.
 _DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", "/dev/nvhost-gpu")
 _NVIDIA_GPUS = Path("/proc/driver/nvidia/gpus")
+#: The oldest driver on which each CUDA runs (NVIDIA, "CUDA Compatibility", minor version compatibility).
+_OLDEST_DRIVERS = {11: 450, 12: 525, 13: 580}
 
 
 def check_settings() -> None:
@@ -142,7 +146,29 @@ def explain_no_cuda(number: int = 0) -> str | None:
     count = len(list(_NVIDIA_GPUS.iterdir())) if _NVIDIA_GPUS.is_dir() else None
     if count is not None and number >= count:
         return f"this machine has {count} NVIDIA GPUs, numbered from 0"
-    return None
+    return explain_old_driver()
+
+
+def explain_old_driver() -> str | None:
+    """That the NVIDIA driver is too old for the installed PyTorch; None if it is not, or if that cannot be seen."""
+    spec = importlib.util.find_spec("torch")
+    file = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
+    found = re.search(r"^cuda\b.*'((\d+)\.\d+)'", file.read_text(encoding="utf-8"), re.M) if file else None
+    oldest = _OLDEST_DRIVERS.get(int(found[2]), 0) if found else 0
+    driver = read_driver() if oldest else None
+    if found is None or driver is None or int(driver.partition(".")[0]) >= oldest:
+        return None
+    return f"the NVIDIA driver {driver} is too old for PyTorch with CUDA {found[1]}, which needs {oldest} or newer"
+
+
+def guess_device() -> str:
+    """The device that training will take, guessed without loading torch: "cpu", "mps" or a GPU such as "cuda0"."""
+    kind, _, number = (find_device() or "").partition(":")
+    if not kind and explain_no_cuda() is None:
+        kind = "cuda"
+    if kind == "cuda":
+        return f"cuda{number or read_setting('CUDA_VISIBLE_DEVICES').partition(',')[0] or 0}"
+    return kind or ("mps" if (platform.system(), platform.machine()) == ("Darwin", "arm64") else "cpu")
 
 
 def settle_device() -> None:

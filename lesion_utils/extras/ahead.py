@@ -30,7 +30,9 @@ from lesion_utils.core.console import Console
 from lesion_utils.core.errors import ParamsError, RunError
 from lesion_utils.core.files import lock_file
 from lesion_utils.core.paths import Study
+from lesion_utils.core.settings import read_setting
 from lesion_utils.extras.jobs import Job, Progress, Workers, list_jobs, run_job
+from lesion_utils.models.compute import choose_device
 
 #: Times that workers may be lost, one after the other, before a task has got an epoch further.
 TRIES = 3
@@ -148,10 +150,11 @@ def _explain_loss(jobs: Sequence[Job], times: int) -> RunError:
 
 def list_devices() -> list[str]:
     """The GPUs here, as `CUDA_VISIBLE_DEVICES` names them; none if the CPU computes."""
-    asked, named = os.environ.get("DEVICE") or "auto", os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if asked in ("auto", "cuda") and torch.cuda.is_available():
+    device = choose_device()
+    if device == "cuda":
+        named = read_setting("CUDA_VISIBLE_DEVICES")
         return named.split(",") if named else list(map(str, range(torch.cuda.device_count())))
-    return ["mps"] if asked in ("auto", "mps") and torch.backends.mps.is_available() else []
+    return [] if device == "cpu" else [device]
 
 
 @contextmanager

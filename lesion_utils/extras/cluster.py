@@ -24,6 +24,7 @@ from lesion_utils.core.console import Console
 from lesion_utils.core.definitions import fingerprint_definitions
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import digest_bytes, write_atomic
+from lesion_utils.core.settings import find_device, read_setting
 from lesion_utils.extras.jobs import Job, Workers, run_job
 from lesion_utils.models.compute import choose_compute
 from lesion_utils.provenance.steps import read_versions
@@ -93,7 +94,8 @@ class Gate:
         }
         folders["WEIGHTS_DIR"] = paths.weights_dir()
         self.settings = {name: str(folder) for name, folder in folders.items() if folder}
-        self.settings |= {name: os.environ[name] for name in ("THREADS", "DEVICE") if os.environ.get(name)}
+        given = {"THREADS": read_setting("THREADS"), "DEVICE": find_device()}
+        self.settings |= {name: value for name, value in given.items() if value}
         networks = {job.network: job.params.network(job.network) for job in jobs}
         self._asks = (self.settings, token, list(networks.values()))
         self._expected = examine(*self._asks)

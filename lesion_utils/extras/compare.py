@@ -102,7 +102,8 @@ class Comparison:
         for step in [name for name in self.a.runs if name in self.b.runs]:
             left, right = ({key: report.runs[step].get(key) for key in _CIRCUMSTANCES} for report in (self.a, self.b))
             for row in list_differences(left, right):
-                rows.setdefault(row[0], row)
+                if row[0] != "device.peak_memory_gib":  # it explains nothing, and differs from run to run
+                    rows.setdefault(row[0], row)
         return list(rows.values())
 
     @cached_property

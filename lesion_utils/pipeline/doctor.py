@@ -41,10 +41,15 @@ FOR_GPUS = ("triton", "nvidia-", "cuda-")
 #: Run apart: where torch and torchvision do not fit, the import itself fails.
 _PROBE = """
 import json, torch, torchvision, timm
+from lesion_utils.models.compute import describe_gpu, explain_unusable_gpu
+unusable = explain_unusable_gpu()
 devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+if devices:
+    gpu = "compute capability {capability}, {memory_gib} GiB, driver {driver}, CUDA {cuda}, cuDNN {cudnn}"
+    devices.append(gpu.format(**describe_gpu()))
 if torch.backends.mps.is_available():
     devices.append("Apple GPU (mps)")
-print(json.dumps({"pair": [torch.__version__, torchvision.__version__], "devices": devices}))
+print(json.dumps({"pair": [torch.__version__, torchvision.__version__], "devices": devices, "unusable": unusable}))
 """
 
 
@@ -142,11 +147,10 @@ def check_torch() -> Iterator[Finding]:
         return
     facts = json.loads(done.stdout.splitlines()[-1])
     yield Finding("ok", "torch", "torch {} and torchvision {} fit".format(*facts["pair"]))
-    if facts["devices"]:
+    if facts["unusable"]:
+        yield Finding("note", "device", facts["unusable"], "until then the CPU is used")
+    elif facts["devices"]:
         yield Finding("ok", "device", ", ".join(facts["devices"]))
-    elif shutil.which("nvidia-smi"):
-        do = "update the NVIDIA driver; until then the processor is used"
-        yield Finding("note", "device", "there is an NVIDIA driver, but torch sees no GPU", do)
     else:
         do = "fine for demo; for isic2016 use a machine with a GPU"
         yield Finding("note", "device", f"{name_processor()}, {os.cpu_count()} cores, no GPU", do)

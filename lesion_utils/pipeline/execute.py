@@ -7,8 +7,6 @@ whatever stops a run, and whenever, its step does not count as done, and the sam
 from __future__ import annotations
 
 import os
-import platform
-import re
 import shutil
 import signal
 import sys
@@ -32,6 +30,7 @@ from lesion_utils.core.errors import LesionError
 from lesion_utils.core.files import DISK_ERRORS, cannot_write, dump_json, read_json, remove_halves, write_atomic
 from lesion_utils.core.paths import Study, name_file
 from lesion_utils.core.running import mark_running
+from lesion_utils.core.settings import explain_old_driver, find_device, guess_device
 from lesion_utils.pipeline import graph
 from lesion_utils.pipeline.failure import explain_failure
 from lesion_utils.provenance import record as provenance
@@ -68,6 +67,8 @@ def run_step(name: str, study: Study, *, console: Console, train_ahead: TrainAhe
             console.report(f"{step.name:<24} up to date")
             os.utime(study.report_dir / step.mark, (started, started))
             return
+        if step.network and find_device() is None and (why := explain_old_driver()):
+            console.report(f"{step.name:<24} {why}; computing on the CPU instead")
         work = partial(_run_work, study, step, params, console=console, train_ahead=train_ahead)
         _make_step(study, step, params, key, inputs, work, reasons=reasons, console=console, asked=asked)
         now = steps.compute_key(step, load_study(study.params_dir))
@@ -168,7 +169,7 @@ def take_turns(step: Step, *, console: Console) -> Iterator[None]:
 
     Says so when it has to wait for another run, of whichever study.
     """
-    held = choose_device() if step.network else step.name
+    held = guess_device() if step.network else step.name
     path = paths.reports_root() / f".{held}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
@@ -181,16 +182,6 @@ def take_turns(step: Step, *, console: Console) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def choose_device() -> str:
-    """The device that training will take, guessed without loading torch: only a lock is named after it."""
-    asked = os.environ.get("DEVICE", "").strip().lower() or "auto"
-    if asked == "cuda" or (asked == "auto" and shutil.which("nvidia-smi")):
-        return f"cuda{os.environ.get('CUDA_VISIBLE_DEVICES', '').partition(',')[0] or 0}"
-    if asked != "auto":
-        return re.sub(r"\W", "", asked)
-    return "mps" if (platform.system(), platform.machine()) == ("Darwin", "arm64") else "cpu"
 
 
 @contextmanager

@@ -13,9 +13,11 @@ from typing import Any
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.console import format_duration
 from lesion_utils.core.files import dump_json, write_atomic, write_if_changed
+from lesion_utils.core.machine import describe_gpus, name_processor
 from lesion_utils.core.paths import Study
 from lesion_utils.core.running import list_running
 from lesion_utils.core.seal import seal_record
+from lesion_utils.core.settings import guess_device
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.steps import Reason, Step
 
@@ -130,4 +132,6 @@ def tell_plan(study: Study, params: StudyParams) -> str:
             unknown += record is None
     more = f", and {unknown} steps of unknown length" if unknown else ""
     total = f"in all about {format_duration(seconds)}{more}"
-    return "\n".join([f"{'step':<24} {'now':<10} {'last took':>14} {'memory':>10}", *rows, total])
+    device = guess_device()
+    trains = f"trains on {device}: {describe_gpus() if device.startswith('cuda') else name_processor()}"
+    return "\n".join([f"{'step':<24} {'now':<10} {'last took':>14} {'memory':>10}", *rows, total, trains])

@@ -33,6 +33,8 @@ from lesion_utils.provenance.steps import Step
 from lesion_utils.provenance.verify import SELECTION
 
 SCHEMA_VERSION = 1
+#: What a record has of a GPU beside its name.
+_GPU_FACTS = ("capability", "memory_gib", "driver", "cuda", "cudnn")
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -136,6 +138,7 @@ def describe_training(study: Study, step: Step) -> dict[str, Any]:
     if not runs:
         return {}
     compute = runs[0]["compute"]
+    peaks = [run["compute"]["peak_memory_gib"] for run in runs if "peak_memory_gib" in run["compute"]]  # of a GPU
     used = next((run["weights"] for run in runs if run["weights"]), {"name": "none"})
     return {
         "device": {
@@ -143,6 +146,8 @@ def describe_training(study: Study, step: Step) -> dict[str, Any]:
             "name": compute["processor"],
             "threads": compute["threads"],
             "precision": compute["precision"],
+            **{name: compute[name] for name in _GPU_FACTS if name in compute},
+            **({"peak_memory_gib": max(peaks)} if peaks else {}),
         },
         "determinism": {
             "level": compute["level"],

@@ -26,7 +26,7 @@ _ENTRIES = ("training.train:train_run", "training.task:TrainingTask")
 #: Definitions on the way whose edits change no number: what is recorded elsewhere, files, messages.
 _CHANGE_NO_NUMBER = {
     *("StudyParams", "Network", "find_weights"),  # their values are part of the identity
-    *("identify", "name_run", "_fingerprint_models", "name_processor"),  # the identity itself
+    *("identify", "name_run", "_fingerprint_models", "choose_device", "name_processor"),  # the identity itself
     *("write_atomic", "dump_json", "save_checkpoint", "load_checkpoint", "read_history", "cache_dir", "RUN_FILES"),
     *("check_run", "read_done", "write_done", "DONE", "KEPT", "digest_file", "read_predictions", "write_predictions"),
     *("ParamsError", "MetricError", "TrainingError", "WeightsError", "_explain_stops", "name_training"),

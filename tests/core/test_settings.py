@@ -111,6 +111,25 @@ def test_a_gpu_that_is_absent_is_named(tmp_path, monkeypatch, device, version, d
     assert (os.environ["DEVICE"], os.environ["CUDA_VISIBLE_DEVICES"]) == ("cuda", number)
 
 
+@pytest.mark.parametrize(("driver", "usable"), [("535.104.05", False), ("580.65.06", True), (None, True)])
+def test_a_driver_that_is_too_old_is_seen_without_torch(tmp_path, monkeypatch, driver, usable):
+    (tmp_path / "version.py").write_text("__version__ = '2.14.1+cu130'\ncuda: Optional[str] = '13.0'\nhip = None\n")
+    origin = Mock(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(settings.importlib.util, "find_spec", lambda name: origin)
+    monkeypatch.setattr(settings, "read_driver", lambda: driver)
+    monkeypatch.setattr(settings.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(settings.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(settings, "_NVIDIA_GPUS", tmp_path / "none")
+    monkeypatch.setattr(settings.metadata, "version", lambda name: "2.14.1")
+    assert settings.guess_device() == ("cuda0" if usable else "cpu")
+    if not usable:
+        monkeypatch.setenv("DEVICE", "cuda")
+        with pytest.raises(
+            ParamsError, match=r"driver 535\.104\.05 is too old for PyTorch with CUDA 13\.0.* 580 or newer"
+        ):
+            settings.find_device()
+
+
 def test_the_second_gpu_is_that_of_those_that_are_visible(monkeypatch):
     monkeypatch.setattr(settings, "explain_no_cuda", lambda number: None)
     monkeypatch.setenv("DEVICE", "cuda:1")

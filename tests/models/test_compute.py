@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from lesion_utils.models.compute import (
     has_bfloat16,
     is_built_for,
 )
+from lesion_utils.pipeline import doctor
 
 
 def test_determinism_is_set_inside_and_put_back_outside(monkeypatch):
@@ -183,6 +185,40 @@ def test_the_record_of_a_gpu_has_its_driver_libraries_and_memory(gpu):
     assert (told["capability"], told["driver"], told["cuda"]) == ("6.1", "535.104.05", "13.0")
     assert (told["memory_gib"], told["peak_memory_gib"]) == (8.0, 3.0) and told["cudnn"] == 91002
     assert "driver" not in Compute("cpu", "any", "float32", 1, "exact", "2").describe()
+
+
+@pytest.mark.parametrize(
+    ("built_for", "state", "what"),
+    [
+        (
+            ["sm_61"],
+            "ok",
+            "NVIDIA GeForce GTX 1080, compute capability 6.1, 8.0 GiB, driver 535.104.05, CUDA 13.0, cuDNN 91002",
+        ),
+        (BUILT_FOR, "note", "no code for NVIDIA GeForce GTX 1080"),
+    ],
+)
+def test_the_doctor_shows_the_gpu_or_why_it_stays_unused(gpu, monkeypatch, capsys, built_for, state, what):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number=0: "NVIDIA GeForce GTX 1080")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built_for)
+    exec(doctor._PROBE, {})
+    told = SimpleNamespace(returncode=0, stdout=capsys.readouterr().out)
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: told)
+    found = {finding.topic: finding for finding in doctor.check_torch()}["device"]
+    assert found.state == state and what in found.what
+
+
+def test_the_plan_names_the_gpu_without_torch(monkeypatch):
+    shown = SimpleNamespace(stdout="NVIDIA H200, 9.0, 143771 MiB, 580.65.06\nNVIDIA H200, 9.0, 143771 MiB, 580.65.06\n")
+    monkeypatch.setattr(machine.subprocess, "run", lambda *_, **__: shown)
+    monkeypatch.setattr(
+        machine.metadata, "requires", lambda name: ["numpy", "nvidia-cudnn-cu13==9.15.1.9; sys_platform"]
+    )
+    one = "NVIDIA H200 (compute capability 9.0, 143771 MiB, driver 580.65.06)"
+    assert machine.describe_gpus() == f"{one}, {one}, cuDNN 9.15.1.9"
+    monkeypatch.setattr(machine.subprocess, "run", Mock(side_effect=FileNotFoundError))
+    assert machine.describe_gpus() == ""
 
 
 def test_float32_is_not_tf32(monkeypatch):

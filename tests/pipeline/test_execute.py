@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from small_project import STEPS, clean_environment, make_project, run, write_notebook
 
 from lesion_utils.config.load import load_study
-from lesion_utils.core import console
+from lesion_utils.core import console, settings
 from lesion_utils.core.console import describe_event, format_clock, format_duration
 from lesion_utils.core.paths import reports_root
 from lesion_utils.pipeline import execute
@@ -339,11 +339,29 @@ def test_what_changes_while_a_step_runs_makes_it_stale(study, params, monkeypatc
     assert said[1:] == [f"{'01_eda':<24} {what}"]
 
 
-@pytest.mark.parametrize(("asked", "device"), [("cpu", "cpu"), ("CUDA", "cuda0"), ("cuda:1", "cuda1")])
+@pytest.mark.parametrize(("step", "told"), [("03_resnet50_finetune", True), ("01_eda", False)])
+def test_an_old_driver_is_said_before_training_starts(study, monkeypatch, step, told):
+    monkeypatch.delenv("DEVICE", raising=False)
+    monkeypatch.setattr(execute, "explain_old_driver", lambda: "the NVIDIA driver 470 is too old")
+    monkeypatch.setattr(execute, "take_turns", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(execute.graph, "mark_done", lambda *_, **__: None)
+    said: list[str] = []
+    monkeypatch.setattr(execute, "_make_step", lambda *_, **__: said.append("the step runs"))
+    execute.run_step(step, study, console=SimpleNamespace(report=said.append))
+    sentence = f"{step:<24} the NVIDIA driver 470 is too old; computing on the CPU instead"
+    assert said[:2] == ([sentence, "the step runs"] if told else ["the step runs"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "device"), [("cpu", "cpu"), ("CUDA", "cuda0"), ("cuda:1", "cuda1"), ("auto", "cuda0")]
+)
 def test_each_device_has_its_lock(monkeypatch, asked, device):
     monkeypatch.setenv("DEVICE", asked)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert execute.choose_device() == device
+    monkeypatch.setattr(settings, "explain_no_cuda", lambda number=0: None)
+    assert settings.guess_device() == device
+    settings.settle_device()  # which the command line calls first
+    assert settings.guess_device() == device
 
 
 @pytest.mark.parametrize(

@@ -55,14 +55,20 @@ def test_a_record_has_every_field_and_a_seal(study, record):
 
 def test_a_training_steps_device_and_weights_are_those_of_its_runs(study, record):
     compute = {"device": "cuda", "processor": "H", "precision": "float32", "threads": 1, "level": "device"}
+    gpu = {"capability": "9.0", "memory_gib": 139.7, "driver": "580.65.06", "cuda": "13.0", "cudnn": 91002}
     runs = [
-        {"compute": compute, "nondeterministic": [], "weights": None},
-        {"compute": compute, "nondeterministic": ["adaptive_avg_pool2d"], "weights": {"name": "vgg19.tv_in1k"}},
+        {"compute": {**compute, **gpu, "peak_memory_gib": 5.0}, "nondeterministic": [], "weights": None},
+        {
+            "compute": {**compute, **gpu, "peak_memory_gib": 3.0},
+            "nondeterministic": ["adaptive_avg_pool2d"],
+            "weights": {"name": "vgg19.tv_in1k"},
+        },
     ]
     study.metrics.mkdir(parents=True)
     (study.metrics / f"{STEP.name}.json").write_text(json.dumps({"runs": runs}))
     finished = provenance.finish_run(study, STEP, record, status="ok", started=datetime.now(UTC))
-    assert finished["device"] == {"type": "cuda", "name": "H", "threads": 1, "precision": "float32"}
+    named = {"type": "cuda", "name": "H", "threads": 1, "precision": "float32"}
+    assert finished["device"] == {**named, **gpu, "peak_memory_gib": 5.0}, "the largest of all runs"
     assert finished["determinism"] == {"level": "device", "warned_ops": ["adaptive_avg_pool2d"]}
     assert finished["weights"] == {"name": "vgg19.tv_in1k"}
     running = provenance.finish_run(study, STEP, record, status="running", started=datetime.now(UTC))

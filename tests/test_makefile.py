@@ -226,6 +226,8 @@ case "$*" in *--dry-run*) test -e {folder}/index || {{ echo error; echo "  cause
     ("torch", "has_driver", "has_index", "installed"),
     [
         ("auto", True, True, "-r requirements/run.lock"),
+        ("auto after gpu", False, True, "-r requirements/run.lock"),  # a login node, after an update of the lock
+        ("cpu after gpu", False, True, "--torch-backend cpu -r requirements/run-cpu.lock"),
         ("auto", False, True, "--torch-backend cpu -r requirements/run-cpu.lock"),
         ("auto", False, False, "-r {folder}/run.lock"),
         ("cpu", True, True, "--torch-backend cpu -r requirements/run-cpu.lock"),
@@ -247,6 +249,9 @@ def test_the_build_of_torch_follows_the_machine(tmp_path, torch, has_driver, has
         (tmp_path / name).chmod(0o755)
     if has_index:
         (tmp_path / "index").touch()
+    torch, _, before = torch.partition(" after ")
+    if before:
+        (tmp_path / f".installed-{before}-1234").touch()
     command = [shutil.which("make"), "env", f"VENV={tmp_path}", f"TORCH={torch}", f"PYTHON={tmp_path}/bin/python"]
     environment = clean_environment() | {"PATH": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
@@ -257,6 +262,11 @@ def test_the_build_of_torch_follows_the_machine(tmp_path, torch, has_driver, has
     assert done.returncode == 0, done.stderr
     lock = next(line for line in (tmp_path / "calls").read_text().splitlines() if "--compile-bytecode" in line)
     assert lock.endswith(installed.format(folder=tmp_path)), lock
+    build = "gpu" if installed == "-r requirements/run.lock" else "cpu"
+    (stamp,) = tmp_path.glob(".installed-*")
+    assert stamp.name.startswith(f".installed-{build}-")
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert "building" not in again.stdout, "the build that is there stays"
     if installed.startswith("-r {folder}"):
         assert "torch's small build cannot be had here (cause: no route): the large one, without triton" in done.stdout
         whole, rest = ((path / "run.lock").read_text() for path in (ROOT / "requirements", tmp_path))

@@ -43,4 +43,4 @@ if test -d "$keys" && now=$(mktemp 2>/dev/null); then
   rm -f "$now"
 fi
 
-echo ok "$folder" "$(sh tools/environment.sh stamps "$torch")"
+echo ok "$folder" "$(VENV=$venv sh tools/environment.sh stamps "$torch")"

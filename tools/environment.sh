@@ -12,23 +12,28 @@ cd "$(dirname "$0")/.."
 bin=$VENV/bin
 
 # Which build of torch: the small one (cpu) if Linux has no driver of a GPU; macOS has one build, which counts as gpu.
+# An installed gpu build stays: on a cluster, the login node has no driver and shares $VENV with the jobs.
 choose_build() {
   test "$TORCH" = auto || { echo "$TORCH"; return; }
+  set -- "$VENV/.installed-gpu-"*
+  if test -e "$1"; then echo gpu; return; fi
   if test "$(uname)" = Linux && ! command -v nvidia-smi >/dev/null 2>&1; then echo cpu; else echo gpu; fi
 }
 
 checksum() { cat "$@" | cksum | cut -d' ' -f1; }
 
 list_stamps() {
+  build=$(choose_build)
   cd requirements
-  echo ".installed-$(choose_build)-$(checksum run.lock run-cpu.lock)" \
+  echo ".installed-$build-$(checksum run.lock run-cpu.lock)" \
     ".dev-$(checksum dev.lock extras.lock)" ".extras-$(checksum extras.lock)"
 }
 
 # Marks as installed what one of the stamps' names begins with.
 stamp() {
+  names=$(list_stamps)  # before the old one is removed, which says which build is installed
   rm -f "$VENV/$1-"*
-  for name in $(list_stamps); do case $name in "$1"-*) touch "$VENV/$name" ;; esac; done
+  for name in $names; do case $name in "$1"-*) touch "$VENV/$name" ;; esac; done
 }
 
 install_lock() { UV_HTTP_TIMEOUT=300 "$bin/uv" pip install --no-deps --python "$bin/python" "$@"; }

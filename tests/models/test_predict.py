@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from typing import get_args
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tiny_study import make_images, make_params, regimes
 
 from lesion_utils.config.schema import Network
 from lesion_utils.core.errors import CheckpointError
+from lesion_utils.models import inference
 from lesion_utils.models.inference import VIEWS, prefetch
 from lesion_utils.models.predict import load_network
 from lesion_utils.training.train import train_network
@@ -57,6 +59,16 @@ def test_prefetch_keeps_order_passes_errors_on_and_stays_close():
             seen.append(item)
             assert len(made) <= len(seen) + 3, "two ahead at most, and the one being made"
     assert seen == list(range(10))
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("mps", False), ("cpu", False)])
+def test_cuda_copies_from_pinned_memory_which_it_need_not_wait_for(device, pinned):
+    tensor = Mock()
+    copied = inference.copy_to(device, tensor)
+    assert tensor.pin_memory.called is pinned
+    source = tensor.pin_memory.return_value if pinned else tensor
+    assert copied is source.to.return_value
+    source.to.assert_called_once_with(device, non_blocking=True)
 
 
 def test_prefetch_starts_no_thread_on_mps():

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from lesion_utils.config.schema import Augmentation
 from lesion_utils.models.preprocess import flip_views, resize_batch
+from lesion_utils.training import augment
 from lesion_utils.training.augment import FACTORS, OPERATIONS, Augmenter, apply_changes, draw_changes, operation_range
 
 ON = {
@@ -34,6 +35,13 @@ def make_images(count: int, size: int, *, seed: int = 0) -> torch.Tensor:
     coarse = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(seed)) * 140 + 60
     smooth = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic", align_corners=True)
     return smooth.clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
+
+
+def test_the_numbers_of_a_batch_come_to_the_device_in_one_copy(monkeypatch):
+    copy, copies = augment.copy_to, []
+    monkeypatch.setattr(augment, "copy_to", lambda device, tensor: copies.append(tensor.shape) or copy(device, tensor))
+    Augmenter(make_params(**ON), image_size=16, seed=1)(make_images(5, 20), torch.arange(5), 0)
+    assert copies == [(5, 6 + 9 + 1 + 3)], "geometry, colours, share of the mean luma, luma"
 
 
 def change(images: torch.Tensor, *, size: int | None = None, fill: str = "zeros", **strengths) -> torch.Tensor:

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from tiny_study import NO_AUGMENTATION, make_images, make_params, read_results, regimes
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lesion_utils.core.errors import TrainingError, WeightsError
 from lesion_utils.core.paths import weights_dir
@@ -234,6 +235,33 @@ def test_float16_scales_its_loss_and_learns_what_float32_learns(tmp_path):
     saved = torch.load(tmp_path / "float16/last.pt", weights_only=True)["scaler"]
     assert 0 < saved["_growth_tracker"] < runs["float16"].scaler.state_dict()["_growth_tracker"], "of an earlier epoch"
     assert runs["float32"].scaler.state_dict() == {}
+
+
+class Reads(TorchDispatchMode):
+    """Counts where a number or a size is read from a tensor: there the CPU would wait for a GPU."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "item")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function.overloadpacket.__name__ in self.WAITS
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_gpu_only_the_end_of_an_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "prefetch", lambda batches, device: batches)  # the mode sees its own thread alone
+    counts = []
+    for batch_size in (15, 5):  # 2 steps, 6 steps
+        run = make_run(
+            tmp_path, averaging={"method": "ema"}, optim={"clip_norm": 1.0}, mixup=0.2, batch_size=batch_size
+        )
+        with Reads() as reads:
+            run.train_epoch(0)
+        counts.append(reads.count)
+    assert counts == [1, 1], "the mean loss"
 
 
 def test_sgd_takes_its_momentum(tmp_path):

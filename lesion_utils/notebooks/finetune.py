@@ -16,7 +16,7 @@ from scipy.special import expit
 from torch import nn
 
 from lesion_utils.config.schema import Network, StudyParams
-from lesion_utils.core.files import write_atomic
+from lesion_utils.core.files import digest_bytes, write_atomic
 from lesion_utils.core.names import REGIMES, name_series
 from lesion_utils.data.prepared import PreparedData
 from lesion_utils.evaluation.evaluate import FirstLook
@@ -134,28 +134,39 @@ def join_predictions(trained: NetworkResult, classical: ClassifierResult) -> pd.
 def score_elsewhere(result: NetworkResult, data: PreparedData, *, folder: Path, path: Path) -> str:
     """Score the external test sets of `data.yaml`, if any, with every network, and write the predictions.
 
-    Each run's folder keeps its scores, so that they are computed once. The predictions' `split` is "test".
+    Each run's folder keeps its scores, so that they are computed once; a file that is not as it was written is
+    computed again. The predictions' `split` is "test".
 
     Returns:
-        what was done, in a sentence.
+        what was done, in sentences.
     """
     others = data.elsewhere
     if others.empty:
         return "`data.yaml` names no external test sets."
     (model,) = set(result.predictions["model"])
-    keys, tables = others[["image_id", "target"]].assign(split="test", model=model), []
+    keys, tables, damaged = others[["image_id", "target"]].assign(split="test", model=model), [], 0
     for run in result.runs:
         kept = folder / run["folder"] / f"elsewhere-{Path(str(data.elsewhere_images.filename)).stem}.f32"
-        if not kept.is_file():
-            logits = load_network(folder / run["folder"] / "best.pt").predict(data.elsewhere_images)
-            write_atomic(kept, logits.astype("<f4").tobytes())
-        logits = np.fromfile(kept, "<f4").astype(np.float64)
+        if (logits := _read_logits(kept, len(others))) is None:
+            damaged += kept.is_file()
+            logits = load_network(folder / run["folder"] / "best.pt").predict(data.elsewhere_images).astype("<f4")
+            raw = logits.tobytes()
+            write_atomic(kept, bytes.fromhex(digest_bytes(raw)) + raw)
+        logits = logits.astype(np.float64)
         tables.append(
             keys.assign(regime=run["regime"], seed=run["seed"], logit=logits, probability=expit(logits))[COLUMNS]
         )
     write_predictions(join_folds(tables), path)
     sets = ", ".join(f"{name} ({count} images)" for name, count in others["set"].value_counts(sort=False).items())
-    return f"{len(tables)} networks scored {sets}."
+    again = f" {damaged} files of kept scores were damaged and were computed again." if damaged else ""
+    return f"{len(tables)} networks scored {sets}.{again}"
+
+
+def _read_logits(path: Path, count: int) -> np.ndarray | None:
+    """Kept logits, which follow their SHA-256; None if there are none, or not so many, or the file was changed."""
+    raw = path.read_bytes() if path.is_file() else b""
+    intact = len(raw) == 32 + 4 * count and raw[:32].hex() == digest_bytes(raw[32:])
+    return np.frombuffer(raw, "<f4", offset=32) if intact else None
 
 
 def describe_outcome(result: NetworkResult) -> pd.DataFrame:

@@ -104,9 +104,16 @@ def test_sets_from_elsewhere_are_scored_by_every_network_once(tmp_path):
     merged = first.merge(own, on=keys, suffixes=("", "_own"))
     assert len(merged) == 24 and (merged["model"] == merged["model_own"]).all()
     np.testing.assert_allclose(merged["logit"], merged["logit_own"], rtol=1e-5, atol=1e-6)
+    kept = sorted(tmp_path.glob("*/*.f32"))
+    good = kept[0].read_bytes()
+    for damaged in (b"", good[:-4], good[:-1] + bytes([good[-1] ^ 1]), good[32:]):
+        kept[0].write_bytes(damaged)
+        said = score_elsewhere(result, seen, folder=tmp_path, path=path)
+        assert said.endswith(" 1 files of kept scores were damaged and were computed again.")
+        assert kept[0].read_bytes() == good and read_predictions(path).equals(first)
     for weights in tmp_path.glob("*/best.pt"):
         weights.unlink()
-    score_elsewhere(result, seen, folder=tmp_path, path=path)
+    assert score_elsewhere(result, seen, folder=tmp_path, path=path) == "2 networks scored P (12 images)."
     assert read_predictions(path).equals(first), "from what was kept"
     none = SimpleNamespace(elsewhere=seen.elsewhere[:0])
     assert "names no external test sets" in score_elsewhere(result, none, folder=tmp_path, path=tmp_path / "none.csv")

@@ -22,6 +22,7 @@ from small_project import ROOT, make, run
 
 from lesion_utils.data import box
 from lesion_utils.data.challenge import FOLDERS
+from lesion_utils.report.notebook_pages import HIDDEN
 
 pytestmark = pytest.mark.slow
 
@@ -136,3 +137,5 @@ def test_its_images_have_the_same_numbers_in_every_file_and_no_scores(copy, proj
             path.name
         )
     assert (project / "reports" / "mine" / "predictions" / "resnet50.csv").is_file()
+    for page in ("03_resnet50_finetune", "04_vgg19_finetune"):  # whose photographs have their scores in them
+        assert HIDDEN in (copy / "html" / f"{page}.html").read_text(encoding="utf-8"), page

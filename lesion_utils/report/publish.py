@@ -18,6 +18,7 @@ from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import cannot_write, digest_file, dump_json, write_atomic, write_if_changed
 from lesion_utils.core.paths import Study, docs_root
 from lesion_utils.evaluation.openings import publish_openings
+from lesion_utils.provenance.steps import list_steps
 from lesion_utils.provenance.verify import SUMS, verify_study
 from lesion_utils.report.content import Report, scores_images
 from lesion_utils.report.crate import write_crate
@@ -148,9 +149,11 @@ def _write_pages_again(study: Study, params: StudyParams, copy: Path) -> None:
     """Write a copy's pages again, without what the study's data.yaml does not allow to be published."""
     photographs, scores = params.data.publish_photographs, params.data.may_publish_scores
     build_site(study, params, folder=copy, photographs=photographs, scores=scores)
+    every = list_steps(study)
     for page in sorted(copy.glob("html/*.html")):
         notebook = study.notebooks / f"{page.stem}.ipynb"
-        write_notebook_page(notebook, page, study=study.name, photographs=photographs, scores=scores)
+        bare = photographs and (scores or not every[page.stem].network)  # a network's photographs bear their scores
+        write_notebook_page(notebook, page, study=study.name, photographs=bare, scores=scores)
     for path in sorted(copy.glob("figures/*.json")):
         figure = json.loads(path.read_text(encoding="utf-8"))
         if figure.get("shows_images"):

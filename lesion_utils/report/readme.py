@@ -19,8 +19,11 @@ BLOCK = re.compile(r"(<!-- results:([\w-]+):begin -->\n)(.*?)(<!-- results:\2:en
 
 
 def update_readme(readme: Path) -> bool:
-    """Write each block whose study has a published comparison, and nothing else; returns whether the file changed."""
-    return write_if_changed(readme, BLOCK.sub(_fill, readme.read_text(encoding="utf-8")))
+    """Write each block whose study has a published comparison, and nothing else; returns whether the file changed.
+
+    A project without a README has no blocks.
+    """
+    return readme.is_file() and write_if_changed(readme, BLOCK.sub(_fill, readme.read_text(encoding="utf-8")))
 
 
 def render_block(report: Report) -> str:

@@ -41,6 +41,10 @@ def test_the_block_is_written_between_the_marks_and_nothing_else_changes(copy, t
     assert update_readme(readme) and "AUC 0.620 (" in readme.read_text()
 
 
+def test_a_project_without_a_readme_publishes_all_the_same(tmp_path):
+    assert update_readme(tmp_path / "README.md") is False and not list(tmp_path.iterdir())
+
+
 def test_the_selected_model_comes_first_and_nothing_in_it_is_markup(copy):
     path = copy / "metrics" / "05_comparison.json"
     rows = json.loads(path.read_text())["headline"]

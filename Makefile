@@ -72,7 +72,7 @@ paper: | $(ENV)  ## numbers, tables, figures, methods and checklists of a finish
 readme: | $(ENV)  ## the README's results from the published copies in docs/
 	@$(LESION) readme
 archive:  ## lesion-utils-<version>.zip of what is committed, for Zenodo: code, parameters, published reports
-	@name=lesion-utils-$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) && git archive --format=zip --prefix=$$name/ -o $$name.zip HEAD && echo $$name.zip
+	@name=lesion-utils-$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' lesion_utils/__init__.py) && git archive --format=zip --prefix=$$name/ -o $$name.zip HEAD && echo $$name.zip
 	@git diff --quiet HEAD || echo "without what is not committed" >&2
 track: | $(EXTRAS)  ## learning curves, parameters and results to MLflow: TO=folder or TO=http://server, again and again
 	@$(LESION) track --to="$$TO" "$$STUDY"

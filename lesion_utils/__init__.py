@@ -19,3 +19,5 @@ evaluation, data, config and core.
    `lesion_utils.evaluation.tables.tabulate_results` a table, `lesion_utils.notebooks.comparison` what 05 shows.
 6. `lesion_utils.provenance.record` writes down what each step was made from, and `lesion_utils.report.index` the page.
 """
+
+__version__ = "0.2.0"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lesion_utils.core.console import Console
 from lesion_utils.core.errors import LesionError, ParamsError
-from lesion_utils.core.paths import Study, data_dir, docs_root, find_study, project_root, reports_root
+from lesion_utils.core.paths import Study, data_dir, docs_root, find_study, params_root, project_root, reports_root
 from lesion_utils.core.running import mark_running
 from lesion_utils.core.settings import check_settings, settle_device
 
@@ -36,6 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parse(arguments)
     try:
+        if not params_root().is_dir():
+            raise ParamsError(
+                "the package is installed outside a checkout of its project, so there is no study",
+                where=str(project_root()),
+                expected="the folders params/ and notebooks/ beside lesion_utils/",
+                do="clone the repository, run make env in it, then make help",
+            )
         if "study" in options:
             options.study = find_study(options.study)
         if options.verb in _USE_MACHINE:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from unittest.mock import Mock
 
 import pytest
 
-from lesion_utils import cli
+from lesion_utils import __version__, cli
 from lesion_utils.core.errors import DataError
 from lesion_utils.core.paths import project_root
 
@@ -74,3 +75,20 @@ def test_an_unknown_verb_lists_the_known(capsys):
         cli.main(["dance"])
     assert stopped.value.code == 2
     assert "keys" in capsys.readouterr().err
+
+
+def test_outside_a_checkout_a_verb_says_what_to_do(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("lesion_utils.core.paths.project_root", lambda: tmp_path)
+    assert cli.main(["why"]) == 1
+    assert "outside a checkout" in (message := capsys.readouterr().err)
+    assert "clone the repository" in message
+
+
+def test_the_installed_command_runs_the_same_verbs_and_the_version_has_one_source():
+    project = tomllib.loads((project_root() / "pyproject.toml").read_text())
+    module, _, function = project["project"]["scripts"]["lesion-utils"].partition(":")
+    code = f"import sys; sys.argv[1:] = ['why', '--help']; from {module} import {function}; {function}()"
+    assert "what would run" in subprocess.check_output([sys.executable, "-c", code], text=True, cwd=project_root())
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "lesion_utils.__version__"}
+    assert f"version: {__version__}\n" in (project_root() / "CITATION.cff").read_text()
+    assert f"## {__version__} " in (project_root() / "CHANGELOG.md").read_text()

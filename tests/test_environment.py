@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 from ruamel.yaml import YAML
 
 import lesion_utils
+from lesion_utils import __version__
 from lesion_utils.config.load import load_study
 from lesion_utils.core.paths import Study, project_root
 from lesion_utils.pipeline import doctor
@@ -232,7 +233,7 @@ def test_continuous_integration_runs_the_readmes_command():
 def test_the_licence_and_the_citation_agree_with_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     citation = YAML(typ="safe").load(ROOT / "CITATION.cff")
-    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert (citation["version"], citation["license"]) == (__version__, project["license"])
     assert (ROOT / "LICENSE").read_text().startswith(f"{project['license']} License")
 
 

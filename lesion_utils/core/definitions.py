@@ -203,7 +203,9 @@ class _Package:
                 continue
             waiting += self._import(module, imported)
             if name == _ALL:
-                waiting += [(module, each) for each in (*self._get(module).bound, *self._get(module).effects)]
+                # A release that changes no code retrains nothing.
+                everything = (*self._get(module).bound, *self._get(module).effects)
+                waiting += [(module, each) for each in everything if each != "__version__"]
             elif name != _IMPORT:
                 found[target] = self._define(target)
                 waiting += found[target].targets

@@ -90,6 +90,13 @@ def test_random_states_of_the_runs_own_device_are_put_back_and_no_others(monkeyp
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.parametrize(("device", "level"), [("cpu", "exact"), ("cuda", "device"), ("mps", "fast")])
+def test_each_device_promises_no_more_than_was_shown(monkeypatch, device, level):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    assert choose_compute(make_params().resnet50, device=device).level == level
+    assert choose_compute(make_params(determinism="fast").resnet50, device=device).level == "fast"
+
+
 def test_gpus_that_emulate_bfloat16_compute_in_float16(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")

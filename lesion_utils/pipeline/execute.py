@@ -31,6 +31,7 @@ from lesion_utils.core.files import DISK_ERRORS, cannot_write, dump_json, read_j
 from lesion_utils.core.paths import Study, name_file
 from lesion_utils.core.running import mark_running
 from lesion_utils.core.settings import explain_old_driver, find_device, guess_device
+from lesion_utils.data.challenge import FOLDERS, LABEL_FILES
 from lesion_utils.pipeline import graph
 from lesion_utils.pipeline.failure import explain_failure
 from lesion_utils.provenance import record as provenance
@@ -62,6 +63,7 @@ def run_step(name: str, study: Study, *, console: Console, train_ahead: TrainAhe
     with take_turns(step, console=console), mark_running(study, step.name), end_on_signals() as asked:
         started = time.time()
         key, inputs = steps.compute_key(step, params), steps.hash_inputs(study, step)
+        fetched = _list_fetched(key, params)
         reasons = graph.list_reasons(study, step, key, inputs)
         if not reasons:
             console.report(f"{step.name:<24} up to date")
@@ -72,7 +74,7 @@ def run_step(name: str, study: Study, *, console: Console, train_ahead: TrainAhe
         work = partial(_run_work, study, step, params, console=console, train_ahead=train_ahead)
         _make_step(study, step, params, key, inputs, work, reasons=reasons, console=console, asked=asked)
         now = steps.compute_key(step, load_study(study.params_dir))
-        key |= {name: now[name] for name in _list_fetched(key, params)}
+        key |= {name: now[name] for name in fetched}
         if changed := [name for name in ("params", "code", "notebook", "data", "weights") if key[name] != now[name]]:
             what = f"{', '.join(changed)} changed while it ran: the next make all runs it again"
             console.report(f"{step.name:<24} {what}")
@@ -89,9 +91,11 @@ def _record_reason(reason: steps.Reason) -> str:
 
 
 def _list_fetched(key: Mapping[str, Any], params: StudyParams) -> list[str]:
-    """Parts of a key that a run may have fetched: they count as they are after it, all others as they were before."""
-    weights_were_there = (key["weights"] or {}).get("state") == "local"
-    fetches = {"data": params.data.source == "isic2016", "weights": not weights_were_there}
+    """Parts of a key that a run is about to fetch: they count as they are after it, all others as they were before."""
+    names = (*FOLDERS.values(), *LABEL_FILES.values())
+    data_are_there = params.data.source != "isic2016" or all((paths.data_dir() / name).exists() for name in names)
+    weights_are_there = (key["weights"] or {}).get("state") == "local"
+    fetches = {"data": not data_are_there, "weights": not weights_are_there}
     return [name for name, fetched in fetches.items() if fetched]
 
 

@@ -129,7 +129,7 @@ def write_index(study: Study) -> Path:
     """Make the index page and its record, as the last step of a run does."""
     params = load_study(study.params_dir)
     page = build_site(study, params)
-    write_record(study, "index", [page], number=6, params=params)
+    write_record(study, "index", [page, page.with_name("explore.html")], number=6, params=params)
     return page
 
 

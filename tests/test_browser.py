@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from fake_report import copy_fake_project
 from loopback import listen
@@ -21,6 +22,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from lesion_utils.config.load import load_study
 from lesion_utils.core.paths import Study
+from lesion_utils.evaluation.intervals import wilson_interval
 from lesion_utils.report.index import build_site
 from lesion_utils.report.notebook_pages import write_notebook_page
 from lesion_utils.report.publish import publish_study
@@ -94,7 +96,12 @@ def address(project) -> str:
         yield f"{root}{project.name}/"
 
 
-PAGES = ("docs/index.html", "docs/demo/index.html", "docs/demo/html/03_resnet50_finetune.html")
+PAGES = (
+    "docs/index.html",
+    "docs/demo/index.html",
+    "docs/demo/html/03_resnet50_finetune.html",
+    "docs/demo/explore.html",
+)
 
 
 class Visit:
@@ -143,7 +150,7 @@ def test_every_link_of_what_is_published_leads_somewhere_under_a_sub_path(chromi
                 assert target != url or anchor in seen[url] | {""}, link
                 if target.endswith(".html") and target not in {*seen, *waiting}:
                     waiting.append(target)
-    assert len(seen) == 7, "the list of studies, a study's page and its five notebooks"
+    assert len(seen) == 8, "the list of studies, a study's page, its five notebooks and its page to explore"
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -183,6 +190,28 @@ def test_code_shows_on_request_and_at_the_address_with_code(chromium, address):
         assert visit.page.evaluate(shown) == 0
     with Visit(chromium, url + "#code") as visit:
         assert visit.page.evaluate(shown) == 2
+        assert visit.complaints == []
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.2, 0.45, 0.5, 0.9])
+def test_the_page_to_explore_counts_as_the_predictions_do(chromium, address, project, threshold):
+    own = pd.read_csv(project / "docs/demo/predictions/vgg19.csv")
+    called, malignant = own["probability"] > threshold, own["target"] == 1
+    missed, alarms = int((malignant & ~called).sum()), int((called & ~malignant).sum())
+    with Visit(chromium, address + "docs/demo/explore.html") as visit:
+        page = visit.page
+        page.get_by_role("combobox", name="Model").select_option("vgg19, finetune")
+        page.get_by_label("Threshold (number)").fill(str(threshold))
+        assert (
+            page.locator("#said").inner_text() == f"Threshold {threshold:.3f}: {missed} missed, {alarms} false alarms."
+        )
+        assert page.locator("#missed li").count() == missed
+        assert page.locator("#alarms li").count() == alarms
+        low, high = wilson_interval(malignant.sum() - missed, malignant.sum(), confidence=0.95)
+        assert f"{low:.3f} to {high:.3f}" in page.locator("#counts").inner_text()
+        page.get_by_label("Threshold (slider)").focus()
+        page.keyboard.press("End")
+        assert page.locator("#missed li").count() == malignant.sum(), "above the highest score, every lesion is missed"
         assert visit.complaints == []
 
 

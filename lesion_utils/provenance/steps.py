@@ -101,7 +101,7 @@ def _list_steps(networks: Sequence[str]) -> dict[str, Step]:
         _notebook("02_augmentation_preview", every),
         *training,
         _notebook("05_comparison", ("data", "comparison"), (*results, _CONTROL)),
-        Step("index", (*every, "comparison"), ("runs",), (), "report.index:build_site", "index.html"),
+        Step("index", (*every, "comparison"), ("runs",), ("explore.html",), "report.index:build_site", "index.html"),
     )
     return {step.name: step for step in steps}
 

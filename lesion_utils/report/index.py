@@ -13,6 +13,7 @@ from lesion_utils.core.names import find_architecture, name_data_set
 from lesion_utils.core.paths import Study
 from lesion_utils.provenance.verify import Finding, describe_verdict, verify_study
 from lesion_utils.report.content import Figure, Report, scores_images
+from lesion_utils.report.explore import write_explorer
 from lesion_utils.report.pages import describe_value, format_bytes, format_date, name_credit, render_page
 
 #: The step that the results come from.
@@ -42,7 +43,7 @@ def build_site(
     photographs: bool = True,
     scores: bool = True,
 ) -> Path:
-    """Write a report's `index.html`.
+    """Write a report's `index.html` and, if scores may be shown, its `explore.html`.
 
     Args:
         on_event: called when the check of all files begins.
@@ -59,6 +60,8 @@ def build_site(
     content = _collect(report, params, findings)
     tables = [path.name for path in report.tables if scores or not scores_images(path)]
     content |= {"report": report, "photographs": photographs, "scores": scores, "tables": tables}
+    explorer = write_explorer(study, params, folder or study.report_dir, photographs=photographs) if scores else None
+    content["explorer"] = explorer.name if explorer else None
     page = render_page("report.html.j2", **content)
     path = (folder or study.report_dir) / "index.html"
     write_if_changed(path, page)

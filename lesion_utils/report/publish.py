@@ -22,6 +22,7 @@ from lesion_utils.provenance.steps import list_steps
 from lesion_utils.provenance.verify import SUMS, verify_study
 from lesion_utils.report.content import Report, scores_images
 from lesion_utils.report.crate import write_crate
+from lesion_utils.report.explore import PAGE as EXPLORER
 from lesion_utils.report.index import build_site
 from lesion_utils.report.notebook_pages import write_notebook_page
 from lesion_utils.report.pages import render_page
@@ -100,7 +101,7 @@ def _list_published(study: Study, params: StudyParams) -> set[str]:
     if not all(place.publish for place in params.data.external.values()):
         kept -= {name for name in kept if name.startswith("predictions/") and name.endswith("_elsewhere.csv")}
     if not params.data.may_publish_scores:
-        kept -= {name for name in kept if scores_images(study.report_dir / name)}
+        kept -= {name for name in kept if scores_images(study.report_dir / name)} | {EXPLORER}
     return kept
 
 

@@ -9,8 +9,10 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
 import nbformat
+import numpy as np
 import pytest
 from fake_report import write_index, write_record
 from nbformat.v4 import new_output
@@ -24,6 +26,7 @@ from lesion_utils.core.paths import Study
 from lesion_utils.core.run_files import write_done
 from lesion_utils.provenance.record import write_selection_record
 from lesion_utils.provenance.verify import verify_copy
+from lesion_utils.report.explore import write_explorer
 from lesion_utils.report.notebook_pages import HIDDEN
 from lesion_utils.report.publish import publish_study
 
@@ -260,3 +263,24 @@ def test_scores_from_elsewhere_are_copied_only_where_every_set_allows_it(study, 
     folder = publish(study, external=sets)
     assert (folder / "predictions" / "resnet50_elsewhere.csv").is_file() == allowed
     assert (folder / "predictions" / "resnet50.csv").is_file() and list_bad(folder) == {}
+
+
+def test_the_page_to_explore_is_copied_only_where_scores_may_be_published(study, params):
+    copy = publish_study(study, params)
+    assert "explore.html" in (copy / "index.html").read_text()
+    assert (copy / "explore.html").read_bytes() == (study.report_dir / "explore.html").read_bytes()
+    own = change_data(params, source="folder", images="x", labels="y", publish_scores=False)
+    copy = publish_study(study, own)
+    assert not (copy / "explore.html").exists()
+    assert "explore.html" not in (copy / "index.html").read_text()
+
+
+def test_photographs_are_on_the_page_to_explore_only_where_they_may_be(study, params, tmp_path, monkeypatch):
+    pixels = np.zeros((60, 32, 32, 3), np.uint8)
+    monkeypatch.setattr(
+        "lesion_utils.report.explore.load_prepared", lambda *_: Mock(images=pixels, rows_of=lambda ids: range(len(ids)))
+    )
+    for photographs in (True, False):
+        page = write_explorer(study, params, tmp_path, photographs=photographs).read_text()
+        assert ("data:image/webp" in page) is photographs
+        assert ("not part of this copy" in page) is not photographs

@@ -1,0 +1,118 @@
+"""`explore.html`: the test images with their scores, and what a threshold does with them, in one file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from lesion_utils.config.schema import StudyParams
+from lesion_utils.core.errors import LesionError
+from lesion_utils.core.files import write_if_changed
+from lesion_utils.core.paths import Study
+from lesion_utils.data.prepared import load_prepared
+from lesion_utils.report.content import Report
+from lesion_utils.report.pages import TEMPLATES, embed_pixels, name_credit, render_page
+
+PAGE = "explore.html"
+
+#: Sides of a photograph, px: the largest with which all of them fit.
+SIDES = (64, 48, 32, 24)
+_MOST_BYTES = 1_200_000
+_WIDEST = 16_383  # px of a WebP file
+_COLUMNS = 40
+
+
+def write_explorer(study: Study, params: StudyParams, folder: Path, *, photographs: bool) -> Path | None:
+    """Write the page on which a reader tries thresholds.
+
+    Args:
+        study: whose scores are read, from `predictions/` and, for combinations, from `metrics/`.
+        params: of the study.
+        folder: where the page goes.
+        photographs: whether it may show the images; they are left out as well if they cannot be read.
+
+    Returns:
+        The page's path; None if the study has no scores of test images.
+    """
+    report = Report(study.report_dir)
+    labels, models = _read_scores(report)
+    if not models:
+        return None
+    content = {
+        "ids": list(labels),
+        "labels": list(labels.values()),
+        "models": models,
+        "sprite": _draw_sprite(study, params, list(labels)) if photographs else None,
+    }
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    script = (TEMPLATES / "explore.js").read_text(encoding="utf-8")
+    about = {"study": study.name, "title": params.data.title, "credit": name_credit(params.data.source)}
+    page = render_page(
+        "explore.html.j2", script=script, data=Markup(text), photographs=content["sprite"] is not None, **about
+    )
+    write_if_changed(folder / PAGE, page)
+    return folder / PAGE
+
+
+def _read_scores(report: Report) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """Each test image's label; each model's name, chosen threshold and scores in that order, the best model first."""
+    labels: dict[str, int] = {}
+    scores: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for path in sorted(report.folder.glob("predictions/*.csv")):
+        for row in _read(path):
+            if row.get("split") == "test" and not path.stem.endswith("_elsewhere"):
+                labels[row["image_id"]] = int(row["target"])
+                own = scores.setdefault((row["model"], row["regime"]), {})
+                own.setdefault(row["image_id"], []).append(float(row["probability"]))
+    metrics = report.folder / "metrics"
+    chosen = list(_read(metrics / "05_comparison_predictive_values.csv"))
+    names = {(row["model"], row["regime"]): row["name"] for row in chosen}
+    thresholds = {row["name"]: float(row["threshold"]) for row in chosen}
+    found = {
+        names.get(key, ", ".join(key)): {image: float(np.mean(values)) for image, values in own.items()}
+        for key, own in scores.items()
+    }
+    for entry in _read(metrics / "05_comparison_entries.csv"):  # combinations too, as the challenge wants them
+        rows = _read(metrics / entry["file"])
+        found[entry["name"]] = {row["image"]: float(row["malignant"]) for row in rows}
+    models = [
+        {"name": name, "threshold": thresholds.get(name, 0.5), "scores": [own[image] for image in labels]}
+        for name, own in found.items()
+        if labels.keys() <= own.keys()
+    ]
+    best = (report.metrics.get("05_comparison", {}).get("best") or {}).get("name")
+    return labels, sorted(models, key=lambda model: model["name"] != best)
+
+
+def _read(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a CSV file; none if it is absent, as some are in reports of earlier versions."""
+    if path.is_file():
+        with path.open(encoding="utf-8", newline="") as stream:
+            yield from csv.DictReader(stream)
+
+
+def _draw_sprite(study: Study, params: StudyParams, ids: list[str]) -> dict[str, Any] | None:
+    """All photographs side by side in one picture, in rows of `columns`; None if they cannot be had or do not fit."""
+    try:
+        data = load_prepared(study, params.data)
+        images, places = data.images, data.rows_of(ids)
+    except (LesionError, OSError, KeyError):
+        return None
+    for side in SIDES:
+        rows = -(-len(ids) // _COLUMNS)
+        if rows * side > _WIDEST:
+            continue
+        sheet = Image.new("RGB", (_COLUMNS * side, rows * side))
+        for place, row in enumerate(places):  # one at a time: together they may be larger than the memory
+            small = Image.fromarray(np.asarray(images[row])).resize((side, side), Image.Resampling.LANCZOS)
+            sheet.paste(small, (place % _COLUMNS * side, place // _COLUMNS * side))
+        if len(source := embed_pixels(sheet, True)) <= _MOST_BYTES:
+            return {"source": source, "side": side, "columns": _COLUMNS}
+    return None

@@ -20,12 +20,12 @@ from lesion_utils.core.paths import Study, docs_root
 from lesion_utils.evaluation.openings import publish_openings
 from lesion_utils.provenance.steps import list_steps
 from lesion_utils.provenance.verify import SUMS, verify_study
-from lesion_utils.report.content import Report, scores_images
+from lesion_utils.report.content import Figure, Report, scores_images
 from lesion_utils.report.crate import write_crate
 from lesion_utils.report.explore import PAGE as EXPLORER
-from lesion_utils.report.index import build_site
+from lesion_utils.report.index import COMPARISON, build_site
 from lesion_utils.report.notebook_pages import write_notebook_page
-from lesion_utils.report.pages import render_page
+from lesion_utils.report.pages import format_number, render_page
 
 #: What goes along beside the pages and what they link to: records, learning curves, scores, how settings were chosen.
 KEPT = (
@@ -113,8 +113,25 @@ def write_sums(folder: Path, names: Iterable[str] | None = None) -> None:
 
 
 def _render_front_page(copies: Iterable[Path]) -> str:
-    """The list of the published studies."""
-    return render_page("docs.html.j2", reports=[Report(copy) for copy in sorted(copies, key=lambda copy: copy.name)])
+    """The published studies with their results, the demo last."""
+    reports = [Report(copy) for copy in sorted(copies, key=lambda copy: (copy.name == "demo", copy.name))]
+    shown = [(report, report.tiles or _list_best(report), _find_curve(report)) for report in reports]
+    return render_page("docs.html.j2", reports=shown)
+
+
+def _list_best(report: Report) -> list[dict[str, str]]:
+    """The one tile that a report of an earlier version has numbers for: its best model's AUC."""
+    name = (report.metrics.get("05_comparison", {}).get("best") or {}).get("name")
+    rows = (item for item in report.headline if item["label"] == name and item["metric"] == "AUC")
+    numbers = (map(format_number, (item["value"], item["low"], item["high"])) for item in rows)
+    values = ("AUC {} ({} to {})".format(*triple) for triple in numbers)
+    return [{"title": "Best model by validation", "value": value, "detail": str(name)} for value in values]
+
+
+def _find_curve(report: Report) -> Figure | None:
+    """The ROC curves of all models, if the copy has them."""
+    found = (figure for figure in report.figures if (figure.step, figure.name) == (COMPARISON, "roc"))
+    return next((figure for figure in found if figure.file), None)
 
 
 def _write_front_page(page: str) -> None:

@@ -14,7 +14,7 @@ from unittest.mock import Mock
 import nbformat
 import numpy as np
 import pytest
-from fake_report import write_index, write_record
+from fake_report import edit_json, write_index, write_record
 from nbformat.v4 import new_output
 from sections import change_data
 
@@ -28,7 +28,7 @@ from lesion_utils.provenance.record import write_selection_record
 from lesion_utils.provenance.verify import verify_copy
 from lesion_utils.report.explore import write_explorer
 from lesion_utils.report.notebook_pages import HIDDEN
-from lesion_utils.report.publish import publish_study
+from lesion_utils.report.publish import _render_front_page, publish_study
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -284,3 +284,12 @@ def test_photographs_are_on_the_page_to_explore_only_where_they_may_be(study, pa
         page = write_explorer(study, params, tmp_path, photographs=photographs).read_text()
         assert ("data:image/webp" in page) is photographs
         assert ("not part of this copy" in page) is not photographs
+
+
+def test_the_list_of_studies_begins_with_the_real_one_and_shows_its_result(study, params):
+    other = Study("other")
+    edit_json(other.metrics / "05_comparison.json", best={"name": "ResNet50, fine-tuned"})
+    page = _render_front_page([study.report_dir, other.report_dir])
+    assert page.index("other/index.html") < page.index("demo/index.html")
+    assert page.count("AUC 0.630 (0.550 to 0.700)") == 1, "the demo does not say which model is its best"
+    assert 'href="demo/explore.html"' in page

@@ -143,7 +143,7 @@ class Bench:
         processes = []
         for number, job in enumerate(jobs):
             answer = self.folder / f"{job['folder']}-{number}.json"
-            process = context.Process(target=_train_here, args=(self.folder, self.tiny, job, answer))
+            process = context.Process(target=_train_here, args=(dict(os.environ), self.folder, self.tiny, job, answer))
             process.start()
             processes.append((process, answer))
         answers = []
@@ -310,8 +310,9 @@ class Bench:
         return Run(task, compute=choose_compute(task.settings), source=None, identity={}, folder=folder)
 
 
-def _train_here(folder: Path, tiny: bool, job: Job, answer: Path) -> None:
+def _train_here(environment: dict[str, str], folder: Path, tiny: bool, job: Job, answer: Path) -> None:
     """In a process of its own: train, and write what came of it."""
+    os.environ.update(environment)  # the server of a fork has the variables of its own start
     try:
         if "limit_gib" in job:
             torch.cuda.set_per_process_memory_fraction(

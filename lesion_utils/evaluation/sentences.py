@@ -97,7 +97,7 @@ def state_looks(looks: Looks, params: NamedComparison) -> str:
     before, alpha = "first" if looks.number == 2 else f"first {looks.number - 1}", params.primary.alpha
     return (
         f"This is the {write_ordinal(looks.number)} evaluation of the declared comparison on the test set; the "
-        f"{before} gave {gave}. Settings were changed in between, so the level of the test is {alpha:g} / "
+        f"{before} gave {gave}. Settings, code or hardware changed in between, so the level of the test is {alpha:g} / "
         f"{looks.number} = {looks.level:.2g} (Bonferroni)."
     )
 

@@ -204,7 +204,7 @@ MUST: list[tuple[str, Edit, set[str], set[str]]] = [
     ("report.html.j2", beside("report.html.j2", "<", " <"), {"index"}, set()),
     ("style.css", beside("style.css", "{", " {"), {"index"}, set()),
     ("build_site", inside("build_site", "def ", "async def "), {"index"}, set()),
-    ("label_changes.csv", beside("label_changes.csv", "\n", "\n\n"), {"data"}, NOTEBOOKS),
+    ("label_changes.csv", beside("label_changes.csv", "\n", "\n\n"), {"data"}, NOTEBOOKS | {"index"}),
     ("prepare_study", inside("prepare_study", "def ", "async def "), {"data"}, set()),
 ]  # fmt: skip
 

@@ -131,6 +131,15 @@ TARGETS, PROBS = draw_scores()
 FEW, FEW_PROBS = draw_scores(n=4, names=NETWORKS[:1])
 CONSTANT = {"always benign": np.zeros(120), LONG: np.full(120, 0.5)}
 MATRIX = np.array([[292, 12], [47, 28]])
+#: As 05 of the demo names them: three columns of these are wider than a figure.
+NAMED_IN_FULL = [
+    *("ResNet50, from scratch (one network)", "VGG19, from scratch (one network)"),
+    "ResNet50 + VGG19, from scratch (mean of 2 models)",
+    *(
+        f"Metadata alone: {known}"
+        for known in ("archive order", "block, size and bytes", "archive order, size and bytes")
+    ),
+]
 MANY = [f"block {k}" for k in range(8)]
 MAPS = np.random.default_rng(0).random((3, 7, 7))
 
@@ -261,6 +270,12 @@ FIGURES = {
     "differences, one": lambda: comparison.plot_paired_differences(draw_differences(["a − b"]).iloc[:1]),
     "by block": lambda: comparison.plot_scores_by_block(draw_block_scores(MANY[:3], NETWORKS)),
     "by block, many": lambda: comparison.plot_scores_by_block(draw_block_scores(MANY, NETWORKS[:1])),
+    "by block, long names": lambda: comparison.plot_scores_by_block(
+        draw_block_scores(MANY[:3], NAMED_IN_FULL).assign(
+            model=lambda rows: rows["name"].map(lambda name: "control" if "alone" in name else "resnet50"),
+            regime=lambda rows: rows["name"],
+        )
+    ),
     "heat map": lambda: comparison.plot_classifier_heatmap(
         draw_heat(["resnet50", "vgg19"], ["svm_rbf", "knn", "logistic"]), metric="ap"
     ),

@@ -248,5 +248,13 @@ def list_class_patches() -> list[Patch]:
 
 
 def legend_below(fig: Plate, handles: Sequence[Artist], *, columns: int) -> None:
-    """A legend between the panels and the footer, where it can cover no data."""
-    fig.subfigs[0].legend(handles=handles, loc="outside lower center", ncols=columns)
+    """A legend between the panels and the footer, where it can cover no data.
+
+    Args:
+        columns: so many, or fewer if the legend would be wider than the figure.
+    """
+    for count in range(columns, 0, -1):
+        legend = fig.subfigs[0].legend(handles=handles, loc="outside lower center", ncols=count)
+        if count == 1 or legend.get_window_extent().width <= fig.bbox.width:
+            return
+        legend.remove()

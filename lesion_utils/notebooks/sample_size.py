@@ -115,8 +115,10 @@ def state_sample_size(rows: pd.DataFrame) -> str:
         f"{row.images:,} training images: AP {_write(row, 'ap')}, AUC {_write(row, 'auc')}" for row in rows.itertuples()
     ]
     half, whole = (rows.set_index("share")["ap_mean"].get(share) for share in (0.5, 1.0))
-    gain = f" All images instead of half of them: AP {whole - half:+.3f}.".replace("-", "−")
-    return f"Logistic regression on frozen features, on the test images (range of the draws): {'; '.join(told)}.{gain}"
+    return (
+        f"Logistic regression on frozen features, on the test images (range of the draws): {'; '.join(told)}. "
+        f"All images instead of half of them: AP {format_value(whole - half, form='+.3f')}."
+    )
 
 
 def _write(row: Any, metric: str) -> str:

@@ -101,15 +101,15 @@ def _tell_step(study: Study, name: str, reasons: Sequence[Reason]) -> str:
     if not reasons:
         record = steps.load_ok_record(study, steps.find_step(study, name)) or {}
         before = [str(reason) for reason in record.get("reasons", [])]  # absent from records of earlier versions
-        return f"{name} is up to date" + (f"; it last ran because {write_reasons(before)}" if before else "")
+        return f"{name} is up to date" + (f"; it last ran because {_write_reasons(before)}" if before else "")
     if reasons[0].kind == "running":
         return f"{name} {reasons[0]}"
     link = "because" if _verb(reasons) == "runs" else "too, since"
-    return f"{name} {_verb(reasons)} {link} {write_reasons(reasons)}"
+    return f"{name} {_verb(reasons)} {link} {_write_reasons(reasons)}"
 
 
-def write_reasons(reasons: Sequence[object]) -> str:
-    """The first of the reasons in one line, and how many more there are."""
+def _write_reasons(reasons: Sequence[object]) -> str:
+    """The first reasons in one line, and how many more there are."""
     more = f"; and {len(reasons) - _SPELT_OUT} more" if len(reasons) > _SPELT_OUT else ""
     return f"{'; '.join(map(str, reasons[:_SPELT_OUT]))}{more}"
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
@@ -17,6 +16,9 @@ from lesion_utils.core.errors import LesionError
 from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.paths import Study
 from lesion_utils.data.prepared import load_prepared
+from lesion_utils.data.tables import read_csv
+from lesion_utils.evaluation.evaluate import CALL
+from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, read_predictions
 from lesion_utils.report.content import Report
 from lesion_utils.report.pages import TEMPLATES, embed_pixels, name_credit, render_page
 
@@ -63,39 +65,35 @@ def write_explorer(study: Study, params: StudyParams, folder: Path, *, photograp
 
 def _read_scores(report: Report) -> tuple[dict[str, int], list[dict[str, Any]]]:
     """Each test image's label; each model's name, chosen threshold and scores in that order, the best model first."""
-    labels: dict[str, int] = {}
-    scores: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for path in sorted(report.folder.glob("predictions/*.csv")):
-        for row in _read(path):
-            if row.get("split") == "test" and not path.stem.endswith("_elsewhere"):
-                labels[row["image_id"]] = int(row["target"])
-                own = scores.setdefault((row["model"], row["regime"]), {})
-                own.setdefault(row["image_id"], []).append(float(row["probability"]))
+    paths = [path for path in sorted(report.folder.glob("predictions/*.csv")) if not path.stem.endswith("_elsewhere")]
+    if not paths:
+        return {}, []
+    every = read_predictions(paths)
+    means = add_ensembles(every[every["split"] == "test"])
+    means = means[means["seed"] == ENSEMBLE]
+    labels = dict(zip(means["image_id"], means["target"].astype(int).tolist(), strict=True))
     metrics = report.folder / "metrics"
-    chosen = list(_read(metrics / "05_comparison_predictive_values.csv"))
-    names = {(row["model"], row["regime"]): row["name"] for row in chosen}
-    thresholds = {row["name"]: float(row["threshold"]) for row in chosen}
+    chosen = _read(metrics / "05_comparison_predictive_values.csv", ["model", "regime", "name", "threshold"])
+    names = {(row.model, row.regime): row.name for row in chosen.itertuples(index=False)}
+    thresholds = dict(zip(chosen["name"], chosen["threshold"], strict=True))
     found = {
-        names.get(key, ", ".join(key)): {image: float(np.mean(values)) for image, values in own.items()}
-        for key, own in scores.items()
+        names.get(key, ", ".join(key)): own.set_index("image_id")["probability"]
+        for key, own in means.groupby(["model", "regime"], sort=False)
     }
-    for entry in _read(metrics / "05_comparison_entries.csv"):  # combinations too, as the challenge wants them
-        rows = _read(metrics / entry["file"])
-        found[entry["name"]] = {row["image"]: float(row["malignant"]) for row in rows}
+    for entry in _read(metrics / "05_comparison_entries.csv", ["name", "file"]).itertuples(index=False):
+        found[entry.name] = read_csv(metrics / entry.file).set_index("image")["malignant"]  # combinations too
     models = [
-        {"name": name, "threshold": thresholds.get(name, 0.5), "scores": [own[image] for image in labels]}
+        {"name": name, "threshold": thresholds.get(name, CALL), "scores": own.reindex(labels).tolist()}
         for name, own in found.items()
-        if labels.keys() <= own.keys()
+        if set(labels) <= set(own.index)
     ]
     best = (report.metrics.get("05_comparison", {}).get("best") or {}).get("name")
     return labels, sorted(models, key=lambda model: model["name"] != best)
 
 
-def _read(path: Path) -> Iterator[dict[str, str]]:
-    """The rows of a CSV file; none if it is absent, as some are in reports of earlier versions."""
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="") as stream:
-            yield from csv.DictReader(stream)
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A table; an empty one if it is absent, as some are in reports of earlier versions."""
+    return read_csv(path) if path.is_file() else pd.DataFrame(columns=columns)
 
 
 def _draw_sprite(study: Study, params: StudyParams, ids: list[str]) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ control.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,8 +29,10 @@ LEDGER = "openings.csv"
 SCORES = ["seeds", "folds", "test_images", "ap", "auc"]
 #: AP and AUC that differ by no more are the same: renamed code gives equal scores, another processor nearly equal ones.
 SAME = 0.0005
+#: `configuration` is a hash of all that the networks depend on, `settings` of all but the machine.
 COLUMNS = [
     "date", "study", "model", "regime", "seeds", "folds", "configuration", "test_images", "malignant", "ap", "auc",
+    "settings",
 ]  # fmt: skip
 #: What tells one opening from another; the same configuration scores the same.
 _KEY = ["study", "model", "regime", "configuration"]
@@ -43,7 +45,7 @@ def record_openings(
 
     Args:
         predictions: of one network, as `predictions.COLUMNS`.
-        runs: the records of its trainings, with `regime`, `seed` and `folder` (which names everything they depend on).
+        runs: the records of its trainings, as `train.NetworkResult.runs`.
         now: of the opening; the present by default.
 
     Returns:
@@ -54,16 +56,18 @@ def record_openings(
     rows = []
     for (model, regime), own in test[test["seed"] == ENSEMBLE].groupby(["model", "regime"], sort=False):
         # a classical classifier learns the features of the frozen network: any change of a training is one of it too
-        mine = [run for run in runs if run["regime"] == regime] or runs
-        names = "\n".join(sorted(run["folder"] for run in mine))
+        own_runs = [run for run in runs if run["regime"] == regime]
+        settings = _hash(run["settings"] for run in own_runs) if own_runs else ""  # which leave a classifier's own out
+        mine = own_runs or runs
         scores = own["target"].to_numpy(), own["probability"].to_numpy()
         rows.append({
             "date": date, "study": study, "model": model, "regime": regime,
             "seeds": test["seed"][(test["regime"] == regime) & (test["seed"] != ENSEMBLE)].nunique(),
             "folds": len({run.get("fold") for run in mine}),
-            "configuration": hashlib.sha256(names.encode()).hexdigest()[:12],
+            "configuration": _hash(run["folder"] for run in mine),
             "test_images": len(own), "malignant": int(own["target"].sum()),
             "ap": round(float(average_precision(*scores)), 4), "auc": round(float(roc_auc(*scores)), 4),
+            "settings": settings,
         })  # fmt: skip
     append_openings(pd.DataFrame(rows, columns=COLUMNS), reports_root() / LEDGER)
     return list_openings(study)
@@ -78,32 +82,48 @@ def list_openings(study: str) -> pd.DataFrame:
 def number_evaluations(ledger: pd.DataFrame) -> pd.DataFrame:
     """The ledger of one study with the number of the evaluation that each line belongs to, from 1.
 
-    A new evaluation begins when a network that the current one holds already comes with other scores.
+    A new evaluation begins when a network that the current one holds already comes with other scores, unless only the
+    machine is another.
 
     Args:
         ledger: from `list_openings`.
 
     Returns:
-        one row per evaluation, network and regime: `evaluation`, `date`, `model`, `regime`, the columns `SCORES`,
-        `malignant`, and `configuration`, all that gave these scores.
+        one row per evaluation, network, regime and scores: `evaluation`, `date`, `model`, `regime`, the columns
+        `SCORES`, `malignant`, and `configuration`, all that gave these scores.
     """
-    number, numbers = 1, list[int]()
-    current: set[tuple[str, str]] = set()
-    last: dict[tuple[str, str], tuple[Any, int]] = {}
-    for row in ledger.itertuples():
-        run, scores = (row.model, row.regime), tuple(getattr(row, name) for name in SCORES)
-        if run not in last or not np.allclose(scores, last[run][0], rtol=0, atol=SAME):
-            if run in current:
-                number, current = number + 1, set()
-            current.add(run)
-            last[run] = scores, number
-        numbers.append(last[run][1])
-    keys = ["evaluation", "model", "regime"]
+    lines = _number_lines(ledger)
+    keys = ["evaluation", "model", "regime", "result"]
     columns = ["date", *SCORES, "malignant"]
-    groups = ledger.assign(evaluation=numbers).groupby(keys, sort=False)
+    groups = lines.groupby(keys, sort=False)
     rows = groups[columns].first().assign(configuration=groups["configuration"].agg(", ".join)).reset_index()
     rows = rows.sort_values("evaluation", kind="stable", ignore_index=True)
     return rows[["evaluation", "date", "model", "regime", *SCORES, "malignant", "configuration"]]
+
+
+def _number_lines(ledger: pd.DataFrame) -> pd.DataFrame:
+    """The ledger's lines with `evaluation` and `result`: a number of their scores within evaluation and network."""
+    number, current = 1, set[tuple[str, str]]()
+    results: dict[tuple[str, str], list[Any]] = {}  # lines of a network's latest evaluation that differ in scores
+    numbers: list[tuple[int, int]] = []
+    latest: dict[tuple[str, str], int] = {}
+    for row in ledger.itertuples():
+        run, known = (row.model, row.regime), results.get((row.model, row.regime), [])
+        place = next((place for place, line in enumerate(known) if _same_scores(line, row)), len(known))
+        if place == len(known):
+            if not (row.settings and row.settings in {line.settings for line in known}):  # other than the machine
+                if run in current:
+                    number, current = number + 1, set()
+                current.add(run)
+                place, results[run], latest[run] = 0, [], number
+            results[run].append(row)
+        numbers.append((latest[run], place))
+    return ledger.assign(**pd.DataFrame(numbers, columns=["evaluation", "result"], index=ledger.index))
+
+
+def _same_scores(a: Any, b: Any) -> bool:
+    ours, theirs = ([getattr(row, name) for name in SCORES] for row in (a, b))
+    return bool(np.allclose(ours, theirs, rtol=0, atol=SAME))
 
 
 class Looks(NamedTuple):
@@ -129,18 +149,19 @@ def count_looks(ledger: pd.DataFrame, predictions: pd.DataFrame, params: NamedCo
         predictions: the present ones, from `predictions.add_ensembles`.
     """
     regime, metric = params.primary.regime, params.primary.metric
-    chosen = ledger["model"].isin(params.pair) & (ledger["regime"] == regime)
-    history: list[dict[str, Any]] = []  # scores of the pair after each evaluation
-    state: dict[str, Any] = {}
-    for _, rows in number_evaluations(ledger[chosen]).groupby("evaluation"):
-        state |= {row.model: getattr(row, metric) for row in rows.itertuples()}
-        history.append({"date": rows["date"].iloc[0]} | dict(zip("ab", map(state.get, params.pair), strict=True)))
-    earlier = pd.DataFrame(history, columns=["date", "a", "b"])
-    runs = (select_run(predictions, model=model, regime=regime) for model in params.pair)
     compute = {"ap": average_precision, "auc": roc_auc}[metric]
-    now = [round(float(compute(run["target"], run["probability"])), 4) if len(run) else None for run in runs]
-    present = np.isclose(earlier[["a", "b"]].astype(float), np.array(now, float), rtol=0, atol=SAME).all(axis=1)
-    earlier = earlier[~present].reset_index(drop=True)
+    runs = [select_run(predictions, model=model, regime=regime) for model in params.pair]
+    now = [round(float(compute(run["target"], run["probability"])), 4) if len(run) else np.nan for run in runs]
+    chosen = ledger["model"].isin(params.pair) & (ledger["regime"] == regime)
+    history: list[dict[str, Any]] = []  # first scores of the pair in each evaluation but the present one
+    state: dict[str, pd.Series] = {}  # scores of each network in its latest evaluation, on one machine or several
+    for _, rows in _number_lines(ledger[chosen]).groupby("evaluation"):
+        state |= dict(list(rows.groupby("model")[metric]))
+        pair = [state.get(model, pd.Series(dtype=float)) for model in params.pair]
+        if not all(np.isclose(known, value, rtol=0, atol=SAME).any() for known, value in zip(pair, now, strict=True)):
+            first = (known.iloc[0] if len(known) else None for known in pair)
+            history.append({"date": rows["date"].iloc[0]} | dict(zip("ab", first, strict=True)))
+    earlier = pd.DataFrame(history, columns=["date", "a", "b"])
     number = len(earlier) + 1
     return Looks(number, earlier, params.primary.alpha / number)
 
@@ -160,7 +181,14 @@ def append_openings(rows: pd.DataFrame, ledger: Path) -> Path:
 
 
 def _read(ledger: Path) -> pd.DataFrame:
-    return read_csv(ledger, dtype={"configuration": str}) if ledger.is_file() else pd.DataFrame(columns=COLUMNS)
+    names = {"configuration": str, "settings": str}
+    rows = read_csv(ledger, dtype=names) if ledger.is_file() else pd.DataFrame(columns=COLUMNS)
+    known = rows["settings"].fillna("") if "settings" in rows else ""  # earlier versions did not write it
+    return rows.assign(settings=known)[COLUMNS]
+
+
+def _hash(names: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:12]
 
 
 def _order(rows: pd.DataFrame) -> pd.DataFrame:

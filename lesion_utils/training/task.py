@@ -26,7 +26,8 @@ _ENTRIES = ("training.train:train_run", "training.task:TrainingTask")
 #: Definitions on the way whose edits change no number: what is recorded elsewhere, files, messages.
 _CHANGE_NO_NUMBER = {
     *("StudyParams", "Network", "find_weights"),  # their values are part of the identity
-    *("identify", "name_run", "_fingerprint_models", "choose_device", "name_processor"),  # the identity itself
+    *("identify", "describe_task", "hash_identity", "name_run", "_fingerprint_models"),  # the identity itself
+    *("choose_compute", "name_processor"),  # what they return is part of the identity
     *("write_atomic", "dump_json", "save_checkpoint", "load_checkpoint", "read_history", "cache_dir", "RUN_FILES"),
     *("check_run", "read_done", "write_done", "DONE", "KEPT", "digest_file", "read_predictions", "write_predictions"),
     *("ParamsError", "MetricError", "TrainingError", "WeightsError", "_explain_stops", "name_training"),
@@ -183,6 +184,12 @@ def identify(task: TrainingTask, *, compute: Compute, source: WeightsSource | No
 
     At level "fast" the machine is left out: such a run may continue on another one.
     """
+    identity = describe_task(task, source=source)
+    return identity if compute.level == "fast" else {**identity, "compute": compute.identity}
+
+
+def describe_task(task: TrainingTask, *, source: WeightsSource | None) -> dict[str, Any]:
+    """Everything that a run's numbers depend on, apart from the machine: settings, images, weights and code."""
     settings = task.settings.model_dump(mode="json")
     for other in ("seeds", "regimes", "classifiers", "without_weights", "weights"):
         del settings[other]
@@ -200,13 +207,15 @@ def identify(task: TrainingTask, *, compute: Compute, source: WeightsSource | No
     }
     if task.regime != "features":
         identity["augmentation"] = task.params.augmentation.model_dump(mode="json")
-    if compute.level != "fast":
-        identity["compute"] = compute.identity
     return identity
 
 
 def name_run(task: TrainingTask, identity: dict[str, Any]) -> str:
     """Name of a run's folder: regime, seed, fold and a hash of everything it depends on."""
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     fold = "" if task.fold is None else f"-fold{task.fold}"
-    return f"{task.regime}-seed{task.seed}{fold}-{digest[:12]}"
+    return f"{task.regime}-seed{task.seed}{fold}-{hash_identity(identity)}"
+
+
+def hash_identity(identity: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits that stand for a mapping of plain values."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]

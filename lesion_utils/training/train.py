@@ -59,6 +59,8 @@ from lesion_utils.training.task import (
     Images,
     TrainingTask,
     choose_regimes,
+    describe_task,
+    hash_identity,
     identify,
     list_tasks,
     name_run,
@@ -78,7 +80,8 @@ class NetworkResult:
             image (split val) is scored by the network that held it out, a test image by the mean probability of all.
         single: the test scores of single networks: `model`, `regime`, `seed`, `fold` (1 where there are no folds),
             `image_id`, `probability`.
-        runs: the record of each run, with `model`, `folder` (its name), and what `trained.measure_run` finds.
+        runs: the record of each run, with `model`, `folder` (its name), `settings` (a hash of all that the run depends
+            on but the machine), and what `trained.measure_run` finds.
         skipped: the regimes left out because weights are missing, each with `regime` and `reason`.
     """
 
@@ -129,7 +132,9 @@ def train_network(
         result = train_run(task, folder=folder, source=source, on_event=on_event)
         guess = guess_loss(task.targets(task.rows("train")), params=task.settings)
         learnt = measure_run(result.history, result.predictions, guess_loss=guess)
-        runs.append({"model": settings.model, **result.record, "folder": result.folder.name, **learnt})
+        same_anywhere = hash_identity(describe_task(task, source=source))
+        names = {"folder": result.folder.name, "settings": same_anywhere}
+        runs.append({"model": settings.model, **result.record, **names, **learnt})
         predictions.append(result.predictions)
         test = result.predictions[result.predictions["split"] == "test"].assign(fold=task.fold or 1)
         single.append(test[["model", "regime", "seed", "fold", "image_id", "probability"]])

@@ -43,7 +43,10 @@ def make_predictions(*regimes: str) -> pd.DataFrame:
 
 
 def runs(*names: str) -> list[dict]:
-    return [{"regime": name.partition("-")[0], "seed": 1, "fold": 1, "folder": name} for name in names]
+    return [
+        {"regime": name.partition("-")[0], "seed": 1, "fold": 1, "folder": name, "settings": f"of {name}"}
+        for name in names
+    ]
 
 
 def test_an_opening_is_written_down_once():
@@ -84,6 +87,7 @@ PAIR = COMPARISON.model_copy(update={"primary": COMPARISON.primary.model_copy(up
 def make_ledger(*lines: tuple[str, str, str, float, float]) -> pd.DataFrame:
     """Lines of date, model, configuration, AP and AUC."""
     known = {"study": "s", "regime": "scratch", "seeds": 1, "folds": 5, "test_images": 379, "malignant": 75}
+    known["settings"] = ""  # of a ledger that an earlier version wrote
     keys = ["date", "model", "configuration", "ap", "auc"]
     return pd.DataFrame([known | dict(zip(keys, line, strict=True)) for line in lines])
 
@@ -112,6 +116,46 @@ def test_one_network_that_comes_with_other_scores_is_a_new_evaluation():
     lines = [("2026-12-01", "vgg19", "b4", 0.3, 0.65)]
     rows = number_evaluations(pd.concat([TWICE, make_ledger(*lines)], ignore_index=True))
     assert rows["evaluation"].tolist() == [1, 1, 2, 2, 3] and rows["model"].iloc[-1] == "vgg19"
+
+
+#: The same settings and code on two machines, then other settings on the second.
+MACHINES = make_ledger(
+    ("2026-12-01", "resnet50", "a4", 0.51, 0.75), ("2026-12-01", "vgg19", "b4", 0.4, 0.71),
+    ("2026-12-02", "resnet50", "a5", 0.52, 0.76), ("2026-12-02", "vgg19", "b5", 0.41, 0.7),
+    ("2026-12-03", "resnet50", "a6", 0.53, 0.77),
+).assign(settings=["sa", "sb", "sa", "sb", "other"])  # fmt: skip
+
+
+def test_other_scores_of_the_same_settings_on_another_machine_are_no_new_evaluation_but_are_shown():
+    rows = number_evaluations(pd.concat([TWICE, MACHINES], ignore_index=True))
+    assert rows["evaluation"].tolist() == [1, 1, 2, 2, 3, 3, 3, 3, 4]
+    assert rows.loc[rows["evaluation"] == 3, "auc"].tolist() == [0.75, 0.71, 0.76, 0.7]
+
+
+@pytest.mark.parametrize("machine", [0, 1])
+def test_the_level_of_the_test_is_that_of_the_settings_whichever_machine_is_the_present_one(machine):
+    scores = add_ensembles(draw_predictions(seeds=1))
+    now = scores[(scores["split"] == "test") & (scores["regime"] == "scratch") & (scores["seed"] == "ensemble")]
+    lines = MACHINES[:4].reset_index(drop=True)
+    for model, own in now.groupby("model"):
+        own_line = lines.index[lines["model"] == model][machine]
+        lines.loc[own_line, "auc"] = round(float(roc_auc_score(own["target"], own["probability"])), 4)
+    assert count_looks(pd.concat([TWICE, lines], ignore_index=True), scores, PAIR).number == 3
+    unknown = pd.concat([TWICE, lines.assign(settings="")], ignore_index=True)
+    assert count_looks(unknown, scores, PAIR).number == 4
+
+
+def test_a_ledger_without_settings_is_read_and_keeps_its_lines(folders):
+    old = make_ledger(("2026-11-23", "resnet50", "a1", 0.4316, 0.7024)).drop(columns="settings")
+    (folders / "docs").mkdir()
+    old.to_csv(folders / "docs" / LEDGER, index=False)
+    rows = record_openings("s", make_predictions("scratch"), runs("scratch-a"), now=TUESDAY)
+    assert rows["settings"].iloc[0] == "" and len(rows["settings"].iloc[1]) == 12
+
+
+def test_a_classical_classifier_has_settings_that_its_runs_do_not_know():
+    rows = record_openings("s", make_predictions("scratch", "features:knn"), runs("scratch-a"), now=MONDAY)
+    assert (rows.set_index("regime")["settings"] == "").to_dict() == {"scratch": False, "features:knn": True}
 
 
 def test_the_present_evaluation_counts_once_whether_the_ledger_has_it_or_not():

@@ -33,7 +33,14 @@ from lesion_utils.notebooks import recipe
 from lesion_utils.training import inputs
 from lesion_utils.training import train as running
 from lesion_utils.training.inputs import plan_epoch
-from lesion_utils.training.task import TrainingTask, choose_regimes, identify, list_tasks
+from lesion_utils.training.task import (
+    TrainingTask,
+    choose_regimes,
+    describe_task,
+    identify,
+    list_tasks,
+    name_run,
+)
 from lesion_utils.training.train import NetworkResult, Run, read_history, train_network, train_run
 
 DATA = make_images()
@@ -707,3 +714,14 @@ def test_a_regime_may_have_seeds_of_its_own():
     plain = TrainingTask(make_params(regimes=regimes()), "resnet50", "scratch", 7, DATA)
     with_seeds = TrainingTask(make_params(regimes=regimes(seeds=[7, 8])), "resnet50", "scratch", 7, DATA)
     assert identify(plain, compute=compute, source=None) == identify(with_seeds, compute=compute, source=None)
+
+
+def test_another_machine_has_other_runs_of_the_same_settings():
+    task = TrainingTask(make_params(regimes=regimes()), "resnet50", "scratch", 1, DATA)
+    here = choose_compute(task.settings)
+    there = replace(here, processor="another", precision="bfloat16", threads=here.threads + 1)
+    names = {name_run(task, identify(task, compute=compute, source=None)) for compute in (here, there)}
+    assert len(names) == 2
+    settings = describe_task(task, source=None)
+    for compute in (here, there):
+        assert identify(task, compute=compute, source=None) == {**settings, "compute": compute.identity}

@@ -34,6 +34,12 @@ from lesion_utils.core.settings import read_setting
 from lesion_utils.extras.jobs import Job, Progress, Workers, list_jobs, run_job
 from lesion_utils.models.compute import choose_device
 
+#: Runs at once on one GPU, at most: one such run leaves a large GPU idle in part.
+RUNS_PER_GPU = 3
+#: GPU memory that each of several runs needs. VGG19's weights, gradients, optimizer state and average take 2.6 GiB
+#: (140 million float32 numbers, five times), a batch of 16 at 224 px about as much, and CUDA its share.
+GIB_PER_RUN = 8
+
 #: Times that workers may be lost, one after the other, before a task has got an epoch further.
 TRIES = 3
 
@@ -100,11 +106,14 @@ def _open_workers(
         from lesion_utils.extras.cluster import open_cluster
 
         return open_cluster(cluster, jobs, count=asked, console=console)
-    cores, devices = cpu_count(only_physical_cores=True), list_devices()
-    most = len(devices) or max(1, cores // int(os.environ["THREADS"]))
+    cores, places = cpu_count(only_physical_cores=True), list_places(list_devices())
+    most = len(places) or max(1, cores // int(os.environ["THREADS"]))
     if asked > most:
-        console.report(f"JOBS={asked}: {most} at a time, {'one per device' if devices else 'or cores were shared'}")
-    return open_local(min(asked, most, len(jobs)), devices)
+        why = (
+            f"{GIB_PER_RUN} GiB of GPU memory and at most {RUNS_PER_GPU} per GPU" if places else "or cores were shared"
+        )
+        console.report(f"JOBS={asked}: {most} at a time, {why}")
+    return open_local(min(asked, most, len(jobs)), places)
 
 
 def _train(jobs: list[Job], workers: Workers, *, console: Console) -> dict[Job, BaseException]:
@@ -157,14 +166,25 @@ def list_devices() -> list[str]:
     return [] if device == "cpu" else [device]
 
 
+def list_places(devices: Sequence[str]) -> list[str]:
+    """Places for workers: each device once, then a second and a third time those whose memory is enough for more."""
+    runs = [min(RUNS_PER_GPU, max(1, int(_read_gib(i) / GIB_PER_RUN))) for i in range(len(devices))]
+    return [device for i in range(RUNS_PER_GPU) for device, most in zip(devices, runs, strict=True) if i < most]
+
+
+def _read_gib(number: int) -> float:
+    """Memory of a GPU; of MPS, where one run computes at a time, 0."""
+    return torch.cuda.get_device_properties(number).total_memory / 2**30 if torch.cuda.is_available() else 0
+
+
 @contextmanager
-def open_local(count: int, devices: Sequence[str]) -> Iterator[Workers]:
-    """Worker processes on this machine, each with a GPU of its own if there are any.
+def open_local(count: int, places: Sequence[str]) -> Iterator[Workers]:
+    """Worker processes on this machine, each at a place of `list_places` if there are any.
 
     The caller holds the first device; the others are locked here.
     """
     folder = paths.reports_root()
-    begin = partial(_begin, os.getpid(), tuple(devices), folder)
+    begin = partial(_begin, os.getpid(), tuple(places), folder)
     pools: list[Any] = []
 
     def submit(job: Job) -> Future[Any]:
@@ -174,7 +194,7 @@ def open_local(count: int, devices: Sequence[str]) -> Iterator[Workers]:
     # The pool ends a worker whose memory has grown from task to task, and starts another: that is no news to a user.
     warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
     with ExitStack() as stack:
-        for device in devices[1:count]:
+        for device in list(dict.fromkeys(places[:count]))[1:]:
             stack.enter_context(lock_file(folder / f".cuda{device}.lock"))
         try:
             yield Workers(submit, lambda: None, lambda: count, BrokenProcessPool)
@@ -194,12 +214,12 @@ def _silent_threads() -> Iterator[None]:
         threading.excepthook = hook
 
 
-def _begin(parent: int, devices: Sequence[str], folder: Path) -> None:
-    """In a new worker: leave Ctrl-C to the parent, end with it, and take a device that no other worker has."""
+def _begin(parent: int, places: Sequence[str], folder: Path) -> None:
+    """In a new worker: leave Ctrl-C to the parent, end with it, and take a place that no other worker has."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    for device in devices:
-        lock = FileLock(folder / f".cuda{device}.worker.lock")
+    for number, device in enumerate(places):
+        lock = FileLock(folder / f".cuda{device}.{number}.worker.lock")
         with suppress(Timeout):
             lock.acquire(timeout=0)
             _held.append(lock)

@@ -147,9 +147,19 @@ def forward_logits(model: nn.Module, x: Tensor, *, compute: Compute) -> Tensor:
     return head_of(model)(features.float())
 
 
-def read_rows(images: np.ndarray, rows: np.ndarray, device: str) -> Tensor:
-    """Copy rows of a memory map to the device: (N, S, S, 3) uint8."""
+def read_rows(images: np.ndarray | Tensor, rows: np.ndarray, device: str) -> Tensor:
+    """Rows of a memory map, or of images that are on the device already, on the device: (N, S, S, 3) uint8."""
+    if isinstance(images, Tensor):
+        return images[copy_to(device, torch.from_numpy(rows))]
     return copy_to(device, torch.from_numpy(np.asarray(images[rows])))
+
+
+def place_images(images: np.ndarray, device: str) -> np.ndarray | Tensor:
+    """Images (N, S, S, 3) uint8 on a CUDA device, if they take no more than a tenth of its free memory; else as they
+    are, for `read_rows` to copy batch by batch."""
+    if device != "cuda" or images.nbytes > torch.cuda.mem_get_info()[0] / 10:
+        return images
+    return copy_to(device, torch.from_numpy(np.array(images)))
 
 
 def copy_to(device: str, tensor: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -78,20 +79,42 @@ def resize_by_matrix(x: Tensor, size: int, interpolation: str) -> Tensor:
     Returns:
         (N, C, size, size) float32, whole numbers from 0 to 255.
     """
-    weights, bits = _resizing_weights(x.shape[-1], size, interpolation, x.device)
+    return _multiply_twice(x, *_resizing_weights(x.shape[-1], size, interpolation, x.device))
+
+
+def resize_each(x: Tensor, sizes: Sequence[int], interpolation: str) -> Tensor:
+    """Reduce each image of a batch to a side of its own, as `resize_by_matrix`, in one go.
+
+    Args:
+        x: (N, C, S, S) uint8.
+        sizes: of the N sides, px, at most S.
+        interpolation: "bilinear" or "bicubic".
+
+    Returns:
+        (N, C, S, S) float32, each image in the corner of rows and columns 0, and 0 beyond it.
+    """
+    known = [_resizing_weights(x.shape[-1], size, interpolation, x.device, x.shape[-1]) for size in sizes]
+    weights, bits = (torch.stack(parts) for parts in zip(*known, strict=True))
+    return _multiply_twice(x, weights[:, None], bits[:, None, None, None])
+
+
+def _multiply_twice(x: Tensor, weights: Tensor, bits: Tensor) -> Tensor:
     y = x.float()
     for _ in range(2):  # along the last dimension; the second time, along what was the rows
         coarse, fine = (y @ weights).int().chunk(2, dim=-1)
-        y = ((coarse * 256 + fine + 2 ** (bits - 1)) >> bits).clamp_(0, 255).float().transpose(2, 3)
+        y = ((coarse * 256 + fine + (1 << (bits - 1))) >> bits).clamp_(0, 255).float().transpose(2, 3)
     return y
 
 
 @cache
-def _resizing_weights(side: int, size: int, interpolation: str, device: torch.device) -> tuple[Tensor, int]:
-    """The weights of torch's antialiased resizing of uint8, times 2^bits, and bits.
+def _resizing_weights(
+    side: int, size: int, interpolation: str, device: torch.device, padded: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The weights of torch's antialiased resizing of uint8, times 2^bits, and bits, a whole number.
 
-    They are (side, 2 size) float32 whole numbers: first those of 256ths, then the rests. As in ATen's
-    `_compute_index_ranges_int16_weights` (UpSampleKernel.cpp), which follows Pillow's Resample.c.
+    They are (side, 2 size) float32 whole numbers: first those of 256ths, then the rests. Each part is followed by
+    zeros up to `padded` columns. As in ATen's `_compute_index_ranges_int16_weights` (UpSampleKernel.cpp), which follows
+    Pillow's Resample.c.
     """
     support, kernel = (2.0, _cubic) if interpolation == "bicubic" else (1.0, _triangle)
     scale = side / size
@@ -105,8 +128,9 @@ def _resizing_weights(side: int, size: int, interpolation: str, device: torch.de
     weights *= 1 / weights.cumsum(axis=1)[:, -1:]  # in ATen's order: the last digit decides about halves
     bits = next(bits for bits in range(23) if bits == 22 or int(0.5 + weights.max() * 2 ** (bits + 1)) >= 2**15)
     whole = np.trunc(weights * 2**bits + np.copysign(0.5, weights))
-    split = np.concatenate(np.divmod(whole, 256))
-    return torch.as_tensor(split.T, dtype=torch.float32, device=device), bits
+    beyond = np.zeros((max(0, padded - size), side))
+    split = np.concatenate([part for half in np.divmod(whole, 256) for part in (half, beyond)])
+    return torch.as_tensor(split.T, dtype=torch.float32, device=device), torch.tensor(bits, device=device)
 
 
 def _triangle(x: np.ndarray) -> np.ndarray:

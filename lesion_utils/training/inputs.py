@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lesion_utils.config.schema import Augmentation, Network
 from lesion_utils.core.events import OnEvent
 from lesion_utils.models.compute import Compute
-from lesion_utils.models.inference import Scorer, copy_to, forward_logits, read_rows
+from lesion_utils.models.inference import Scorer, copy_to, forward_logits, place_images, read_rows
 from lesion_utils.models.networks import data_config, head_of
 from lesion_utils.models.weights import WeightsSource
 from lesion_utils.training.augment import Augmenter
@@ -125,7 +125,7 @@ class PixelInputs:
         compute: Compute,
     ):
         self.model, self.images, self.params, self.compute = model, images, params, compute
-        self._config = data_config(model)
+        self._config, self._pixels = data_config(model), place_images(images, compute.device)
         self._augmenter = Augmenter(
             augmentation, image_size=params.image_size, seed=seed, interpolation=self._config.interpolation
         )
@@ -133,7 +133,7 @@ class PixelInputs:
 
     def training_batch(self, batch: Batch, epoch: int) -> Tensor:
         """Augmented images of a batch, (N, 3, H, W) float32, normalised, on the device."""
-        pixels = read_rows(self.images, batch.rows, self.compute.device)
+        pixels = read_rows(self._pixels, batch.rows, self.compute.device)
         x = self._augmenter(pixels, torch.from_numpy(batch.keys), epoch)
         return self._config.normalise(x).contiguous(memory_format=self.compute.memory_format)
 

@@ -13,6 +13,8 @@ import threading
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -88,6 +90,29 @@ def test_each_worker_has_a_device_of_its_own(tmp_path):
     seen = {path.name.partition("-") for path in (tmp_path / "reports").glob("[0-9]*-*")}
     assert len({worker for _, _, worker in seen}) == len({device for device, _, _ in seen})
     assert {device for device, _, _ in seen} <= {"4", "7"}
+
+
+@pytest.mark.parametrize(
+    ("gib", "places"),
+    [([7.8], "0"), ([23.6], "00"), ([79.1, 15.7], "0100"), ([139, 139, 139], "012012012"), ([], "")],
+)
+def test_a_gpu_has_as_many_workers_as_its_memory_holds_and_three_at_most(monkeypatch, gib, places):
+    monkeypatch.setattr(ahead.torch.cuda, "is_available", lambda: True)
+    known = [SimpleNamespace(total_memory=each * 2**30) for each in gib]
+    monkeypatch.setattr(ahead.torch.cuda, "get_device_properties", known.__getitem__)
+    assert ahead.list_places([str(i) for i in range(len(gib))]) == list(places)
+
+
+def test_workers_that_share_a_gpu_hold_a_place_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(ahead, "_held", [])
+    monkeypatch.setattr(ahead.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(ahead.threading, "Thread", Mock())
+    taken = []
+    for _ in range(3):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "none")
+        ahead._begin(os.getpid(), ("4", "7", "4"), tmp_path)
+        taken.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert taken == ["4", "7", "4"]
 
 
 @pytest.mark.slow

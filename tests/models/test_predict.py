@@ -71,6 +71,17 @@ def test_cuda_copies_from_pinned_memory_which_it_need_not_wait_for(device, pinne
     source.to.assert_called_once_with(device, non_blocking=True)
 
 
+@pytest.mark.parametrize(("device", "free", "moved"), [("cuda", 10, True), ("cuda", 9, False), ("cpu", 10, False)])
+def test_images_that_take_a_tenth_of_a_gpus_memory_move_there_once(monkeypatch, device, free, moved):
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
+    monkeypatch.setattr(inference.torch.cuda, "mem_get_info", lambda: (free * images.nbytes, 0))
+    monkeypatch.setattr(inference, "copy_to", lambda _, tensor: tensor)
+    placed = inference.place_images(images, device)
+    assert isinstance(placed, torch.Tensor) is moved and (moved or placed is images)
+    rows = np.array([5, 0, 0, 3])
+    assert torch.equal(inference.read_rows(placed, rows, device), torch.from_numpy(images[rows]))
+
+
 def test_prefetch_starts_no_thread_on_mps():
     """Two threads that use MPS abort the process."""
     here = threading.get_ident()

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tiny_study import NO_AUGMENTATION
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
@@ -24,6 +25,16 @@ ON = {
     "rotation": 180.0, "horizontal_flip": 0.5, "vertical_flip": 0.5, "scale": [0.7, 1.4], "translation": 0.2,
     "shear": 10.0, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05,
 }  # fmt: skip
+
+
+class CountOperations(TorchDispatchMode):
+    """Counts operations that compute; views of a tensor start no kernel."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
 
 
 def make_params(**changes) -> Augmentation:
@@ -41,7 +52,7 @@ def test_the_numbers_of_a_batch_come_to_the_device_in_one_copy(monkeypatch):
     copy, copies = augment.copy_to, []
     monkeypatch.setattr(augment, "copy_to", lambda device, tensor: copies.append(tensor.shape) or copy(device, tensor))
     Augmenter(make_params(**ON), image_size=16, seed=1)(make_images(5, 20), torch.arange(5), 0)
-    assert copies == [(5, 6 + 9 + 1 + 3)], "geometry, colours, share of the mean luma, luma"
+    assert copies == [(5, 6 + 1 + 9 + 1 + 3)], "geometry, sides, colours, share of the mean luma, luma"
 
 
 def change(images: torch.Tensor, *, size: int | None = None, fill: str = "zeros", **strengths) -> torch.Tensor:
@@ -169,6 +180,33 @@ def test_number_of_threads_changes_nothing():
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, made[0][k]) for several in made for k, one in enumerate(several))
+
+
+@settings(max_examples=30)
+@given(st.sampled_from(["reflect", "border", "zeros"]), st.sampled_from([(40, 32), (64, 24), (48, 48)]), st.integers())
+def test_a_batch_as_a_whole_is_resampled_as_its_images_one_by_one(fill, sizes, seed):
+    """The first is what a GPU does."""
+    stored, size = sizes
+    images = torch.from_numpy(np.random.default_rng(abs(seed)).integers(0, 256, (6, stored, stored, 3), dtype=np.uint8))
+    params = make_params(**ON | {"scale": [0.5, 2.0], "translation": 0.4})
+    draws = draw_changes(params, np.arange(6), seed=abs(seed) % 2**32, epoch=0)
+    sides = np.array([min(stored, round(size * scale)) for scale in draws["scale"]])
+    grid = augment._sampling_grid(torch.from_numpy(augment.compose_geometry(draws)).float(), size)
+    one_by_one = augment._warp_each(images, sides, grid, fill=fill, interpolation="bilinear")
+    together = augment._warp_together(images, sides, torch.from_numpy(sides).float(), grid, fill=fill)
+    torch.testing.assert_close(together, one_by_one, atol=0.05, rtol=0)  # of 255; coordinates are rounded
+
+
+def test_a_gpu_starts_as_many_kernels_for_a_large_batch_as_for_a_small_one(monkeypatch):
+    monkeypatch.setattr(augment, "copy_to", lambda _, tensor: tensor.to("meta"))
+    augmenter = Augmenter(make_params(**ON), image_size=32, seed=1)
+    counts = []
+    for size in (32, 32, 4):  # the first prepares the weights of each side
+        images, numbers = make_images(size, 40).to("meta"), torch.arange(size)
+        with CountOperations() as operations:
+            augmenter(images, numbers, 0)
+        counts.append(operations.count)
+    assert counts[1] == counts[2] < min(65, counts[0]), counts
 
 
 def test_seed_epoch_and_sample_each_change_the_draw():

@@ -27,7 +27,7 @@ STEPS     := data $(NOTEBOOKS) index
 EXECUTED  := $(NOTEBOOKS:%=$(KEYS)/%.done.json)
 
 #:Usage: make <what> [STUDY=demo] [DATA_DIR=folder] [WEIGHTS_DIR=folder] [DEVICE=cpu|cuda|cuda:1|mps] [THREADS=n]
-#:       [TORCH=cpu|gpu] [JOBS=n: workers here] [CLUSTER=tcp://host:port|slurm|pbs|lsf: workers elsewhere, docs/guide/cluster.md]
+#:       [TORCH=cpu|gpu|cu126] [JOBS=n: workers here] [CLUSTER=tcp://host:port|slurm|pbs|lsf: workers elsewhere, docs/guide/cluster.md]
 help:  ## this page
 	@sed -n 's/^#: \{0,1\}//p; s/^\([a-z][a-z-]*\):.*  ## \(.*\)/  \1@\2/p' Makefile | awk -F@ 'NF == 2 { printf "%-18s%s\n", $$1, $$2; next } 1'
 	@printf '  %-15s %s\n' '<notebook>' $(call quote,one notebook and what it needs: $(NOTEBOOKS))

@@ -133,7 +133,8 @@ def test_a_wrong_parameter_stops_before_anything_runs(project, edit):
         (["env", "VENV=a b"], 'VENV="a b" must be a folder named with letters'),
         (["al"], "make has nothing called 'al': did you mean 'all'?"),
         (["01_eta"], "did you mean '01_eda'?"),
-        (["env", "TORCH=cuda"], 'TORCH="cuda" must be auto, cpu or gpu'),
+        (["env", "TORCH=cuda"], 'TORCH="cuda" must be auto, cpu, gpu, or an older CUDA such as cu126'),
+        (["env", "TORCH=cu1;x"], "must be auto, cpu, gpu"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(arguments, said):
@@ -233,6 +234,9 @@ case "$*" in *--dry-run*) test -e {folder}/index || {{ echo error; echo "  cause
         ("cpu", True, True, "--torch-backend cpu -r requirements/run-cpu.lock"),
         ("cpu", False, False, None),
         ("gpu", False, True, "-r requirements/run.lock"),
+        ("cu126", True, True, "-r {folder}/run.lock"),
+        ("auto after cu126", True, True, "-r {folder}/run.lock"),
+        ("cu126", True, False, None),
     ],
 )
 def test_the_build_of_torch_follows_the_machine(tmp_path, torch, has_driver, has_index, installed):
@@ -257,17 +261,23 @@ def test_the_build_of_torch_follows_the_machine(tmp_path, torch, has_driver, has
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     if installed is None:
         assert done.returncode != 0
-        assert "cause: no route" in done.stderr, "TORCH=cpu says why it cannot be had, and takes no other"
+        assert "cause: no route" in done.stderr, "what is named and cannot be had says why"
         return
     assert done.returncode == 0, done.stderr
     lock = next(line for line in (tmp_path / "calls").read_text().splitlines() if "--compile-bytecode" in line)
     assert lock.endswith(installed.format(folder=tmp_path)), lock
-    build = "gpu" if installed == "-r requirements/run.lock" else "cpu"
+    older = "cu126" in (torch, before)
+    build = "cu126" if older else "gpu" if installed == "-r requirements/run.lock" else "cpu"
     (stamp,) = tmp_path.glob(".installed-*")
     assert stamp.name.startswith(f".installed-{build}-")
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     assert "building" not in again.stdout, "the build that is there stays"
-    if installed.startswith("-r {folder}"):
+    if older:
+        last = [call for call in (tmp_path / "calls").read_text().splitlines() if "--torch-backend" in call][-1]
+        pins = re.findall(r"^(?:torch|torchvision)==[\d.]+", (ROOT / "requirements/run.lock").read_text(), re.MULTILINE)
+        assert "--no-deps" not in last and last.endswith("--torch-backend cu126 -q " + " ".join(pins))
+        assert not re.search(r"^(torch|nvidia|cuda|triton)", (tmp_path / "run.lock").read_text(), re.MULTILINE)
+    elif installed.startswith("-r {folder}"):
         assert "torch's small build cannot be had here (cause: no route): the large one, without triton" in done.stdout
         whole, rest = ((path / "run.lock").read_text() for path in (ROOT / "requirements", tmp_path))
         block = re.search(r"^triton==.*\n(?:[ #].*\n)+", whole, re.MULTILINE)[0]

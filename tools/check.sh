@@ -24,7 +24,10 @@ if test -n "$left"; then
 fi
 case $venv in '' | -*) left=odd ;; *) left=$(odd "$venv" './_~+@=-') ;; esac
 test -z "$left" || refuse "VENV=\"$venv\" must be a folder named with letters, digits and ./_~+@=-: make cannot name others"
-case $torch in auto | cpu | gpu) ;; *) refuse "TORCH=\"$torch\" must be auto, cpu or gpu" ;; esac
+case $torch in
+  auto | cpu | gpu | cu[0-9][0-9][0-9]) ;;
+  *) refuse "TORCH=\"$torch\" must be auto, cpu, gpu, or an older CUDA such as cu126" ;;
+esac
 
 # make cannot name a file in a folder whose name has a space, a % and the like: it goes there through a link.
 folder=$(printf %s "$reports" | sed 's/^ *//; s/ *$//')

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The environment in $VENV, from the locks in requirements/: make calls this.
 #
-#   environment.sh stamps [auto|cpu|gpu]   names of the files in $VENV that say what is installed; another lock, another name
+#   environment.sh stamps [auto|cpu|gpu|cu126 and the like]   names of the files in $VENV that say what is installed
 #   environment.sh run                     what the study needs: creates $VENV with $PYTHON, and torch's build as $TORCH says
 #   environment.sh dev | extras            what tests need besides | what ONNX files, clusters and MLflow need
 #   environment.sh audit                   known vulnerabilities of every package in run.lock, by uv from osv.dev
@@ -12,11 +12,12 @@ cd "$(dirname "$0")/.."
 bin=$VENV/bin
 
 # Which build of torch: the small one (cpu) if Linux has no driver of a GPU; macOS has one build, which counts as gpu.
-# An installed gpu build stays: on a cluster, the login node has no driver and shares $VENV with the jobs.
+# An installed build for GPUs stays: on a cluster, the login node has no driver and shares $VENV with the jobs.
 choose_build() {
   test "$TORCH" = auto || { echo "$TORCH"; return; }
-  set -- "$VENV/.installed-gpu-"*
-  if test -e "$1"; then echo gpu; return; fi
+  for stamp in "$VENV/.installed-gpu-"* "$VENV/.installed-cu"[0-9]*; do
+    if test -e "$stamp"; then stamp=${stamp##*/.installed-}; echo "${stamp%%-*}"; return; fi
+  done
   if test "$(uname)" = Linux && ! command -v nvidia-smi >/dev/null 2>&1; then echo cpu; else echo gpu; fi
 }
 
@@ -38,6 +39,8 @@ stamp() {
 
 install_lock() { UV_HTTP_TIMEOUT=300 "$bin/uv" pip install --no-deps --python "$bin/python" "$@"; }
 
+install_for() { UV_HTTP_TIMEOUT=300 "$bin/uv" pip install --python "$bin/python" --torch-backend "$@"; }
+
 create_venv() {
   "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
     echo "Python 3.11 or newer is needed: sudo apt-get install python3 (or: brew install python)," >&2
@@ -55,9 +58,19 @@ create_venv() {
 
 install_run() {
   create_venv
-  quiet=-q backend='' lock=requirements/run.lock size="6 GB"
+  quiet=-q backend='' older='' lock=requirements/run.lock size="6 GB" build=$(choose_build)
   if test -t 2; then quiet=''; fi
-  if test "$(choose_build)" = cpu; then
+  case $build in cu[0-9]*)  # the same torch for an older CUDA, with the libraries that it names
+    older=$(sed -n 's/^\(torch==[0-9.]*\).*/\1/p; s/^\(torchvision==[0-9.]*\).*/\1/p' requirements/run.lock)
+    problem=$(install_for "$build" --dry-run $older 2>&1) || {
+      echo "$problem" >&2
+      echo "torch for $build cannot be had here; https://download.pytorch.org/whl/torch lists what there is." >&2
+      exit 1
+    }
+    lock=$VENV/run.lock
+    awk '/^[^ #]/ { out = /^(torch|torchvision|triton)==|^(nvidia|cuda)-/ } !out' requirements/run.lock >"$lock"
+  esac
+  if test "$build" = cpu; then
     if problem=$(UV_HTTP_RETRIES=1 install_lock --dry-run --torch-backend cpu -r requirements/run-cpu.lock 2>&1); then
       lock=requirements/run-cpu.lock size="1.5 GB" backend="--torch-backend cpu"
     elif test "$TORCH" = cpu; then
@@ -72,6 +85,7 @@ install_run() {
   fi
   echo "building the environment in $VENV (the first time: some minutes, about $size)"
   install_lock --compile-bytecode $quiet $backend -r "$lock"
+  test -z "$older" || install_for "$build" $quiet $older
   "$bin/uv" pip install -q --python "$bin/python" --no-deps --no-build-isolation -e .
   # Libraries ask for widgets that a notebook here does not use; without this line each says so in red.
   "$bin/python" -m ipykernel install --sys-prefix --name lesion-utils --display-name lesion-utils \

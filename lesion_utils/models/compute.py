@@ -225,7 +225,7 @@ def explain_unusable_gpu() -> str | None:
         if not is_built_for((major, minor), architectures):
             return (
                 f"this PyTorch has no code for {torch.cuda.get_device_name()} (compute capability {major}.{minor}), "
-                f"only for {', '.join(architectures)}; a build for an older CUDA may have it"
+                f"only for {', '.join(architectures)}; try the build for an older CUDA: make env TORCH=cu126"
             )
         return None
     driver = read_driver()

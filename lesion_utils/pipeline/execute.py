@@ -114,6 +114,7 @@ def _make_step(
     started, clock = datetime.now(UTC), time.monotonic()
     record = provenance.describe_run(study, step, params, key=key, inputs=inputs)
     record["reasons"] = [_record_reason(reason) for reason in reasons]
+    place = graph.describe_place(study, step.name)
     if not os.environ.get("CLUSTER"):  # whose other machines have processes of their own
         remove_halves(study.report_dir)
     (study.report_dir / step.mark).unlink(missing_ok=True)  # not done until it ends, whatever stops it
@@ -122,6 +123,7 @@ def _make_step(
         with set_aside(study, step):
             provenance.finish_run(study, step, record, status="running", started=started)
             with console.show_step(step.name, follow_log(study, step.name)):
+                console.show(place)  # until the work itself says how far it is
                 work(record["run_id"])
             for remark in list_remarks(study, step.name):
                 console.report(remark)

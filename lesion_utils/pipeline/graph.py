@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from lesion_utils.config.schema import StudyParams
 from lesion_utils.core.console import format_duration
+from lesion_utils.core.errors import LesionError
 from lesion_utils.core.files import dump_json, write_atomic, write_if_changed
 from lesion_utils.core.machine import describe_gpus, name_processor
-from lesion_utils.core.paths import Study
+from lesion_utils.core.paths import Study, docs_root
 from lesion_utils.core.running import list_running
 from lesion_utils.core.seal import seal_record
 from lesion_utils.core.settings import guess_device
 from lesion_utils.provenance import steps
 from lesion_utils.provenance.steps import Reason, Step
+from lesion_utils.report.content import Report
 
 #: Reasons that one sentence holds.
 _SPELT_OUT = 3
@@ -120,18 +122,59 @@ def _verb(reasons: Sequence[Reason]) -> str:
 
 
 def tell_plan(study: Study, params: StudyParams) -> str:
-    """A table of the steps: whether each would run, and the time and memory of its last run that succeeded."""
-    rows, seconds, unknown = [], 0.0, 0
+    """A table of the steps: whether each would run, and the time and memory of its last run that succeeded.
+
+    What has not run here has the figures of the study's published report, with its processor below the table.
+    """
+    rows, seconds, unknown, published = [], 0.0, 0, set[str]()
     for name, reasons in explain_study(study, params).items():
-        record = steps.load_ok_record(study, steps.find_step(study, name))
-        took = format_duration(record["wall_seconds"]) if record else "not known yet"
-        memory = f"{record['peak_memory_bytes'] / 2**30:.1f} GiB" if record else ""
-        rows.append(f"{name:<24} {_verb(reasons) if reasons else 'up to date':<10} {took:>14} {memory:>10}".rstrip())
+        known = find_times(study, name)
+        took = format_duration(known.seconds) if known else "not known yet"
+        memory = f"{known.memory / 2**30:.1f} GiB" if known else ""
+        mark = "*" if known and known.processor else ""
+        published |= {known.processor.partition(", AVX")[0]} if known and mark and reasons else set()
+        rows.append(
+            f"{name:<24} {_verb(reasons) if reasons else 'up to date':<10} {took + mark:>14} {memory:>10}".rstrip()
+        )
         if reasons:
-            seconds += record["wall_seconds"] if record else 0
-            unknown += record is None
+            seconds += known.seconds if known else 0
+            unknown += known is None
     more = f", and {unknown} steps of unknown length" if unknown else ""
-    total = f"in all about {format_duration(seconds)}{more}"
+    total = [f"in all about {format_duration(seconds)}{more}"]
+    total += [f"* on {processor}, where the published report was made" for processor in sorted(published)]
     device = guess_device()
     trains = f"trains on {device}: {describe_gpus() if device.startswith('cuda') else name_processor()}"
-    return "\n".join([f"{'step':<24} {'now':<10} {'last took':>14} {'memory':>10}", *rows, total, trains])
+    return "\n".join([f"{'step':<24} {'now':<10} {'took':>14} {'memory':>10}", *rows, *total, trains])
+
+
+class Times(NamedTuple):
+    """What a step took.
+
+    Attributes:
+        seconds: of its last run; of training where that run found its networks trained.
+        memory: bytes, at most.
+        processor: where, if that was not this machine's last run but the published report's; else "".
+    """
+
+    seconds: float
+    memory: int
+    processor: str
+
+
+def find_times(study: Study, name: str) -> Times | None:
+    """What a step took the last time that it succeeded here, or for the published report; None if neither is known."""
+    if record := steps.load_ok_record(study, steps.find_step(study, name)):
+        return Times(record["wall_seconds"], record["peak_memory_bytes"], "")
+    published = Report(docs_root() / study.name)
+    with suppress(LesionError, OSError, AttributeError, KeyError, TypeError, ValueError):  # it may be damaged, or older
+        record = published.runs[name]
+        return Times(float(published.count_seconds(name) or 0), record["peak_memory_bytes"], record["device"]["name"])
+    return None
+
+
+def describe_place(study: Study, name: str) -> str:
+    """Which of how many steps this is, and how long it takes if that is known: "step 5 of 7, about 1 min 34 s"."""
+    names, known = list(steps.list_steps(study)), find_times(study, name)
+    return f"step {names.index(name) + 1} of {len(names)}" + (
+        f", about {format_duration(known.seconds)}" if known else ""
+    )

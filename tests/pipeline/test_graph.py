@@ -7,10 +7,12 @@ import os
 import re
 
 import pytest
+from fake_report import copy_fake_project
 from hypothesis import given
 from hypothesis import strategies as st
 from small_project import STEPS
 
+from lesion_utils.config.load import load_study
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import dump_json
 from lesion_utils.core.paths import Study
@@ -212,3 +214,18 @@ def test_parameters_differ_exactly_when_a_sentence_says_so(before, after):
     old, new = ({**KEY, "params": {"data": value}} for value in (before, after))
     same = json.dumps(before, sort_keys=True) == json.dumps(after, sort_keys=True)
     assert (list(steps.explain_key(old, new)) == []) == same
+
+
+def test_the_plan_of_a_new_clone_has_the_times_of_the_published_report(tmp_path, monkeypatch):
+    project = copy_fake_project(tmp_path, monkeypatch)
+    study = Study("demo")
+    assert "*" not in graph.tell_plan(study, load_study(study.params_dir))
+    (project / "docs").mkdir()
+    (project / "reports/demo").rename(project / "docs/demo")
+    plan = graph.tell_plan(study, load_study(study.params_dir))
+    assert re.search(r"^04_vgg19_finetune +runs +1 h 07 min\* +1\.4 GiB$", plan, re.MULTILINE), plan
+    assert "* on Fixture CPU, where the published report was made" in plan and "unknown length" not in plan
+    assert graph.describe_place(study, "04_vgg19_finetune") == "step 5 of 7, about 1 h 07 min"
+    (project / "docs/demo/runs/04_vgg19_finetune/run.json").write_text("[]")
+    assert graph.describe_place(study, "04_vgg19_finetune") == "step 5 of 7"
+    assert "steps of unknown length" in graph.tell_plan(study, load_study(study.params_dir))

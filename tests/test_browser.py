@@ -23,6 +23,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from lesion_utils.config.load import load_study
 from lesion_utils.core.paths import Study
 from lesion_utils.evaluation.intervals import wilson_interval
+from lesion_utils.evaluation.literature import list_readers, read_published
 from lesion_utils.report.index import build_site
 from lesion_utils.report.notebook_pages import write_notebook_page
 from lesion_utils.report.publish import publish_study
@@ -213,6 +214,14 @@ def test_the_page_to_explore_counts_as_the_predictions_do(chromium, address, pro
         page.keyboard.press("End")
         assert page.locator("#missed li").count() == malignant.sum(), "above the highest score, every lesion is missed"
         assert visit.complaints == []
+
+
+def test_the_page_to_explore_shows_the_published_readers_of_these_images(chromium, address, project):
+    ((label, (sensitivity, specificity)),) = list_readers(read_published()).items()
+    with Visit(chromium, address + "docs/demo/explore.html") as visit:
+        box = visit.page.locator("#roc path").evaluate("path => { const { x, y } = path.getBBox(); return [x, y]; }")
+        assert box == pytest.approx([100 * (1 - specificity) - 2.5, 100 * (1 - sensitivity) - 2.5])
+        assert f"The cross: {label}." in visit.page.locator("#point").inner_text()
 
 
 def test_a_hostile_output_reaches_nobody(chromium, tmp_path):

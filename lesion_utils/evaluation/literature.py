@@ -58,6 +58,15 @@ def read_published(*, challenge: bool = True) -> pd.DataFrame:
     return table.assign(comparable=table["comparable"] == "yes", why_not=why_not)[: None if challenge else 0]
 
 
+def list_readers(published: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Published human readers as `plot_roc` takes them: label with the source -> (sensitivity, specificity)."""
+    return {
+        f"{row.work} ({row.citation.partition(',')[0]}), {row.why_not}: sensitivity {row.sensitivity:.2f}, specificity "
+        f"{row.specificity:.2f}": (row.sensitivity, row.specificity)
+        for row in published[published["method"] == "human readers"].itertuples()
+    }
+
+
 def find_confusions(scores: pd.Series | dict[str, float], *, malignant: int, benign: int) -> list[tuple[int, int]]:
     """Every confusion matrix that gives the rounded scores, by trying them all.
 

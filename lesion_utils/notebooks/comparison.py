@@ -143,15 +143,6 @@ def collect_elsewhere(results: pd.DataFrame, external: ExternalResults) -> pd.Da
     return spread_metrics(rows, keys).reindex(order).reset_index()
 
 
-def list_readers(published: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Published human readers as `plot_roc` takes them: label with the source -> (sensitivity, specificity)."""
-    return {
-        f"{row.work} ({row.citation.partition(',')[0]}), {row.why_not}: sensitivity {row.sensitivity:.2f}, specificity "
-        f"{row.specificity:.2f}": (row.sensitivity, row.specificity)
-        for row in published[published["method"] == "human readers"].itertuples()
-    }
-
-
 def trace_curves(models: Models) -> pd.DataFrame:
     """The points of every ROC and precision-recall curve.
 

@@ -49,6 +49,11 @@ class Report:
         """The study's title, from the record of its data."""
         return self.runs.get("data", {}).get("params", {}).get("data", {}).get("title") or self.study
 
+    @property
+    def source(self) -> str | None:
+        """Where the images come from, as `source` of data.yaml."""
+        return self.runs.get("data", {}).get("data", {}).get("source")
+
     @cached_property
     def runs(self) -> dict[str, dict[str, Any]]:
         """Each step's `run.json` by the step's name, in the order in which the steps run."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from lesion_utils.core.paths import Study
 from lesion_utils.data.prepared import load_prepared
 from lesion_utils.data.tables import read_csv
 from lesion_utils.evaluation.evaluate import CALL
+from lesion_utils.evaluation.literature import list_readers, read_published
 from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, read_predictions
 from lesion_utils.report.content import Report
 from lesion_utils.report.pages import TEMPLATES, embed_pixels, name_credit, render_page
@@ -51,6 +55,7 @@ def write_explorer(study: Study, params: StudyParams, folder: Path, *, photograp
         "ids": list(labels),
         "labels": list(labels.values()),
         "models": models,
+        "readers": list_readers(read_published(challenge=params.data.is_challenge)),
         "sprite": _draw_sprite(study, params, list(labels)) if photographs else None,
     }
     text = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
@@ -114,3 +119,31 @@ def _draw_sprite(study: Study, params: StudyParams, ids: list[str]) -> dict[str,
         if len(source := embed_pixels(sheet, True)) <= _MOST_BYTES:
             return {"source": source, "side": side, "columns": _COLUMNS}
     return None
+
+
+def cut_strip(page: Path, *, each: int = 6) -> str | None:
+    """Some photographs of a page that `write_explorer` wrote, side by side: first benign lesions, then malignant ones.
+
+    Args:
+        page: its file.
+        each: how many of each class.
+
+    Returns:
+        A data address of `2 * each` squares; None without the page, its photographs, or so many of a class.
+    """
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    content = json.loads(found[1]) if found else {}
+    if not content.get("sprite"):
+        return None
+    labels, side, columns = np.array(content["labels"]), content["sprite"]["side"], content["sprite"]["columns"]
+    chosen = [np.flatnonzero(labels == label) for label in (0, 1)]
+    if min(map(len, chosen)) < each:
+        return None
+    places = np.concatenate([own[:: len(own) // each][:each] for own in chosen])  # from one end of the set to the other
+    strip = Image.new("RGB", (2 * each * side, side))
+    with Image.open(io.BytesIO(base64.b64decode(content["sprite"]["source"].partition(",")[2]))) as sheet:
+        for number, place in enumerate(places.tolist()):
+            x, y = place % columns * side, place // columns * side
+            strip.paste(sheet.crop((x, y, x + side, y + side)), (number * side, 0))
+    return embed_pixels(strip, True)

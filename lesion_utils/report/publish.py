@@ -23,9 +23,10 @@ from lesion_utils.provenance.verify import SUMS, verify_study
 from lesion_utils.report.content import Figure, Report, scores_images
 from lesion_utils.report.crate import write_crate
 from lesion_utils.report.explore import PAGE as EXPLORER
+from lesion_utils.report.explore import cut_strip
 from lesion_utils.report.index import COMPARISON, build_site
 from lesion_utils.report.notebook_pages import write_notebook_page
-from lesion_utils.report.pages import format_number, render_page
+from lesion_utils.report.pages import format_number, name_credit, render_page
 
 #: What goes along beside the pages and what they link to: records, learning curves, scores, how settings were chosen.
 KEPT = (
@@ -113,10 +114,13 @@ def write_sums(folder: Path, names: Iterable[str] | None = None) -> None:
 
 
 def _render_front_page(copies: Iterable[Path]) -> str:
-    """The published studies with their results, the demo last."""
+    """The published studies with their results, the demo last, and photographs of the first that shows any."""
     reports = [Report(copy) for copy in sorted(copies, key=lambda copy: (copy.name == "demo", copy.name))]
     shown = [(report, report.tiles or _list_best(report), _find_curve(report)) for report in reports]
-    return render_page("docs.html.j2", reports=shown)
+    strips = ((cut_strip(report.folder / EXPLORER), report) for report in reports)
+    strip, source = next((found for found in strips if found[0]), (None, None))
+    credit = name_credit(source.source) if source else ""
+    return render_page("docs.html.j2", reports=shown, strip=strip, credit=credit)
 
 
 def _list_best(report: Report) -> list[dict[str, str]]:

@@ -22,6 +22,7 @@ from lesion_utils.evaluation.literature import (
     check_published,
     draw_balanced,
     find_confusions,
+    list_readers,
     read_published,
     tabulate_classifiers,
     tabulate_leaderboard,
@@ -35,6 +36,13 @@ from lesion_utils.evaluation.tables import summarise_seeds
 PUBLISHED = read_published()
 VERDICTS = check_published(PUBLISHED).set_index("work")
 THEIR_NAMES = {"accuracy": "acc", "sensitivity": "sens", "specificity": "spec", "precision": "ppv"}
+
+
+def test_the_published_dermatologists_have_their_source_and_own_images_have_none():
+    (label,) = (readers := list_readers(PUBLISHED))
+    assert readers[label] == (0.82, 0.59)
+    assert all(part in label for part in ("Marchetti et al. 2018", "100-image subset", "0.82", "0.59"))
+    assert list_readers(read_published(challenge=False)) == {}
 
 
 @pytest.mark.parametrize("work", PUBLISHED["work"])

@@ -36,7 +36,6 @@ from lesion_utils.notebooks.comparison import (
     collect_elsewhere,
     collect_models,
     judge_elsewhere,
-    list_readers,
     trace_curves,
     trace_reliability,
     write_submissions,
@@ -57,13 +56,6 @@ def test_models_are_networks_and_recalibration_changes_no_ranking(scored):
         assert not np.allclose(before, models.calibrated[name])
         assert roc_auc_score(models.targets, before) == roc_auc_score(models.targets, models.calibrated[name])
     assert list(collect_models(scored, runs=[("vgg19", "scratch")]).probs) == ["VGG19, from scratch"]
-
-
-def test_the_published_dermatologists_have_their_source_and_own_images_have_none():
-    (label,) = (readers := list_readers(read_published()))
-    assert readers[label] == (0.82, 0.59)
-    assert all(part in label for part in ("Marchetti et al. 2018", "100-image subset", "0.82", "0.59"))
-    assert list_readers(read_published(challenge=False)) == {}
 
 
 def test_the_points_of_each_curve_are_those_of_its_scores(scored):

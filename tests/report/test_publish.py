@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import errno
+import io
 import json
 import re
 import shutil
@@ -13,9 +14,11 @@ from unittest.mock import Mock
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from fake_report import edit_json, write_index, write_record
 from nbformat.v4 import new_output
+from PIL import Image
 from sections import change_data
 
 from lesion_utils.cli import main
@@ -284,6 +287,28 @@ def test_photographs_are_on_the_page_to_explore_only_where_they_may_be(study, pa
         page = write_explorer(study, params, tmp_path, photographs=photographs).read_text()
         assert ("data:image/webp" in page) is photographs
         assert ("not part of this copy" in page) is not photographs
+
+
+def test_the_list_of_studies_shows_benign_lesions_then_malignant_ones_where_it_may(study, params, monkeypatch):
+    blue, red = (0, 0, 200), (200, 0, 0)
+    own = pd.read_csv(study.predictions / "vgg19.csv").drop_duplicates("image_id").set_index("image_id")["target"]
+
+    pixels = np.zeros((len(own), 32, 32, 3), np.uint8)
+    pixels[:] = [[[red if target else blue]] for target in own]
+    data = Mock(images=pixels, rows_of=lambda ids: [own.index.get_loc(name) for name in ids])
+    monkeypatch.setattr("lesion_utils.report.explore.load_prepared", lambda *_: data)
+    write_explorer(study, params, study.report_dir, photographs=True)
+    page = _render_front_page([study.report_dir])
+    (source,) = re.findall(r'<img src="data:image/webp;base64,([^"]+)" alt="Six benign and six malignant', page)
+    with Image.open(io.BytesIO(base64.b64decode(source))) as strip:
+        side = strip.height
+        middles = [strip.convert("RGB").getpixel((i * side + side // 2, side // 2)) for i in range(12)]
+    assert strip.width == 12 * side and len(source) < 60_000
+    assert [pixel[0] > pixel[2] for pixel in middles] == [False] * 6 + [True] * 6
+    write_explorer(study, params, study.report_dir, photographs=False)
+    assert "Six benign" not in _render_front_page([study.report_dir])
+    (study.report_dir / "explore.html").unlink()
+    assert "Six benign" not in _render_front_page([study.report_dir])
 
 
 def test_the_list_of_studies_begins_with_the_real_one_and_shows_its_result(study, params):

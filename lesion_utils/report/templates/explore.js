@@ -43,6 +43,11 @@ const drawCurve = () => {
     `${100 * count(0, t) / total[0]},${100 - 100 * count(1, t) / total[1]}`);
   at("roc").innerHTML = '<line x1="0" y1="100" x2="100" y2="0"/><polyline/><circle r="2.5"/>';
   at("roc").querySelector("polyline").setAttribute("points", points.join(" "));
+  for (const [sensitivity, specificity] of Object.values(data.readers)) {
+    const cross = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    cross.setAttribute("d", `M${100 - 100 * specificity - 2.5} ${100 - 100 * sensitivity} h5 m-2.5 -2.5 v5`);
+    at("roc").append(cross);
+  }
 };
 
 const update = () => {
@@ -71,7 +76,8 @@ const update = () => {
   circle.setAttribute("cx", 100 * (1 - specificity));
   circle.setAttribute("cy", 100 - 100 * sensitivity);
   at("point").textContent = `ROC curve: false alarm rate to the right, sensitivity upwards. The point: sensitivity ` +
-    `${show(sensitivity)}, specificity ${show(specificity)}.`;
+    `${show(sensitivity)}, specificity ${show(specificity)}.` +
+    Object.keys(data.readers).map((reader) => ` The cross: ${reader}.`).join("");
   const said = `Threshold ${threshold.toFixed(3)}: ${missed} missed, ${alarms} false alarms.`;
   at("said").textContent = said;
   at("slider").setAttribute("aria-valuetext", said);

@@ -200,7 +200,7 @@ def select(options: argparse.Namespace) -> None:
     study, console, params = options.study, Console(), _read_params(options.study)
     with mark_running(study, "select"), console.show_step("select"):
         select_settings(study, params, console=console)
-    console.report(f"reports/{study.name}/selection.md")
+    console.report(f"reports/{study.name}/html/selection.html")
 
 
 def verify(options: argparse.Namespace) -> int:

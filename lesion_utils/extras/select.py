@@ -41,6 +41,7 @@ from lesion_utils.extras.jobs import Job
 from lesion_utils.figures.style import save
 from lesion_utils.figures.training import plot_margins
 from lesion_utils.provenance.record import write_selection_record
+from lesion_utils.report.notebook_pages import write_document
 from lesion_utils.training.classifiers import (
     CANDIDATES,
     FOLDS,
@@ -111,7 +112,7 @@ class TrialScores:
 
 
 def select_settings(study: Study, params: StudyParams, *, console: Console) -> str:
-    """Run the trials of a study that have not been run, and write `selection.md` and `selection/`.
+    """Run the trials of a study that have not been run, and write `selection.md`, its page and `selection/`.
 
     Args:
         study: with a `selection.yaml` among its parameters.
@@ -148,10 +149,11 @@ def select_settings(study: Study, params: StudyParams, *, console: Console) -> s
         if margins := group_margins(rows, question):
             title = {"Title": question.question}
             save(plot_margins(margins), folder / _name_margins(number), metadata=title, kinds=["svg"])
-    page = study.report_dir / "selection.md"
-    write_if_changed(page, text)
+    document, page = study.report_dir / "selection.md", study.html / "selection.html"
+    write_if_changed(document, text)
+    write_document(document, page, study=study.name)
     names = [*(f"{name}.csv" for name in made), *(f"{_name_margins(i)}.svg" for i in range(len(selection.questions)))]
-    write_selection_record(study, [page, *(folder / name for name in names if (folder / name).is_file())])
+    write_selection_record(study, [document, page, *(folder / name for name in names if (folder / name).is_file())])
     return text
 
 

@@ -18,6 +18,8 @@ from lesion_utils.report.pages import describe_value, format_bytes, format_date,
 
 #: The step that the results come from.
 COMPARISON = "05_comparison"
+#: How the settings were chosen; reports of earlier versions have it as Markdown alone.
+SELECTION_PAGES = ("html/selection.html", "selection.md")
 PROMISES = {
     "exact": "On a processor of the same family, model and stepping, with the same number of threads and the same lock "
     "file, predictions and metrics are identical byte for byte.",
@@ -85,6 +87,7 @@ def _collect(report: Report, params: StudyParams, findings: list[Finding]) -> di
         "facts": _list_facts(report, runs, verdict, date),
         "steps": [_describe_step(report, step, run) for step, run in runs.items()],
         "documents": sorted(path.name for path in report.folder.glob("*.md")),
+        "selection": next((name for name in SELECTION_PAGES if (report.folder / name).is_file()), None),
         "again": name_command(report),
         "data": _list_data(report),
         "environment": _list_environment(runs),

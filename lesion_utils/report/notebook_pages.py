@@ -21,6 +21,7 @@ from jinja2 import pass_context
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat.v4 import new_markdown_cell, new_notebook
 from PIL import Image
 from pygments.formatters import HtmlFormatter
 
@@ -28,7 +29,7 @@ from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.paths import list_networks, params_root
 from lesion_utils.provenance.steps import list_names
-from lesion_utils.report.pages import SCRIPT, TEMPLATES, embed_pixels, name_credit, render_page
+from lesion_utils.report.pages import SCRIPT, TEMPLATES, embed_image, embed_pixels, name_credit, render_page
 
 #: What an output is shown as, best first. Scripts and widgets are not: a page that is sent on must not run anything.
 SHOWN_TYPES = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
@@ -65,7 +66,23 @@ def write_notebook_page(
     charts = _find_charts(notebook.parent.parent / "figures")
     _describe_images(node, charts if not (photographs and scores) else None)
     body, _ = _exporter().from_notebook_node(node)
-    body = _pack_pictures(body, charts, photographs)
+    credit = name_credit(_find_source(node))
+    return _write_page(page, node, _pack_pictures(body, charts, photographs), study=study, credit=credit)
+
+
+def write_document(document: Path, page: Path, *, study: str) -> Path:
+    """Write a Markdown file of a report as a page, with the charts in SVG that it shows inside."""
+    node = new_notebook(cells=[new_markdown_cell(document.read_text(encoding="utf-8"), id="text")])
+    body, _ = _exporter().from_notebook_node(node)
+    charts = {path.relative_to(document.parent).as_posix(): path for path in document.parent.glob("*/*.svg")}
+
+    def embed(found: re.Match[str]) -> str:
+        return str(embed_image(charts[found[1]], False)["source"]) if found[1] in charts else found[1]
+
+    return _write_page(page, node, re.sub(r'(?<= src=")([^"]+)', embed, body), study=study, credit="")
+
+
+def _write_page(page: Path, node: nbformat.NotebookNode, body: str, *, study: str, credit: str) -> Path:
     body, contents = _number_headings(body)
     before, after = _find_neighbours(page.stem, study)
     style = Markup(HtmlFormatter(style="bw").get_style_defs(".highlight"))
@@ -79,7 +96,7 @@ def write_notebook_page(
         highlight=style,
         title=_find_title(node) or page.stem,
         study=study,
-        credit=name_credit(_find_source(node)),
+        credit=credit,
     )
     write_if_changed(page, text)
     return page

@@ -172,7 +172,7 @@ def _write_pages_again(study: Study, params: StudyParams, copy: Path) -> None:
     photographs, scores = params.data.publish_photographs, params.data.may_publish_scores
     build_site(study, params, folder=copy, photographs=photographs, scores=scores)
     every = list_steps(study)
-    for page in sorted(copy.glob("html/*.html")):
+    for page in sorted(path for path in copy.glob("html/*.html") if path.stem in every):  # not selection.html
         notebook = study.notebooks / f"{page.stem}.ipynb"
         bare = photographs and (scores or not every[page.stem].network)  # a network's photographs bear their scores
         write_notebook_page(notebook, page, study=study.name, photographs=bare, scores=scores)

@@ -101,6 +101,8 @@ def test_finalists_of_a_screening_are_trained_in_all_folds_and_the_best_is_chose
     assert "All candidates, trained in fold 1:" in text and "The 2 candidates of the highest AP" in text
     assert f"**Chosen: {full['ap'].idxmax()}.** It has the highest AP." in text
     assert "mean AP of the combinations" in text
+    page = (study.html / "selection.html").read_text()
+    assert page.count("data:image/svg+xml;base64,") == 1 and "selection/margins" not in page, "the chart is in the page"
 
 
 @pytest.mark.parametrize(

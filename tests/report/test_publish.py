@@ -30,7 +30,7 @@ from lesion_utils.core.run_files import write_done
 from lesion_utils.provenance.record import write_selection_record
 from lesion_utils.provenance.verify import verify_copy
 from lesion_utils.report.explore import write_explorer
-from lesion_utils.report.notebook_pages import HIDDEN
+from lesion_utils.report.notebook_pages import HIDDEN, write_document
 from lesion_utils.report.publish import _render_front_page, publish_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,14 +73,16 @@ def list_dead_links(folder: Path) -> list[str]:
 
 
 def test_a_copy_holds_what_its_pages_need_and_no_weights_or_photographs_of_their_own(study, tmp_path):
-    page = study.report_dir / "selection.md"
-    page.write_text("# What was chosen\n")
-    write_selection_record(study, [page])
+    document, page = study.report_dir / "selection.md", study.html / "selection.html"
+    document.write_text("# What was chosen\n")
+    write_document(document, page, study="demo")
+    write_selection_record(study, [document, page])
     write_index(study)
     folder = publish(study)
     assert folder == tmp_path / "docs" / "demo"
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert {"index.html", "html/01_eda.html", "selection.md", "data/manifest.json", "predictions/vgg19.csv"} <= names
+    assert {"index.html", "html/01_eda.html", "html/selection.html", "selection.md"} <= names
+    assert {"data/manifest.json", "predictions/vgg19.csv"} <= names
     assert {"figures/01_eda_curve.svg", "runs/index/run.json", "metrics/05_comparison.json"} <= names
     assert "runs/03_resnet50_finetune/finetune-seed1-0123/history.jsonl" in names
     assert not [name for name in names if Path(name).suffix in (".png", ".ipynb", ".pt") or "DONE" in name]
@@ -103,7 +105,12 @@ def test_no_photograph_is_in_a_copy_where_the_study_forbids_it(study):
         node.cells[-2].outputs.append(new_output("display_data", {"image/png": png}))
     nbformat.write(node, notebook)
     add_output(study, "01_eda")
+    document, page = study.report_dir / "selection.md", study.html / "selection.html"
+    document.write_text("# What was chosen\n")
+    write_selection_record(study, [document, write_document(document, page, study="demo")])
+    write_index(study)
     folder = publish(study, publish_photographs=False)
+    assert "What was chosen" in (folder / "html/selection.html").read_text()
     page = (folder / "html" / "01_eda.html").read_text()
     assert page.count(HIDDEN) == 2, "the examples, and a picture that no figure accounts for"
     assert page.count('src="data:image/webp') == 1, "the chart stays"

@@ -103,7 +103,7 @@ def overfit(task: TrainingTask, *, images: int = 8, steps: int = 40) -> list[flo
     Args:
         task: its network, regime and images are used; augmentation and dropout are off, the learning rate is constant.
         images: how many, half of each class.
-        steps: optimizer steps, each on all of them.
+        steps: optimizer steps at most, each on all of them; it ends when the loss is a tenth of that of guessing.
 
     Returns:
         The loss before each step.
@@ -126,7 +126,10 @@ def overfit(task: TrainingTask, *, images: int = 8, steps: int = 40) -> list[flo
         def logits(x: Tensor) -> Tensor:
             return forward_logits(model, x, compute=compute).squeeze(1)
 
-        return [train_epoch(logits, [batch], optimizer, schedule, loss_fn) for _ in range(steps)]
+        losses: list[float] = []
+        while len(losses) < steps and (not losses or losses[-1] > np.log(2) / 10):
+            losses.append(train_epoch(logits, [batch], optimizer, schedule, loss_fn))
+        return losses
 
 
 def _common_module(names: list[str]) -> str:

@@ -1,6 +1,6 @@
 """The schema of `data.yaml`: which images, how they are stored and split, and test sets from elsewhere.
 
-Only keys about images of one's own have defaults here; every other value stands in the file, with its reason beside it.
+Only keys about images of one's own have defaults here; every other value is in the file, with its reason beside it.
 """
 
 from __future__ import annotations

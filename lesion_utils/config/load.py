@@ -186,7 +186,9 @@ def _refuse_indirections(text: str, where: str) -> None:
         what = f"more than {_DEEPEST} brackets in one another" if depth > _DEEPEST else what
         if what:
             line = f"{where}:{event.start_mark.line + 1}"
-            raise ParamsError(f"here stands {what}", where=line, expected="plain values", do="write the value out")
+            raise ParamsError(
+                f"{what} cannot be used here", where=line, expected="plain values", do="write the value out"
+            )
 
 
 def _refuse_odd_keys(node: Any, where: str) -> None:

@@ -51,7 +51,7 @@ class Question(Section):
         default=None,
         min_length=1,
         description="when, and under which settings, it was asked, as `on 2026-11-23, with ...`: its evidence is then "
-        "kept as it stands and it is not asked again; left out while it is open",
+        "kept unchanged, and it is not asked again; left out while it is open",
     )
 
     @model_validator(mode="before")

@@ -56,7 +56,7 @@ def _fit(labels: NDArray[np.int_], design: NDArray[np.float64]) -> float:
 def measure_added_value(predictions: pd.DataFrame, metadata: pd.DataFrame, params: Comparison) -> pd.DataFrame:
     """Each network and combination added to each metadata-only baseline.
 
-    On the test images, nothing is fitted: the plain mean of both probabilities stands for both together, against the
+    On the test images, nothing is fitted: the plain mean of both probabilities represents both together, against the
     baseline alone, with paired bootstrap intervals. The likelihood ratio test is made on out-of-fold scores, where the
     study has several folds and the baselines were scored alike; otherwise on the test images.
 

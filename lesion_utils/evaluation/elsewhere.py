@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lesion_utils.config.schema import Comparison
 from lesion_utils.core.names import SeriesName
 from lesion_utils.evaluation.calibration import measure_calibration
-from lesion_utils.evaluation.evaluate import AT_TARGET, CALL
+from lesion_utils.evaluation.evaluate import AT_TARGET
 from lesion_utils.evaluation.intervals import (
     ENDS,
     delong_interval,
@@ -22,7 +22,7 @@ from lesion_utils.evaluation.intervals import (
     percentile_interval,
     wilson_interval,
 )
-from lesion_utils.evaluation.metrics import Ranking, rank_scores
+from lesion_utils.evaluation.metrics import DEFAULT_THRESHOLD, Ranking, rank_scores
 from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_means
 from lesion_utils.evaluation.shortcuts import CONTROL, FEWEST, predict_elsewhere
 from lesion_utils.evaluation.tables import widen_metrics
@@ -45,7 +45,8 @@ def judge_scores(table: pd.DataFrame, params: Comparison, *, threshold: float | 
 
     Args:
         table: columns `target`, `probability`, `logit` (NaN where there is none), and those of `GROUPS` that are known.
-        threshold: above which an image is predicted malignant, chosen on the own validation images; None for `CALL`.
+        threshold: above which an image is predicted malignant, chosen on the own validation images; by
+            default `DEFAULT_THRESHOLD`.
 
     Returns:
         one row per group and metric: `group` ("all", "site A", ...), `images`, `malignant`, `metric`, `value`, `low`,
@@ -71,7 +72,7 @@ def _list_groups(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def _measure(part: pd.DataFrame, params: Comparison, threshold: float | None) -> dict[str, tuple[float, float, float]]:
     """Metric -> value, low, high."""
     targets, probs = part["target"].to_numpy(), part["probability"].to_numpy()
-    ending, called = ("" if threshold is None else AT_TARGET), probs > (CALL if threshold is None else threshold)
+    ending, called = ("", probs > DEFAULT_THRESHOLD) if threshold is None else (AT_TARGET, probs > threshold)
     found, confidence = {}, params.confidence
     fewest = min(targets.sum(), (1 - targets).sum())
     if fewest:
@@ -113,7 +114,8 @@ def measure_drops(
 
     Args:
         home: columns `target`, `probability`; so has `away`. Each is resampled by itself.
-        threshold: chosen on the own validation images; None for `CALL`.
+        threshold: chosen on the own validation images; by
+            default `DEFAULT_THRESHOLD`.
 
     Returns:
         one row per metric: `metric`, `home`, `elsewhere`, `drop` (home minus elsewhere), `low`, `high`. Empty with
@@ -122,7 +124,7 @@ def measure_drops(
     ending = "" if threshold is None else AT_TARGET
 
     def compute(ranking: Ranking) -> dict[str, NDArray[Any]]:
-        calls = ranking.confusion(CALL if threshold is None else threshold)
+        calls = ranking.confusion(DEFAULT_THRESHOLD if threshold is None else threshold)
         shares = {f"sensitivity{ending}": calls.sensitivity, f"specificity{ending}": calls.specificity}
         return {"ap": ranking.average_precision(), "auc": ranking.roc_auc()} | shares
 

@@ -23,7 +23,7 @@ from lesion_utils.evaluation.intervals import (
     percentile_interval,
     wilson_interval,
 )
-from lesion_utils.evaluation.metrics import rank_scores
+from lesion_utils.evaluation.metrics import DEFAULT_THRESHOLD, rank_scores
 
 #: Sensitivities at which specificity is read: 82 and 89 % by the 2017 challenge, 95 % by both, 98 and 99 % by 2016.
 SENSITIVITIES = {0.82: "2017", 0.89: "2017", 0.95: "2016 and 2017", 0.98: "2016", 0.99: "2016"}
@@ -37,10 +37,7 @@ PARTIAL_FROM = 0.80
 #: 05_comparison. They are fixed here, so that a change of `comparison.yaml` does not concern the notebooks that train.
 CONFIDENCE, DRAWS, SEED = 0.95, 10_000, 2016
 
-#: A score above this is a call of malignant (ISIC 2016).
-CALL = 0.5
-
-#: Ending of the metrics at the threshold that was chosen on validation; those at `CALL` have none.
+#: Ending of the metrics at the threshold that was chosen on validation; those at `DEFAULT_THRESHOLD` have none.
 AT_TARGET = "_at_target"
 
 #: The calibration error is biased upwards and resampling adds to the bias: `tables.tabulate_calibration` has its
@@ -118,7 +115,7 @@ def evaluate(
 
 def _list_thresholds(target_threshold: float | None) -> dict[str, float]:
     """Ending of a metric -> above which score an image is predicted malignant."""
-    return {"": CALL} | ({} if target_threshold is None else {AT_TARGET: target_threshold})
+    return {"": DEFAULT_THRESHOLD} | ({} if target_threshold is None else {AT_TARGET: target_threshold})
 
 
 def evaluate_with_intervals(
@@ -204,7 +201,7 @@ class FirstLook(NamedTuple):
     """Values, intervals and bands of one set of scores."""
 
     metrics: dict[str, dict[str, float]]  # metric -> value, low, high
-    confusion: NDArray[np.int_]  # (2, 2), above `CALL` is predicted malignant; rows the truth, benign first
+    confusion: NDArray[np.int_]  # (2, 2), at `DEFAULT_THRESHOLD`; rows the truth, columns the prediction, benign first
     roc: Curve
     precision_recall: Curve
 
@@ -223,7 +220,7 @@ def look_at(targets: np.ndarray, probs: np.ndarray) -> FirstLook:
     """Evaluate one set of test scores, in the notebooks before the comparison."""
     settings: dict[str, Any] = {"weights": draw_weights(targets, draws=DRAWS, seed=SEED), "confidence": CONFIDENCE}
     table = evaluate_with_intervals(targets, probs, **settings).set_index("metric")
-    at_half = rank_scores(targets, probs).confusion(CALL)
+    at_half = rank_scores(targets, probs).confusion(DEFAULT_THRESHOLD)
     roc, recall = band_curves(targets, probs, **settings)
     return FirstLook(
         metrics=table[["value", "low", "high"]].to_dict("index"),

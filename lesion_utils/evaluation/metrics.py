@@ -5,8 +5,7 @@ score at least as much. Every ranking metric and every confusion matrix is a few
 Given weights of shape (draws, N), the staircases and the metrics gain a leading axis: that is how a bootstrap of
 ten thousand draws takes a second.
 
-Labels: 1 malignant, 0 benign. An image is predicted malignant when its score exceeds the threshold; a score of exactly
-0.5 is benign (ISIC 2016).
+Labels: 1 malignant, 0 benign. An image is predicted malignant when its score exceeds the threshold.
 """
 
 from __future__ import annotations
@@ -18,6 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lesion_utils.core.errors import MetricError
+
+#: An image is predicted malignant if its score is above this; a score of exactly one half is benign (ISIC 2016).
+DEFAULT_THRESHOLD = 0.5
 
 
 def check_scores(targets: ArrayLike, probs: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:

@@ -41,7 +41,7 @@ _KEY = ["study", "model", "regime", "configuration"]
 def record_openings(
     study: str, predictions: pd.DataFrame, runs: Sequence[Mapping[str, Any]], *, now: datetime | None = None
 ) -> pd.DataFrame:
-    """Append what was scored on the test images to the ledger of this machine, unless it stands there already.
+    """Append what was scored on the test images to the ledger of this machine, unless it has it already.
 
     Args:
         predictions: of one network, as `predictions.COLUMNS`.

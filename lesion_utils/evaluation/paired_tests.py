@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 from scipy.stats import binomtest, norm
 
 from lesion_utils.core.errors import MetricError
-from lesion_utils.evaluation.evaluate import CALL
 from lesion_utils.evaluation.intervals import (
     Placements,
     combine_placements,
@@ -18,7 +17,7 @@ from lesion_utils.evaluation.intervals import (
     percentile_interval,
     place_scores,
 )
-from lesion_utils.evaluation.metrics import Ranking, check_scores, rank_scores
+from lesion_utils.evaluation.metrics import DEFAULT_THRESHOLD, Ranking, check_scores, rank_scores
 
 
 class PairedTest(NamedTuple):
@@ -82,7 +81,7 @@ def compare_mcnemar(targets: ArrayLike, probs_a: ArrayLike, probs_b: ArrayLike) 
     """McNemar's exact test (1947) on the images that exactly one of the models calls rightly."""
     labels, a = check_scores(targets, probs_a)
     _, b = check_scores(targets, probs_b)
-    right_a, right_b = (a > CALL) == labels, (b > CALL) == labels
+    right_a, right_b = (a > DEFAULT_THRESHOLD) == labels, (b > DEFAULT_THRESHOLD) == labels
     only_a, only_b = int((right_a & ~right_b).sum()), int((~right_a & right_b).sum())
     p = float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
     values = float(right_a.mean()), float(right_b.mean()), (only_a - only_b) / labels.size

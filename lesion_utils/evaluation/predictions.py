@@ -17,6 +17,7 @@ from lesion_utils.core.errors import DataError, MetricError
 from lesion_utils.core.files import write_atomic
 from lesion_utils.core.names import COMBINATION, SeriesName, name_series, name_training
 from lesion_utils.data.tables import dump_csv, read_csv
+from lesion_utils.evaluation.metrics import DEFAULT_THRESHOLD
 
 COLUMNS = ["image_id", "split", "model", "regime", "seed", "target", "logit", "probability"]
 RUN = ["model", "regime", "seed"]
@@ -119,7 +120,7 @@ def read_predictions(paths: Path | Iterable[Path], *, models: Mapping[str, str] 
 def join_folds(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """One score per image, model, regime and seed, from the runs of all folds.
 
-    An image that a fold held out has one score. A test image has one of each fold: their mean probability stands for
+    An image that a fold held out has one score. A test image has one of each fold: their mean probability represents
     them, as logit its own.
 
     Args:
@@ -238,7 +239,7 @@ def select_outcomes(targets: np.ndarray, probs: np.ndarray, *, count: int, seed:
         "TP", "FN", "FP", "TN" -> positions in the arrays, the highest probability first.
     """
     targets, probs = np.asarray(targets), np.asarray(probs)
-    called = probs > 0.5
+    called = probs > DEFAULT_THRESHOLD
     masks = {"TP": (targets == 1) & called, "FN": (targets == 1) & ~called}
     masks |= {"FP": (targets == 0) & called, "TN": (targets == 0) & ~called}
     random = np.random.default_rng(seed)

@@ -23,7 +23,7 @@ from lesion_utils.models.networks import data_config, leaves_out_wide_layers
 from lesion_utils.models.predict import TrainedNetwork
 from lesion_utils.report.pages import format_number
 
-#: Metrics of the card, in its order; each stands there with its interval.
+#: Metrics of the card, in its order; each with its interval.
 METRICS = (
     *("ap", "auc", "balanced_accuracy", "sensitivity", "specificity", "precision", "brier", "ece"),
     *("sensitivity_at_target", "specificity_at_target"),

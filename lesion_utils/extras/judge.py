@@ -17,7 +17,7 @@ from lesion_utils.data.folder import FolderIndex
 from lesion_utils.data.labels import LISTED, read_labels
 from lesion_utils.data.tables import read_csv
 from lesion_utils.evaluation.elsewhere import GROUPS, judge_scores, widen_measures
-from lesion_utils.evaluation.evaluate import CALL
+from lesion_utils.evaluation.metrics import DEFAULT_THRESHOLD
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.extras.predict import ScoredFolder
 from lesion_utils.models.predict import TrainedNetwork
@@ -74,7 +74,7 @@ def find_threshold(network: TrainedNetwork, about: Mapping[str, Any]) -> float |
 
 def describe_measures(measures: pd.DataFrame, *, threshold: float | None) -> str:
     """The measures as a terminal shows them."""
-    called = f"{threshold:.3f}, as the study chose" if threshold is not None else f"{CALL}"
+    called = f"{threshold:.3f}, as the study chose" if threshold is not None else f"{DEFAULT_THRESHOLD}"
     table = widen_measures(measures).set_index(["group", "images", "malignant"]).T
     return f"an image is predicted malignant above {called}\n{table.to_string()}"
 

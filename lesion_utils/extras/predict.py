@@ -22,7 +22,7 @@ from lesion_utils.data.folder import walk_files
 from lesion_utils.data.images import Aspect, ImageError, decode_square, inspect_image, run_parallel
 from lesion_utils.data.labels import SUFFIXES
 from lesion_utils.data.tables import dump_csv
-from lesion_utils.evaluation.evaluate import CALL
+from lesion_utils.evaluation.metrics import DEFAULT_THRESHOLD
 from lesion_utils.extras.export import describe_run, load_exported
 from lesion_utils.extras.onnx import load_onnx
 from lesion_utils.extras.runs import choose_runs, describe_runs, list_runs
@@ -177,9 +177,9 @@ def write_contact_sheet(
         [readable_name(file) for file in rows["file"][there]],
         rows["probability"].to_numpy()[there],
         maps,
-        call=CALL,
+        call=DEFAULT_THRESHOLD,
         note=f"Not a medical device: these scores diagnose no one. {about['label']}; the {len(images)} highest of "
-        f"{len(scored.scores)}; red frame: above {CALL}, a call of malignant"
+        f"{len(scored.scores)}; red frame: above {DEFAULT_THRESHOLD}, a call of malignant"
         + ("" if maps is None else "; right tile: Grad-CAM"),
     )
     path = out / "contact_sheet.png"
@@ -200,7 +200,7 @@ def _explain(network: TrainedNetwork, images: np.ndarray) -> np.ndarray | None:
 def describe_scores(scored: ScoredFolder, about: Mapping[str, Any]) -> str:
     """What was done, in a line."""
     above, count = int(scored.scores["malignant"].sum()), len(scored.scores)
-    return f"{about['label']}: {count:,} image{'s' * (count != 1)} scored, {above:,} above {CALL}"
+    return f"{about['label']}: {count:,} image{'s' * (count != 1)} scored, {above:,} above {DEFAULT_THRESHOLD}"
 
 
 def describe_problems(scored: ScoredFolder) -> str:
@@ -218,7 +218,7 @@ def readable_name(name: str) -> str:
 def _tabulate(names: Sequence[str], logits: np.ndarray) -> pd.DataFrame:
     logits = logits.astype(np.float64)
     probability = expit(logits)
-    columns = {"file": names, "probability": probability, "malignant": (probability > CALL).astype(int)}
+    columns = {"file": names, "probability": probability, "malignant": (probability > DEFAULT_THRESHOLD).astype(int)}
     table = pd.DataFrame({**columns, "logit": logits})
     return table.sort_values(["logit", "file"], ascending=[False, True], ignore_index=True)
 
@@ -228,7 +228,7 @@ def _to_csv(table: pd.DataFrame) -> str:
 
 
 def _open_checkpoint(path: Path) -> tuple[TrainedNetwork, dict[str, Any]]:
-    """A run's `best.pt`; what is known of its data stands in the record of the step, two folders up."""
+    """A run's `best.pt`; what is known of its data is in the record of the step, two folders up."""
     network = load_network(path)
     record = load_sealed(path.resolve().parent.parent / "run.json") or {}
     data = record.get("data") or {}

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from lesion_utils.evaluation.calibration import measure_reliability
-from lesion_utils.evaluation.evaluate import CALL
+from lesion_utils.evaluation.metrics import DEFAULT_THRESHOLD
 from lesion_utils.figures.style import (
     CLASS_COLOURS,
     CLASS_NAMES,
@@ -65,7 +65,7 @@ def plot_confusion(matrices: Mapping[str, np.ndarray]) -> Plate:
         f"{title}: {tp} of {fn + tp} malignant and {tn} of {tn + fp} benign right"
         for title, ((tn, fp), (fn, tp)) in matrices.items()
     )
-    note = f"counts and shares of the row; threshold {CALL}"
+    note = f"counts and shares of the row; threshold {DEFAULT_THRESHOLD}"
     return finish_figure(fig, note=note, alt=f"Confusion matrices: {told}")
 
 
@@ -80,7 +80,7 @@ def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray
             heights, colour = sign * counts / max(counts.sum(), 1), CLASS_COLOURS[CLASS_NAMES[target]]
             ax.bar(edges[:-1], heights, width=1 / 25, align="edge", color=colour, lw=0)
         ax.axhline(0, color=INK, lw=0.6)
-        ax.axvline(CALL, color=INK, lw=0.8, ls=(0, (4, 2)))
+        ax.axvline(DEFAULT_THRESHOLD, color=INK, lw=0.8, ls=(0, (4, 2)))
         ax.set_xlim(0, 1)
         title_panel(ax, name)
     reach = max(abs(v) for v in axes[0, 0].get_ylim())
@@ -90,7 +90,7 @@ def plot_score_distributions(targets: np.ndarray, probs: Mapping[str, np.ndarray
         ax.set_ylabel("share of the class")
     for ax in axes[-1]:
         ax.set_xlabel("probability of malignant")
-    line = Line2D([], [], color=INK, lw=0.8, ls=(0, (4, 2)), label=f"threshold {CALL}")
+    line = Line2D([], [], color=INK, lw=0.8, ls=(0, (4, 2)), label=f"threshold {DEFAULT_THRESHOLD}")
     legend_below(fig, [*list_class_patches(), line], columns=3 if len(probs) > 1 else 2)
     medians = "; ".join(
         f"{name} {np.median(p[targets == 0]):.2f} and {np.median(p[targets == 1]):.2f}" for name, p in probs.items()

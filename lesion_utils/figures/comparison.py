@@ -50,7 +50,7 @@ GROUPS = {
 
 @house_style
 def plot_forest(rows: pd.DataFrame) -> Plate:
-    """All models with their intervals, among the published results; what cannot be compared stands apart.
+    """All models with their intervals, among the published results; what cannot be compared is shown apart.
 
     Args:
         rows: one per model, with `group` (a key of `GROUPS`), and for each of `METRICS` `<metric>`, `<metric>_low`,

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.lines import Line2D
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from lesion_utils.evaluation.evaluate import CALL, Curve
+from lesion_utils.evaluation.evaluate import Curve
+from lesion_utils.evaluation.metrics import DEFAULT_THRESHOLD
 from lesion_utils.figures.style import (
     GREY,
     INK,
@@ -40,7 +41,7 @@ def plot_roc(
     summaries: Mapping[str, str] | None = None,
     readers: Mapping[str, tuple[float, float]] | None = None,
 ) -> Plate:
-    """ROC curves with their confidence bands, the line of guessing, and the operating point at `CALL`.
+    """ROC curves with their confidence bands, the line of guessing, and the operating point at `DEFAULT_THRESHOLD`.
 
     Args:
         targets: (N,) int, 0 benign and 1 malignant.
@@ -52,7 +53,7 @@ def plot_roc(
     malignant, traces = np.asarray(targets) == 1, {}
     for name, scores in probs.items():
         fpr, tpr, _ = roc_curve(targets, scores, drop_intermediate=False)
-        called = np.asarray(scores) > CALL
+        called = np.asarray(scores) > DEFAULT_THRESHOLD
         traces[name] = fpr, tpr, (called[~malignant].mean(), called[malignant].mean())
     chance = Line2D([0, 1], [0, 1], **CHANCE, label="guessing")
     crosses = {label: (1 - specificity, sensitivity) for label, (sensitivity, specificity) in (readers or {}).items()}
@@ -78,7 +79,7 @@ def plot_precision_recall(
     malignant, traces = np.asarray(targets) == 1, {}
     for name, scores in probs.items():
         precision, recall = _list_steps(targets, scores)
-        called = np.asarray(scores) > CALL
+        called = np.asarray(scores) > DEFAULT_THRESHOLD
         point = (called[malignant].mean(), malignant[called].mean()) if called.any() else None
         traces[name] = recall, precision, point
     share, axes = malignant.mean(), ("recall (sensitivity)", "precision")
@@ -119,7 +120,7 @@ def _plot_curves(
         ax.plot(*point, **CROSS | {"marker": "xP*"[k % 3]}, clip_on=False, zorder=6)
     labels = {name: ": ".join(filter(None, (name, (summaries or {}).get(name)))) for name in styles}
     handles = [Line2D([], [], **style, ms=5, label=wrap_label(labels[name], 60)) for name, style in styles.items()]
-    marker = Line2D([], [], color=GREY, marker="o", ls="", ms=5, label=f"mark: threshold {CALL}")
+    marker = Line2D([], [], color=GREY, marker="o", ls="", ms=5, label=f"mark: threshold {DEFAULT_THRESHOLD}")
     published = [
         Line2D([], [], **CROSS | {"marker": "xP*"[k % 3]}, label=wrap_label(label, 60))
         for k, label in enumerate(crosses or {})

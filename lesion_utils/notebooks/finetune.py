@@ -115,7 +115,7 @@ def write_layers(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def show_source(function: Callable[..., Any]) -> Markdown:
-    """A function of the package as it stands there."""
+    """The source of a function of the package."""
     return Markdown(f"```python\n{inspect.getsource(function)}```")
 
 

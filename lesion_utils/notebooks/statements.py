@@ -11,8 +11,9 @@ import pandas as pd
 from lesion_utils.config.schema import NamedComparison
 from lesion_utils.core.names import COMBINATION, name_held_out, name_series
 from lesion_utils.evaluation.elsewhere import EVERYONE, ExternalResults, find_seen
-from lesion_utils.evaluation.evaluate import AT_TARGET, CALL, label_metric
+from lesion_utils.evaluation.evaluate import AT_TARGET, label_metric
 from lesion_utils.evaluation.intervals import format_value
+from lesion_utils.evaluation.metrics import DEFAULT_THRESHOLD
 from lesion_utils.evaluation.openings import Looks
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.evaluation.ranking import CLASSICAL, find_power, list_spoken
@@ -81,7 +82,7 @@ def state_controls(found: Findings) -> str:
         return "There are too few images of a class to compare the networks with the metadata-only baselines."
     parts = [
         f"{label_metric(row.metric)} {format_value(row.difference, row.low, row.high, '+.3f')}"
-        + f" {row.block}" * (row.block != ALL)
+        + ("" if row.block == ALL else f" {row.block}")
         for row in rows.itertuples()
     ]
     unclear = rows[(rows["low"] <= 0) & (rows["high"] >= 0)]["block"].unique()
@@ -132,11 +133,12 @@ def state_operating_points(
 
 
 def state_calls(results: pd.DataFrame, run: Run, params: NamedComparison, *, malignant: int, folds: int) -> str:
-    """Sensitivity and specificity at the threshold from validation; the lesions missed there and at `CALL`."""
+    """Sensitivity and specificity at the threshold from validation; lesions missed there and at the default one."""
     rows = select_metrics(results, run)
     at_half = malignant - round(rows.loc["sensitivity", "value"] * malignant)
     if CALLS[0] not in rows.index:
-        return f"{name_series(*run)}, misses {at_half} of {malignant} malignant lesions at the threshold {CALL}."
+        missed = f"{at_half} of {malignant} malignant lesions at the threshold {DEFAULT_THRESHOLD}"
+        return f"{name_series(*run)}, misses {missed}."
     reached, target = rows.loc[CALLS[0]], params.sensitivity_target
     missed = malignant - round(reached["value"] * malignant)
     sensitivity, specificity = (format_value(*rows.loc[name, ["value", "low", "high"]]) for name in CALLS)
@@ -145,7 +147,7 @@ def state_calls(results: pd.DataFrame, run: Run, params: NamedComparison, *, mal
         f"At the threshold {reached['threshold']:.3f}, {name_series(*run)}, has a sensitivity of {sensitivity} and a "
         f"specificity of {specificity} on the test images; it misses {missed} of {malignant} malignant lesions. The "
         f"threshold was chosen on the {name_held_out(folds)} for a sensitivity of {target:.2f}, which is {inside} the "
-        f"interval. At the threshold {CALL} it misses {at_half}."
+        f"interval. At the threshold {DEFAULT_THRESHOLD} it misses {at_half}."
     )
 
 

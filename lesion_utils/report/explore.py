@@ -20,8 +20,8 @@ from lesion_utils.core.files import write_if_changed
 from lesion_utils.core.paths import Study
 from lesion_utils.data.prepared import load_prepared
 from lesion_utils.data.tables import read_csv
-from lesion_utils.evaluation.evaluate import CALL
 from lesion_utils.evaluation.literature import list_readers, read_published
+from lesion_utils.evaluation.metrics import DEFAULT_THRESHOLD
 from lesion_utils.evaluation.predictions import ENSEMBLE, add_ensembles, read_predictions
 from lesion_utils.report.content import Report
 from lesion_utils.report.pages import TEMPLATES, embed_pixels, name_credit, render_page
@@ -88,7 +88,7 @@ def _read_scores(report: Report) -> tuple[dict[str, int], list[dict[str, Any]]]:
     for entry in _read(metrics / "05_comparison_entries.csv", ["name", "file"]).itertuples(index=False):
         found[entry.name] = read_csv(metrics / entry.file).set_index("image")["malignant"]  # combinations too
     models = [
-        {"name": name, "threshold": thresholds.get(name, CALL), "scores": own.reindex(labels).tolist()}
+        {"name": name, "threshold": thresholds.get(name, DEFAULT_THRESHOLD), "scores": own.reindex(labels).tolist()}
         for name, own in found.items()
         if set(labels) <= set(own.index)
     ]

@@ -34,7 +34,7 @@ from lesion_utils.report.pages import SCRIPT, TEMPLATES, embed_image, embed_pixe
 #: What an output is shown as, best first. Scripts and widgets are not: a page that is sent on must not run anything.
 SHOWN_TYPES = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
 
-#: What stands where a photograph must not be shown.
+#: What is shown in place of a photograph that must not be shown.
 HIDDEN = "data:image/svg+xml;base64," + base64.b64encode(
     b'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="80"><text x="16" y="46" font-family="sans-serif" '
     b'font-size="16">Photographs, which are not part of this copy.</text></svg>'

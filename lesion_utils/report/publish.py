@@ -190,7 +190,7 @@ def _refuse_unaccounted(study: Study) -> set[str]:
     found = [f"{finding.path} ({finding.state})" for finding in findings if finding.state in unaccounted]
     found += [f"{name} (missing)" for name in needed if not (study.report_dir / name).is_file()]
     if found:
-        more = f"; and {len(found) - 3} more" * (len(found) > 3)
+        more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
         raise RunError(
             f"the report cannot be published: {'; '.join(found[:3])}{more}",
             where=f"reports/{study.name}",

@@ -41,6 +41,10 @@ $(NOTEBOOKS): %: $(KEYS)/%.done.json
 select: $(KEYS)/data.done.json | $(if $(CLUSTER),$(EXTRAS))  ## settings compared on the training images, before a study fixes its own
 	@$(LESION) select "$$STUDY"
 
+# Only what is typed here names it: WSL has a variable NAME, the machine's.
+study: | $(ENV)  ## a study's files copied to params/NAME: NAME=mine [FROM=demo] [SET="resnet50.seeds=[1,2] data.folds=5"]
+	@$(LESION) study --from="$${FROM:-demo}" --name=$(if $(filter override,$(origin NAME)),"$$NAME") --set=$(if $(filter override,$(origin SET)),"$$SET")
+
 # One call writes every key. A pattern with several targets is one rule, in every release of make.
 $(foreach step,$(STEPS),%/keys/$(step).json): FORCE | $(ENV)
 	@$(LESION) keys "$$STUDY"

@@ -117,6 +117,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     labels = "CSV file with the columns image and label: what the scores are worth"
     score.add_argument("--labels", default="", help=labels)
     score.add_argument("--out", default="", help="where the scores go (default: predictions/<name of the folder>)")
+    new = add("study", copy_study, "copy a study and set values in its files")
+    new.add_argument("--from", dest="source", default="demo", help="the study that is copied (default: demo)")
+    new.add_argument("--name", default="", help="of the new study")
+    new.add_argument("--set", default="", help="values: 'resnet50.seeds=[1,2] data.title=\"Two seeds\"'")
     both = add("compare", compare, "compare two reports, number by number")
     both.add_argument("a", help="folder of a report")
     both.add_argument("b", help="folder of another")
@@ -182,6 +186,14 @@ def tell_plan(options: argparse.Namespace) -> None:
     from lesion_utils.pipeline import graph
 
     print(graph.tell_plan(options.study, _read_params(options.study)))
+
+
+def copy_study(options: argparse.Namespace) -> None:
+    from lesion_utils.extras.new_study import copy_study
+
+    if not options.name:
+        raise ParamsError("the new study's name is missing", do='make study FROM=demo NAME=mine [SET="file.key=value"]')
+    print(copy_study(options.source, options.name, options.set))
 
 
 def examine(options: argparse.Namespace) -> int:

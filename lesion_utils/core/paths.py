@@ -95,22 +95,28 @@ def docs_root() -> Path:
     return project_root() / "docs"
 
 
+def is_study_name(name: str) -> bool:
+    """Whether a study may be called so: one folder's name, which leads nowhere else."""
+    return _STUDY_NAME.fullmatch(name) is not None
+
+
 def list_studies() -> list[str]:
     """Names of the studies that exist, sorted: folders in `params/` that have a data.yaml, whatever that is."""
     root = params_root().resolve()
-    folders = [path for path in root.iterdir() if _STUDY_NAME.fullmatch(path.name) and path.is_dir()]
+    folders = [path for path in root.iterdir() if is_study_name(path.name) and path.is_dir()]
     # A link out of params/ is no study: its files would be read from one place and named after another.
     inside = [path for path in folders if path.resolve().parent == root]
     return sorted(path.name for path in inside if os.path.lexists(path / "data.yaml"))
 
 
-def find_study(name: str) -> Study:
+def find_study(name: str, variable: str = "STUDY") -> Study:
     """The study of a name that somebody typed.
 
     Every command that takes a study asks here first, so that no name leads out of `params/` and `reports/`.
 
     Args:
         name: a folder directly below `params/`.
+        variable: of make, in which it was typed.
 
     Raises:
         ParamsError: there is no such study, or the name is no plain folder's name, such as "..".
@@ -120,16 +126,16 @@ def find_study(name: str) -> Study:
         return Study(name)
     shown = shorten(name)
     expected = "one of " + ", ".join(studies)
-    if not _STUDY_NAME.fullmatch(name):
+    if not is_study_name(name):
         what = "a study is one folder directly below params/, named with letters, digits, '.', '_' and '-'"
-        do = "choose one of these; if STUDY comes from a variable of the shell, check that it is set"
+        do = f"choose one of these; if {variable} comes from a variable of the shell, check that it is set"
     elif (params_root() / shown).is_dir() and (params_root() / shown).resolve().parent != params_root().resolve():
         what, do = "this folder is a link out of params/", f"copy the folder itself to params/{name}"
     else:
         close = difflib.get_close_matches(name, studies, n=1)
         what = f"there is no study {shown!r}" + (f", did you mean {close[0]!r}?" if close else "")
-        do = f"choose one, or copy params/isic2016 to params/{shown} and edit it"
-    raise ParamsError(what, where=f"STUDY={shown}", expected=expected, do=do)
+        do = f"choose one, or make it: make study FROM=isic2016 NAME={shown}"
+    raise ParamsError(what, where=f"{variable}={shown}", expected=expected, do=do)
 
 
 def list_networks(folder: Path) -> list[str]:

@@ -78,7 +78,7 @@ readme: | $(ENV)  ## the README's results from the published copies in docs/
 archive:  ## lesion-utils-<version>.zip of what is committed, for Zenodo: code, parameters, published reports
 	@name=lesion-utils-$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' lesion_utils/__init__.py) && git archive --format=zip --prefix=$$name/ -o $$name.zip HEAD && echo $$name.zip
 	@git diff --quiet HEAD || echo "without what is not committed" >&2
-track: | $(EXTRAS)  ## learning curves, parameters and results to MLflow: TO=folder or TO=http://server, again and again
+track: | $(EXTRAS)  ## learning curves, parameters and results to MLflow (TO=folder or TO=http://server) or TO=tensorboard, again and again
 	@$(LESION) track --to="$$TO" "$$STUDY"
 
 #:Using a trained network

@@ -24,7 +24,7 @@ _USE_MACHINE = ("run", "keys", "why", "plan", "select", "export", "predict")
 #: What installs the packages that few need, by a part of their names.
 _WAYS = {
     "onnx": "make export ONNX=1", "distributed": "make with CLUSTER", "dask": "make with CLUSTER",
-    "mlflow": "make track TO=folder",
+    "mlflow": "make track TO=folder", "tensorboard": "make track TO=tensorboard",
 }  # fmt: skip
 
 
@@ -93,8 +93,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     hand_over.add_argument("--model", default="", help="network, network/regime or network/regime/seed (default: each)")
     hand_over.add_argument("--onnx", action="store_true", help="write model.onnx as well, checked on real images")
     hand_over.add_argument("--push", default="", help="repository on the hub that the network goes to: user/name")
-    show = add("track", track, "write trainings and results to MLflow")
-    show.add_argument("--to", required=True, help="a folder, or the address of MLflow's server")
+    show = add("track", track, "write trainings and results to MLflow or TensorBoard")
+    show.add_argument("--to", required=True, help="a folder, the address of MLflow's server, or tensorboard")
     for verb in (
         step,
         hand_over,
@@ -279,7 +279,9 @@ def track(options: argparse.Namespace) -> None:
     from lesion_utils.extras.track import track_study
 
     if not options.to:
-        raise ParamsError("the place is missing", do="make track TO=mlflow, or TO=http://localhost:5000")
+        raise ParamsError(
+            "the place is missing", do="make track TO=mlflow, TO=http://localhost:5000, or TO=tensorboard"
+        )
     print(track_study(options.study, options.to))
 
 

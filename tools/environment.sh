@@ -3,7 +3,7 @@
 #
 #   environment.sh stamps [auto|cpu|gpu|cu126 and the like]   names of the files in $VENV that say what is installed
 #   environment.sh run                     what the study needs: creates $VENV with $PYTHON, and torch's build as $TORCH says
-#   environment.sh dev | extras            what tests need besides | what ONNX files, clusters and MLflow need
+#   environment.sh dev | extras            what tests need besides | what ONNX files, clusters, MLflow and TensorBoard need
 #   environment.sh audit                   known vulnerabilities of every package in run.lock, by uv from osv.dev
 #   environment.sh lock                    the four locks from pyproject.toml
 set -eu

@@ -1,4 +1,4 @@
-"""Trainings and results in MLflow: what the report has, once, and what is new when it is asked again."""
+"""Trainings and results in MLflow and TensorBoard: what the report has, once, and what is new the next time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lesion_utils.extras.track import track_study
 from lesion_utils.training.train import train_network
 
 mlflow = pytest.importorskip("mlflow", reason="MLflow's client is not installed: make test installs it")
-pytestmark = pytest.mark.slow  # MLflow takes seconds to load
+pytestmark = pytest.mark.slow  # MLflow and TensorBoard take seconds to load
 
 STUDY = Study("demo")
 
@@ -82,3 +82,47 @@ def test_what_cannot_be_tracked_is_said(trained, tmp_path):
         track_study(STUDY, "http://127.0.0.1:9")
     with pytest.raises(RunError, match="nothing has been trained"):
         track_study(Study("isic2016"), str(tmp_path))
+
+
+def read_board(folder) -> dict:
+    """Each run's accumulator, by the run's name without the digest at its end."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    runs = {path.name.rpartition(", ")[0]: EventAccumulator(str(path)).Reload() for path in folder.iterdir()}
+    assert len(runs) == len(list(folder.iterdir()))
+    return runs
+
+
+def test_tensorboard_has_each_point_once_while_a_training_goes_on_and_after_its_end(trained, tmp_path, capsys):
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed: make test installs it")
+    place, history, done = tmp_path / "a b" / "tensorboard", trained / "history.jsonl", trained / "DONE"
+    epochs, record = history.read_text(), done.read_text()
+    done.unlink()
+    lines = epochs.splitlines(keepends=True)
+    training, result = "03_resnet50_finetune, from scratch, seed 1", "ResNet50, from scratch, seed 1"
+    for count, half in ((1, lines[1][:30]), (2, ""), (2, "")):  # an epoch's line may be half written
+        history.write_text("".join(lines[:count]) + half)
+        assert cli.main(["track", "demo", "--to", str(place)]) == 0
+        shown = f"tensorboard --logdir '{place}'  0 of 1 trainings done, 1 rows of the comparison"
+        assert shown in capsys.readouterr().out
+        runs = read_board(place / "demo")
+        assert [event.step for event in runs[training].Scalars("val_auc")] == list(range(1, count + 1))
+    assert not [tag for tag in runs[training].summary_metadata if tag.startswith("_hparams_")]
+
+    history.write_text(epochs)
+    done.write_text(record)
+    for _ in range(2):
+        assert "1 of 1 trainings done" in track_study(STUDY, str(place))
+        runs = read_board(place / "demo")
+        for figure in ("loss", "val_ap", "seconds"):
+            kept = [(epoch["epoch"], pytest.approx(epoch[figure])) for epoch in map(json.loads, lines)]
+            assert [(event.step, event.value) for event in runs[training].Scalars(figure)] == kept, "each epoch once"
+        times = [event.wall_time for event in runs[training].Scalars("loss")]
+        assert times == sorted(times)
+    metadata = runs[training].summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"optim.name" in metadata and b"adamw" in metadata
+    found = {tag: runs[result].Scalars(tag) for tag in runs[result].Tags()["scalars"]}
+    low = pd.read_csv(STUDY.metrics / "05_comparison_results.csv")["low"][0]
+    expected = {"test_auc": 0.8, "test_auc_low": low, "test_auc_high": 0.9, "test_ece": 0.1}
+    assert {tag: event.value for tag, (event,) in found.items()} == pytest.approx(expected)
+    assert len(list(place.rglob("events.*"))) == 4, "three times there was an epoch or parameters, once results"

@@ -254,7 +254,7 @@ def _state_drop(drops: pd.DataFrame, run: Run) -> str:
             f"{label_metric(metric)} {format_value(-drop, -high, -low, '+.3f')}" for metric, drop, low, high in rows
         ]
         parts += [f"{who}: {', '.join(changes)}."] if changes else []
-    return " ".join(parts) or "There are too few images of a class to compare with the internal test set."
+    return " ".join(parts) or "This or the internal test set has too few images of a class for a comparison."
 
 
 def select_differences(found: Findings, block: str) -> pd.DataFrame:

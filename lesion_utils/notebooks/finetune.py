@@ -158,7 +158,7 @@ def score_elsewhere(result: NetworkResult, data: PreparedData, *, folder: Path, 
         )
     write_predictions(join_folds(tables), path)
     sets = ", ".join(f"{name} ({count} images)" for name, count in others["set"].value_counts(sort=False).items())
-    again = f" {damaged} files of kept scores were damaged and were computed again." if damaged else ""
+    again = f" Damaged files of kept scores, computed again: {damaged}." if damaged else ""
     return f"{len(tables)} network{'s' * (len(tables) > 1)} scored {sets}.{again}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -109,12 +110,14 @@ def test_sets_from_elsewhere_are_scored_by_every_network_once(tmp_path):
     for damaged in (b"", good[:-4], good[:-1] + bytes([good[-1] ^ 1]), good[32:]):
         kept[0].write_bytes(damaged)
         said = score_elsewhere(result, seen, folder=tmp_path, path=path)
-        assert said.endswith(" 1 files of kept scores were damaged and were computed again.")
+        assert said.endswith(" Damaged files of kept scores, computed again: 1.")
         assert kept[0].read_bytes() == good and read_predictions(path).equals(first)
     for weights in tmp_path.glob("*/best.pt"):
         weights.unlink()
     assert score_elsewhere(result, seen, folder=tmp_path, path=path) == "2 networks scored P (12 images)."
     assert read_predictions(path).equals(first), "from what was kept"
+    one = replace(result, runs=result.runs[:1])
+    assert score_elsewhere(one, seen, folder=tmp_path, path=tmp_path / "one.csv").startswith("1 network scored P")
     none = SimpleNamespace(elsewhere=seen.elsewhere[:0])
     assert "names no external test sets" in score_elsewhere(result, none, folder=tmp_path, path=tmp_path / "none.csv")
     assert not (tmp_path / "none.csv").exists()

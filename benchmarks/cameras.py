@@ -205,7 +205,9 @@ def write_table(drops: pd.DataFrame) -> str:
     for row in drops.to_dict("records"):
         cells = [row["model"], row["set"]]
         for metric in ("auc", "ap"):
-            drop = "{:.3f} ({:.3f} to {:.3f})".format(*(row[f"{metric}_{part}"] for part in ("drop", "low", "high")))
+            drop = "{:.3f} ({:.3f} to {:.3f})".format(
+                *(round(row[f"{metric}_{part}"], 3) + 0.0 for part in ("drop", "low", "high"))
+            )
             cells += [f"{row[metric]:.3f}", "" if row["set"] == UNCHANGED else drop.replace("-", "−")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

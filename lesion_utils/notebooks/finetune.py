@@ -159,7 +159,7 @@ def score_elsewhere(result: NetworkResult, data: PreparedData, *, folder: Path, 
     write_predictions(join_folds(tables), path)
     sets = ", ".join(f"{name} ({count} images)" for name, count in others["set"].value_counts(sort=False).items())
     again = f" Damaged files of kept scores, computed again: {damaged}." if damaged else ""
-    return f"{len(tables)} network{'s' * (len(tables) > 1)} scored {sets}.{again}"
+    return f"{len(tables)} network{'' if len(tables) == 1 else 's'} scored {sets}.{again}"
 
 
 def _read_logits(path: Path, count: int) -> np.ndarray | None:

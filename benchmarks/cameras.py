@@ -176,12 +176,12 @@ def run_study(project: Path, step: str) -> Path:
 
 def tabulate_drops(report: Path, *, draws: int = 10_000) -> pd.DataFrame:
     """A row per network and set: AP and AUC, and the paired drop from the unchanged images with its interval."""
-    known = pd.read_csv(report / "data" / "elsewhere.csv", keep_default_na=False)
+    known = pd.read_csv(report / "data" / "external.csv", keep_default_na=False)
     known["image"] = known["image_id"].str.partition("/")[2]
     # A photograph that training has seen is left out in every form of it.
     seen = set(known["image"][known["seen_in"].isin(("train", "val"))])
     rows = []
-    for path in sorted(report.glob("predictions/*_elsewhere.csv")):
+    for path in sorted(report.glob("predictions/*_external.csv")):
         scores = pd.read_csv(path)
         scores[["set", "image"]] = scores["image_id"].str.split("/", n=1, expand=True)
         scores = scores[~scores["image"].isin(seen)]

@@ -82,7 +82,7 @@ def draw_predictions(
     return pd.concat(parts, ignore_index=True)
 
 
-def draw_elsewhere() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def draw_external() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Predictions on ninety images of a set "P", the study's own images, and those of the set, with their sizes."""
     rng, sizes = np.random.default_rng(0), ["native_width", "native_height", "native_bytes"]
     away = draw_predictions(images=90, validation=0, seed=5)

@@ -61,10 +61,10 @@ def test_drops_are_those_of_pairs_without_what_training_has_seen(tmp_path):
     ]
     (tmp_path / "predictions").mkdir()
     (tmp_path / "data").mkdir()
-    pd.DataFrame(rows).to_csv(tmp_path / "predictions" / "resnet50_elsewhere.csv", index=False)
+    pd.DataFrame(rows).to_csv(tmp_path / "predictions" / "resnet50_external.csv", index=False)
     known = pd.DataFrame(rows)[["image_id"]].assign(seen_in="")
     known.loc[known["image_id"] == "blur/0", "seen_in"] = "train"
-    known.to_csv(tmp_path / "data" / "elsewhere.csv", index=False)
+    known.to_csv(tmp_path / "data" / "external.csv", index=False)
     drops = cameras.tabulate_drops(tmp_path, draws=500).set_index("set")
     assert set(drops["images"]) == {199} and drops.index[0] == cameras.UNCHANGED
     same = drops.loc[["gamma", "JPEG"], [f"{m}_{part}" for m in ("auc", "ap") for part in ("drop", "low", "high")]]

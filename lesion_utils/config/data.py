@@ -1,4 +1,4 @@
-"""The schema of `data.yaml`: which images, how they are stored and split, and test sets from elsewhere.
+"""The schema of `data.yaml`: which images, how they are stored and split, and external test sets.
 
 Only keys about images of one's own have defaults here; every other value is in the file, with its reason beside it.
 """
@@ -115,7 +115,7 @@ class Data(LabelRules):
     )
     split: Literal["grouped", "starting_project"] = Field(description="how validation images are chosen")
     drop_leaks: bool = Field(description="leave training images out that duplicate a test image")
-    external: dict[str, External] = Field(default={}, description="test sets from elsewhere, by their names")
+    external: dict[str, External] = Field(default={}, description="external test sets, by their names")
 
     @model_validator(mode="after")
     def _each_image_is_held_out_once(self) -> Self:

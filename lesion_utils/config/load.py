@@ -38,7 +38,7 @@ _LARGEST = 64_000
 _MOST_SHOWN, _WIDEST = 20, 160
 
 #: How the file of a further network may be called; it becomes part of other files' names.
-_NETWORK_NAME = re.compile(r"(?!study$|.*_elsewhere$)[a-z][a-z0-9_-]*", re.IGNORECASE)
+_NETWORK_NAME = re.compile(r"(?!study$|.*_external$)[a-z][a-z0-9_-]*", re.IGNORECASE)
 
 #: The files that every study has and what validates each, in the order in which they are read.
 FILES: dict[str, type[BaseModel]] = {
@@ -87,7 +87,7 @@ def _check_name(path: Path, networks: Collection[str]) -> None:
         raise ParamsError(
             "every file beside data, augmentation, comparison and selection describes a network, and is called so",
             where=name_file(path),
-            expected="a name of letters, digits, - and _, a letter first; study and any_elsewhere are taken",
+            expected="a name of letters, digits, - and _, a letter first; study and any_external are taken",
             do="rename it",
         )
     if longer := [name for name in networks if name.startswith(f"{path.stem}_")]:

@@ -1,8 +1,8 @@
 """The first step of every study, "data": from files to a table, a split and decoded images, all of it checked.
 
 It writes `reports/<study>/data/`: `manifest.json` (what the data are), `images.csv` (facts of every image),
-`duplicates.csv` and `split.csv`; and `elsewhere.csv` where there are
-test sets from elsewhere. A file is rewritten only when its content changes, and none holds an absolute path.
+`duplicates.csv` and `split.csv`; and `external.csv` where there are
+external test sets. A file is rewritten only when its content changes, and none holds an absolute path.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ def prepare_study(study: paths.Study, params: StudyParams, *, on_event: OnEvent 
     split = make_split(table, data, duplicates=duplicates, notes=notes)
     manifest = describe_data(split, data, notes=notes)
     if data.external:
-        others = read_elsewhere(data.external)
+        others = read_external(data.external)
         away, away_boxes = _decode(others, data, on_event)
         others = find_seen(others, split, [*images, *away], boxes=[*boxes, *away_boxes], aspect=data.aspect)
         text = dump_csv(others.drop(columns="path"))
-        write_if_changed(study.data / "elsewhere.csv", text)
-        manifest |= {"elsewhere": describe_elsewhere(others, data), "elsewhere_content": digest_bytes(text.encode())}
+        write_if_changed(study.data / "external.csv", text)
+        manifest |= {"external": describe_external(others, data), "external_content": digest_bytes(text.encode())}
     write_if_changed(study.cache_note, f"{Path(str(images.filename)).stem}\n")
     write_if_changed(study.data / "images.csv", dump_csv(table.drop(columns="path")))
     write_if_changed(study.data / "duplicates.csv", dump_csv(duplicates))
@@ -116,8 +116,8 @@ def _decode(table: pd.DataFrame, data: Data, on_event: OnEvent | None) -> tuple[
     return images, [content_box(*shape, size=data.stored_size, aspect=data.aspect) for shape in shapes]
 
 
-def read_elsewhere(external: Mapping[str, External]) -> pd.DataFrame:
-    """The images of all test sets from elsewhere, as `folder.read_folder`, with `set`; ids begin with its name.
+def read_external(external: Mapping[str, External]) -> pd.DataFrame:
+    """The images of all external test sets, as `folder.read_folder`, with `set`; ids begin with its name.
 
     Raises:
         DataError: a set is missing or wrong; it is named.
@@ -135,10 +135,10 @@ def read_elsewhere(external: Mapping[str, External]) -> pd.DataFrame:
 def find_seen(
     others: pd.DataFrame, own: pd.DataFrame, images: Any, *, boxes: list[tuple[slice, slice]], aspect: Aspect
 ) -> pd.DataFrame:
-    """Which images from elsewhere show the same photograph as one of the study's own, by every hash there is.
+    """Which external images show the same photograph as one of the study's own, by every hash there is.
 
     Args:
-        others: N of them, from `read_elsewhere`.
+        others: N of them, from `read_external`.
         own: M of the study, with `subset`.
         images: M + N decoded images.
         boxes: M + N, see `images.content_box`.
@@ -158,8 +158,8 @@ def find_seen(
     return others.assign(**{new: others["image_id"].map(first[old]).fillna("") for new, old in found.items()})
 
 
-def describe_elsewhere(others: pd.DataFrame, data: Data) -> dict[str, Any]:
-    """Of each test set from elsewhere: images, malignant ones, those that the study has too, and its licence."""
+def describe_external(others: pd.DataFrame, data: Data) -> dict[str, Any]:
+    """Of each external test set: images, malignant ones, those that the study has too, and its licence."""
     return {
         name: {
             "images": len(part),

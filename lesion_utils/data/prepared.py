@@ -35,7 +35,7 @@ class PreparedData:
         label_changes: images of the challenge whose label is another today: `image_id`, `split`, `label_2016`,
             `label_today`, `seen_in`.
         manifest: counts, source and hashes.
-        elsewhere: one row per image of the test sets from elsewhere: `image_id` (such as "PH2/IMD002"), `set`,
+        external: one row per image of the external test sets: `image_id` (such as "PH2/IMD002"), `set`,
             `target`, `path`, facts as in `table`, `site` and `skin_type` where known; `seen_as`, `seen_in` and
             `seen_how`: the image of `table` that shows the same, its subset, and the kind of duplicate, or "".
     """
@@ -44,7 +44,7 @@ class PreparedData:
     duplicates: pd.DataFrame
     label_changes: pd.DataFrame
     manifest: dict[str, Any]
-    elsewhere: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image_id", "set", "seen_in"]))
+    external: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["image_id", "set", "seen_in"]))
 
     @cached_property
     def images(self) -> np.memmap:
@@ -52,9 +52,9 @@ class PreparedData:
         return open_cache(self.table, self.manifest["stored_size"], self.manifest["aspect"])
 
     @cached_property
-    def elsewhere_images(self) -> np.memmap:
-        """The decoded images from elsewhere, as those of the study."""
-        return open_cache(self.elsewhere, self.manifest["stored_size"], self.manifest["aspect"])
+    def external_images(self) -> np.memmap:
+        """The decoded external images, as those of the study."""
+        return open_cache(self.external, self.manifest["stored_size"], self.manifest["aspect"])
 
     def rows_of(self, image_ids: Iterable[str]) -> np.ndarray:
         """Where images stand in the table: (K,) int64."""
@@ -95,12 +95,12 @@ def load_prepared(study: paths.Study, data: Data) -> PreparedData:
     table = images.assign(
         path=[folder / file for file in files_of], **split[split.columns.intersection(["subset", "fold"])]
     )
-    others = {"elsewhere": _load_elsewhere(study, data)} if data.external else {}
+    others = {"external": _load_external(study, data)} if data.external else {}
     return PreparedData(table, duplicates, changes, manifest, **others)
 
 
-def _load_elsewhere(study: paths.Study, data: Data) -> pd.DataFrame:
-    others = _read_table(study.data / "elsewhere.csv")
+def _load_external(study: paths.Study, data: Data) -> pd.DataFrame:
+    others = _read_table(study.data / "external.csv")
     folders = {name: paths.find_own(place.images) for name, place in data.external.items()}
     return others.assign(path=[folders[name] / file for name, file in zip(others["set"], others["file"], strict=True)])
 

@@ -127,7 +127,7 @@ def _score_control(columns: list[str], images: pd.DataFrame, *parts: pd.DataFram
     return [part[["image_id", "target"]].assign(probability=p) for part, p in zip(parts, scores, strict=True)]
 
 
-def predict_elsewhere(images: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def predict_external(images: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores of the baseline that knows sizes and bytes, on the test images and on external images.
 
     Args:
@@ -137,8 +137,8 @@ def predict_elsewhere(images: pd.DataFrame, others: pd.DataFrame) -> tuple[pd.Da
     Returns:
         of both: `image_id`, `target`, `probability`, and `logit`, which is NaN.
     """
-    home, away = _score_control(CONTROLS["size and bytes"], images, images[images["split"] == "test"], others)
-    return home.assign(logit=np.nan), away.assign(logit=np.nan)
+    internal, external = _score_control(CONTROLS["size and bytes"], images, images[images["split"] == "test"], others)
+    return internal.assign(logit=np.nan), external.assign(logit=np.nan)
 
 
 def count_blocks(images: pd.DataFrame, *, confidence: float, numbered: bool = True) -> pd.DataFrame:

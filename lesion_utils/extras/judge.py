@@ -16,7 +16,7 @@ from lesion_utils.core.paths import Study
 from lesion_utils.data.folder import FolderIndex
 from lesion_utils.data.labels import LISTED, read_labels
 from lesion_utils.data.tables import read_csv
-from lesion_utils.evaluation.elsewhere import GROUPS, judge_scores, widen_measures
+from lesion_utils.evaluation.external import GROUPS, judge_scores, widen_measures
 from lesion_utils.evaluation.metrics import DEFAULT_THRESHOLD
 from lesion_utils.evaluation.predictions import ENSEMBLE
 from lesion_utils.extras.predict import ScoredFolder
@@ -35,7 +35,7 @@ def judge_folder(
         rules: names of columns and classes, from the study's data.yaml.
 
     Returns:
-        measures, as `elsewhere.judge_scores`; and how many images and labels belong together, in words.
+        measures, as `external.judge_scores`; and how many images and labels belong together, in words.
 
     Raises:
         DataError: lists every line that is refused; or no scored image has a label.

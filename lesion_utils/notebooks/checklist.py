@@ -79,8 +79,8 @@ def _describe_data(params: StudyParams, data: PreparedData) -> dict[str, object]
         "held_out": f"{folds}-fold cross-validation within the training images ({how})"
         if folds > 1
         else f"{val} of the training images held out for validation ({how})",
-        "external": _name_sets(data.elsewhere) or "None. Training and test images come from the same source.",
-        "external_met": "not" if data.elsewhere.empty else "met",
+        "external": _name_sets(data.external) or "None. Training and test images come from the same source.",
+        "external_met": "not" if data.external.empty else "met",
         "patients_met": "met" if "patient" in data.table else "partly",
         "left_out": counts.get("left_out", 0),
         "label_changes": len(data.label_changes),

@@ -19,8 +19,8 @@ from lesion_utils.data.prepared import PreparedData
 from lesion_utils.evaluation.blocks import audit_shortcuts, compare_blocks, tabulate_calls
 from lesion_utils.evaluation.calibration import fit_recalibration, measure_reliability
 from lesion_utils.evaluation.decisions import trace_decision_curves
-from lesion_utils.evaluation.elsewhere import EVERYONE, ExternalResults, examine_elsewhere, widen_measures
 from lesion_utils.evaluation.evaluate import Curve, band_curves
+from lesion_utils.evaluation.external import EVERYONE, ExternalResults, examine_external, widen_measures
 from lesion_utils.evaluation.intervals import draw_weights, format_value
 from lesion_utils.evaluation.literature import spread_metrics
 from lesion_utils.evaluation.predictions import (
@@ -98,36 +98,36 @@ def draw_bands(models: Models, params: Comparison) -> tuple[dict[str, Curve], di
     return {name: roc for name, (roc, _) in bands.items()}, {name: recall for name, (_, recall) in bands.items()}
 
 
-def judge_elsewhere(
+def judge_external(
     data: PreparedData, scores: pd.DataFrame, results: pd.DataFrame, params: NamedComparison, *, folder: Path
 ) -> ExternalResults | None:
     """Evaluate the networks on the external test sets; None if the study names none.
 
     Args:
         scores: of the study's own images, from `add_ensembles`.
-        folder: of the predictions; those of the external sets end in `_elsewhere.csv`.
+        folder: of the predictions; those of the external sets end in `_external.csv`.
     """
-    if data.elsewhere.empty:
+    if data.external.empty:
         return None
     parts = [
-        read_predictions(folder / f"{network}_elsewhere.csv").assign(model=model)
+        read_predictions(folder / f"{network}_external.csv").assign(model=model)
         for network, model in params.models.items()
     ]
     away = add_ensembles(pd.concat(parts, ignore_index=True), params.averages)
-    return examine_elsewhere(scores, away, results, params, images=data.table, others=data.elsewhere)
+    return examine_external(scores, away, results, params, images=data.table, others=data.external)
 
 
-def show_elsewhere(study: OpenStudy, results: pd.DataFrame, external: ExternalResults) -> pd.DataFrame:
+def show_external(study: OpenStudy, results: pd.DataFrame, external: ExternalResults) -> pd.DataFrame:
     """Save the tables and the figure of the external test sets, show the figure, and return the table."""
-    study.save_table(external.measures, "elsewhere")
-    study.save_table(external.drops, "elsewhere_drops")
-    forest = plot_forest(collect_elsewhere(results, external))
+    study.save_table(external.measures, "external")
+    study.save_table(external.drops, "external_drops")
+    forest = plot_forest(collect_external(results, external))
     caption = "AP and AUC on the internal and the external test sets: networks and a metadata-only baseline."
-    display(study.save_figure(forest, "elsewhere", caption))
+    display(study.save_figure(forest, "external", caption))
     return widen_measures(external.measures)
 
 
-def collect_elsewhere(results: pd.DataFrame, external: ExternalResults) -> pd.DataFrame:
+def collect_external(results: pd.DataFrame, external: ExternalResults) -> pd.DataFrame:
     """Rows of a forest plot: each network on the internal test set, then on each external one, and the baseline."""
     own = results[(results["seed"] == ENSEMBLE)].assign(set="internal")
     everyone = external.measures[external.measures["group"] == EVERYONE]

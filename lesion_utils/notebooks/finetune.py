@@ -131,7 +131,7 @@ def join_predictions(trained: NetworkResult, classical: ClassifierResult) -> pd.
     return pd.concat(parts, ignore_index=True)
 
 
-def score_elsewhere(result: NetworkResult, data: PreparedData, *, folder: Path, path: Path) -> str:
+def score_external(result: NetworkResult, data: PreparedData, *, folder: Path, path: Path) -> str:
     """Score the external test sets of `data.yaml`, if any, with every network, and write the predictions.
 
     Each run's folder keeps its scores, so that they are computed once; a file that is not as it was written is
@@ -140,16 +140,16 @@ def score_elsewhere(result: NetworkResult, data: PreparedData, *, folder: Path, 
     Returns:
         what was done, in sentences.
     """
-    others = data.elsewhere
+    others = data.external
     if others.empty:
         return "`data.yaml` names no external test sets."
     (model,) = set(result.predictions["model"])
     keys, tables, damaged = others[["image_id", "target"]].assign(split="test", model=model), [], 0
     for run in result.runs:
-        kept = folder / run["folder"] / f"elsewhere-{Path(str(data.elsewhere_images.filename)).stem}.f32"
+        kept = folder / run["folder"] / f"external-{Path(str(data.external_images.filename)).stem}.f32"
         if (logits := _read_logits(kept, len(others))) is None:
             damaged += kept.is_file()
-            logits = load_network(folder / run["folder"] / "best.pt").predict(data.elsewhere_images).astype("<f4")
+            logits = load_network(folder / run["folder"] / "best.pt").predict(data.external_images).astype("<f4")
             raw = logits.tobytes()
             write_atomic(kept, bytes.fromhex(digest_bytes(raw)) + raw)
         logits = logits.astype(np.float64)

@@ -10,8 +10,8 @@ import pandas as pd
 
 from lesion_utils.config.schema import NamedComparison
 from lesion_utils.core.names import COMBINATION, name_held_out, name_series
-from lesion_utils.evaluation.elsewhere import EVERYONE, ExternalResults, find_seen
 from lesion_utils.evaluation.evaluate import AT_TARGET, label_metric
+from lesion_utils.evaluation.external import EVERYONE, ExternalResults, find_seen
 from lesion_utils.evaluation.intervals import format_value
 from lesion_utils.evaluation.metrics import DEFAULT_THRESHOLD
 from lesion_utils.evaluation.openings import Looks
@@ -204,11 +204,11 @@ _PATIENTS = {
 }
 
 
-def state_elsewhere(external: ExternalResults | None, others: pd.DataFrame, found: Findings) -> list[str]:
+def state_external(external: ExternalResults | None, others: pd.DataFrame, found: Findings) -> list[str]:
     """For each external test set: scores of the leading model, their change, and that of the baseline.
 
     Args:
-        external: from `comparison.judge_elsewhere`.
+        external: from `comparison.judge_external`.
         others: the external images, see `PreparedData`.
     """
     if external is None:

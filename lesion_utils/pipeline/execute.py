@@ -260,5 +260,5 @@ def list_outputs(study: Study, step: Step) -> list[Path]:
 
 def list_logs(study: Study, step: Step) -> list[Path]:
     """What a run leaves beside its record: the injected parameters, the training log, kept scores of external sets."""
-    patterns = ("params.json", "train.jsonl", "*/elsewhere-*.f32")
+    patterns = ("params.json", "train.jsonl", "*/external-*.f32")
     return [path for pattern in patterns for path in (study.runs / step.name).glob(pattern) if path.is_file()]

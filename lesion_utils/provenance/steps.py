@@ -116,8 +116,8 @@ def find_training_step(network: str) -> Step:
 
 
 def _predictions(network: str) -> tuple[str, str]:
-    """The scores of the study's own images, and those of test sets from elsewhere where it names any."""
-    return f"predictions/{network}.csv", f"predictions/{network}_elsewhere.csv"
+    """The scores of the study's own images, and those of external test sets where it names any."""
+    return f"predictions/{network}.csv", f"predictions/{network}_external.csv"
 
 
 def _notebook(name: str, uses: tuple[str, ...], reads: tuple[str, ...] = (), *makes: str) -> Step:

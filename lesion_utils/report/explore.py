@@ -70,7 +70,7 @@ def write_explorer(study: Study, params: StudyParams, folder: Path, *, photograp
 
 def _read_scores(report: Report) -> tuple[dict[str, int], list[dict[str, Any]]]:
     """Each test image's label; each model's name, chosen threshold and scores in that order, the best model first."""
-    paths = [path for path in sorted(report.folder.glob("predictions/*.csv")) if not path.stem.endswith("_elsewhere")]
+    paths = [path for path in sorted(report.folder.glob("predictions/*.csv")) if not path.stem.endswith("_external")]
     if not paths:
         return {}, []
     every = read_predictions(paths)

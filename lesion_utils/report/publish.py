@@ -100,7 +100,7 @@ def _list_published(study: Study, params: StudyParams) -> set[str]:
     found += [*(f.svg for f in Report(study.report_dir).figures if f.svg and not f.shows_images)]
     kept = {path.relative_to(study.report_dir).as_posix() for path in found} | set(_list_links(study))
     if not all(place.publish for place in params.data.external.values()):
-        kept -= {name for name in kept if name.startswith("predictions/") and name.endswith("_elsewhere.csv")}
+        kept -= {name for name in kept if name.startswith("predictions/") and name.endswith("_external.csv")}
     if not params.data.may_publish_scores:
         kept -= {name for name in kept if scores_images(study.report_dir / name)} | {EXPLORER}
     return kept

@@ -263,8 +263,8 @@ def test_every_further_file_is_a_further_network(study):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("study", "study and any_elsewhere are taken"),
-        ("vgg19_elsewhere", "study and any_elsewhere are taken"),
+        ("study", "study and any_external are taken"),
+        ("vgg19_external", "study and any_external are taken"),
         ("my network", "letters, digits, - and _"),
         ("1st", "a letter first"),
         ("vit_small", "its name begins with another network's, vit"),

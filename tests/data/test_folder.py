@@ -19,7 +19,7 @@ from lesion_utils.data.folder import read_folder
 from lesion_utils.data.prepare import prepare_study
 from lesion_utils.data.prepared import load_prepared
 from lesion_utils.data.split import group_images, make_split
-from lesion_utils.evaluation.elsewhere import find_seen
+from lesion_utils.evaluation.external import find_seen
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_a_large_patient_goes_where_there_is_room_for_both_classes():
             assert abs((own["subset"] == "val").sum() - 0.2 * len(own)) < 2, (seed, target)
 
 
-def test_a_set_from_elsewhere_that_training_has_seen_is_found_out(own):
+def test_an_external_set_that_training_has_seen_is_found_out(own):
     """The same bytes, and another size; images of one's own that are in test count as what they are."""
     away = own / "away"
     away.mkdir()
@@ -199,14 +199,14 @@ def test_a_set_from_elsewhere_that_training_has_seen_is_found_out(own):
     (own / "away.csv").write_text("image,label,skin_type,patient\na,0,I,x\nb,1,II,x\nc,0,,x\nd,1,II,x\n")
     place = External(images=str(away), labels=str(own / "away.csv"), licence="CC-BY", publish=True)
     data = prepare(own, validation_fraction=0.4, external={"P 1": place})
-    others = load_prepared(paths.Study("t"), own_params(own, external={"P 1": place})).elsewhere
+    others = load_prepared(paths.Study("t"), own_params(own, external={"P 1": place})).external
     assert others["image_id"].tolist() == ["P 1/a", "P 1/b", "P 1/c", "P 1/d"] and "patient" not in others
     assert others["seen_as"].tolist() == [learnt[0], learnt[1], test[0], ""]
     assert others["seen_in"].tolist() == ["train", "train", "test", ""]
     assert others["seen_how"].tolist() == ["same bytes", "near", "same bytes", ""]
     assert find_seen(others).tolist() == [True, True, False, False]
-    assert data.elsewhere_images.shape == (4, 48, 48, 3) and len(data.table) == 40
-    said = data.manifest["elsewhere"]["P 1"]
+    assert data.external_images.shape == (4, 48, 48, 3) and len(data.table) == 40
+    said = data.manifest["external"]["P 1"]
     assert said == {"images": 4, "malignant": 2, "seen": {"train": 2, "test": 1}, "licence": "CC-BY"}
     before = fingerprint_source(own_params(own, external={"P 1": place}))
     (own / "away.csv").write_text("image,label\na,0\n")

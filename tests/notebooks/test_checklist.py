@@ -25,7 +25,7 @@ DATA = SimpleNamespace(
     table=pd.DataFrame({"subset": ["train"] * 700 + ["val"] * 180 + ["test"] * 120 + ["left_out"] * 4}),
     label_changes=pd.DataFrame({"image_id": ["a", "b"]}),
     summary="1,004 images of the test",
-    elsewhere=pd.DataFrame({"set": []}),
+    external=pd.DataFrame({"set": []}),
 )
 
 
@@ -64,7 +64,7 @@ def test_of_images_of_ones_own_nothing_is_said_that_holds_for_the_challenge_alon
     data = SimpleNamespace(**vars(DATA) | {"table": DATA.table.assign(patient="P")})
     text = " ".join(answer_items(params, data, outcome)["answer"])
     assert text.count("None. Training and test images come from the same source") == 1
-    data.elsewhere = pd.DataFrame({"set": ["PH2"] * 200})
+    data.external = pd.DataFrame({"set": ["PH2"] * 200})
     rows = answer_items(params, data, outcome).set_index(["guideline", "item"])
     assert rows.loc[("CLAIM 2024", "33"), "met"] == rows.loc[("CLAIM 2024", "20"), "met"] == "met"
     assert rows["answer"].str.startswith("PH2 (200 images), scored after training").sum() == 1

@@ -15,7 +15,7 @@ from drawn_predictions import (
     COMPARISON,
     SKILL,
     collect_findings,
-    draw_elsewhere,
+    draw_external,
     draw_predictions,
     get_row,
 )
@@ -33,14 +33,14 @@ from lesion_utils.evaluation.tables import tabulate_results
 from lesion_utils.figures.comparison import plot_forest
 from lesion_utils.notebooks import headline
 from lesion_utils.notebooks.comparison import (
-    collect_elsewhere,
+    collect_external,
     collect_models,
-    judge_elsewhere,
+    judge_external,
     trace_curves,
     trace_reliability,
     write_submissions,
 )
-from lesion_utils.notebooks.statements import list_limits, state_elsewhere, state_operating_points, state_standing
+from lesion_utils.notebooks.statements import list_limits, state_external, state_operating_points, state_standing
 from lesion_utils.notebooks.study import _to_plain
 
 
@@ -221,14 +221,14 @@ def test_of_images_of_ones_own_the_limits_name_patients_as_they_are(findings):
     assert "No published result" in state_standing(findings.order, findings.results, read_published(challenge=False))
 
 
-def test_elsewhere_is_said_in_the_numbers_of_its_table(findings, predictions, results, tmp_path):
-    away, own, others = draw_elsewhere()
+def test_external_results_are_said_in_the_numbers_of_its_table(findings, predictions, results, tmp_path):
+    away, own, others = draw_external()
     for model, rows in away.groupby("model"):
-        write_predictions(rows, tmp_path / f"{model}_elsewhere.csv")
+        write_predictions(rows, tmp_path / f"{model}_external.csv")
     others.loc[:2, ["seen_in", "seen_how"]] = ["train", "same bytes"]
-    data = SimpleNamespace(table=own, elsewhere=others)
-    external = judge_elsewhere(data, predictions, results, COMPARISON, folder=tmp_path)
-    first, last = state_elsewhere(external, others, findings)
+    data = SimpleNamespace(table=own, external=others)
+    external = judge_external(data, predictions, results, COMPARISON, folder=tmp_path)
+    first, last = state_external(external, others, findings)
     of_lead = [table.set_index(["model", "regime", "metric"]) for table in external]
     row, drop = (table.loc[(*findings.lead, "auc")] for table in of_lead)
     malignant = others["target"][3:].sum()
@@ -237,10 +237,10 @@ def test_elsewhere_is_said_in_the_numbers_of_its_table(findings, predictions, re
     change = format_value(-drop["drop"], -drop["high"], -drop["low"], "+.3f")
     assert "Change against the internal test set: average precision" in first and f"AUC {change}" in first
     assert "20.0 % in the internal test set" in last
-    rows = collect_elsewhere(results, external)
+    rows = collect_external(results, external)
     assert set(rows["group"]) == {"this study", "controls"} and rows["name"].str.endswith((": internal", ": P")).all()
     assert len(rows) == 2 * 6 + 1 and plot_forest(rows).alt
-    nothing = SimpleNamespace(elsewhere=others[:0])
-    assert judge_elsewhere(nothing, predictions, results, COMPARISON, folder=tmp_path) is None
-    assert "no external test set" in state_elsewhere(None, others, findings)[0]
+    nothing = SimpleNamespace(external=others[:0])
+    assert judge_external(nothing, predictions, results, COMPARISON, folder=tmp_path) is None
+    assert "no external test set" in state_external(None, others, findings)[0]
     assert "external test sets (P)." in list_limits(replace(findings, sets=("P",)))[-2]

@@ -19,7 +19,7 @@ from lesion_utils.notebooks.finetune import (
     describe_parts,
     describe_recipe,
     describe_spread,
-    score_elsewhere,
+    score_external,
     write_layers,
 )
 from lesion_utils.notebooks.recipe import describe_layers, state_overfitting
@@ -91,15 +91,15 @@ def test_a_frozen_layer_has_a_dash():
     assert layers.iloc[-1].tolist() == ["fc", "513", "1.0e-02", "0.01"]
 
 
-def test_sets_from_elsewhere_are_scored_by_every_network_once(tmp_path):
+def test_external_sets_are_scored_by_every_network_once(tmp_path):
     """The study's own test images taken for others get the same scores, averaged over folds as at home."""
-    data, params, path = make_images(), make_params(seeds=[1, 2]), tmp_path / "resnet50_elsewhere.csv"
+    data, params, path = make_images(), make_params(seeds=[1, 2]), tmp_path / "resnet50_external.csv"
     result = train_network(params, "resnet50", data=data, folder=tmp_path)
     test = data.table[data.table["subset"] == "test"]
     images = np.memmap(tmp_path / "squash40-abc.u8", np.uint8, "w+", shape=(len(test), *data.images.shape[1:]))
     images[:] = data.images[test.index]
-    seen = SimpleNamespace(elsewhere=test[["image_id", "target"]].assign(set="P"), elsewhere_images=images)
-    assert score_elsewhere(result, seen, folder=tmp_path, path=path) == "2 networks scored P (12 images)."
+    seen = SimpleNamespace(external=test[["image_id", "target"]].assign(set="P"), external_images=images)
+    assert score_external(result, seen, folder=tmp_path, path=path) == "2 networks scored P (12 images)."
     first, own = read_predictions(path), result.predictions.query("split == 'test'")
     keys = ["seed", "image_id"]
     merged = first.merge(own, on=keys, suffixes=("", "_own"))
@@ -109,17 +109,17 @@ def test_sets_from_elsewhere_are_scored_by_every_network_once(tmp_path):
     good = kept[0].read_bytes()
     for damaged in (b"", good[:-4], good[:-1] + bytes([good[-1] ^ 1]), good[32:]):
         kept[0].write_bytes(damaged)
-        said = score_elsewhere(result, seen, folder=tmp_path, path=path)
+        said = score_external(result, seen, folder=tmp_path, path=path)
         assert said.endswith(" Damaged files of kept scores, computed again: 1.")
         assert kept[0].read_bytes() == good and read_predictions(path).equals(first)
     for weights in tmp_path.glob("*/best.pt"):
         weights.unlink()
-    assert score_elsewhere(result, seen, folder=tmp_path, path=path) == "2 networks scored P (12 images)."
+    assert score_external(result, seen, folder=tmp_path, path=path) == "2 networks scored P (12 images)."
     assert read_predictions(path).equals(first), "from what was kept"
     one = replace(result, runs=result.runs[:1])
-    assert score_elsewhere(one, seen, folder=tmp_path, path=tmp_path / "one.csv").startswith("1 network scored P")
-    none = SimpleNamespace(elsewhere=seen.elsewhere[:0])
-    assert "names no external test sets" in score_elsewhere(result, none, folder=tmp_path, path=tmp_path / "none.csv")
+    assert score_external(one, seen, folder=tmp_path, path=tmp_path / "one.csv").startswith("1 network scored P")
+    none = SimpleNamespace(external=seen.external[:0])
+    assert "names no external test sets" in score_external(result, none, folder=tmp_path, path=tmp_path / "none.csv")
     assert not (tmp_path / "none.csv").exists()
 
 

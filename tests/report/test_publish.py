@@ -265,13 +265,13 @@ def test_a_committed_copy_is_what_its_list_says_and_no_link_leads_nowhere(folder
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_scores_from_elsewhere_are_copied_only_where_every_set_allows_it(study, allowed):
-    (study.predictions / "resnet50_elsewhere.csv").write_text("image_id\n")
-    add_output(study, "03_resnet50_finetune", study.predictions / "resnet50_elsewhere.csv")
+def test_external_scores_are_copied_only_where_every_set_allows_it(study, allowed):
+    (study.predictions / "resnet50_external.csv").write_text("image_id\n")
+    add_output(study, "03_resnet50_finetune", study.predictions / "resnet50_external.csv")
     sets = {"P": External(images="a", labels="b", licence="CC-0", publish=True)}
     sets |= {} if allowed else {"Q": External(images="a", labels="b")}
     folder = publish(study, external=sets)
-    assert (folder / "predictions" / "resnet50_elsewhere.csv").is_file() == allowed
+    assert (folder / "predictions" / "resnet50_external.csv").is_file() == allowed
     assert (folder / "predictions" / "resnet50.csv").is_file() and list_bad(folder) == {}
 
 

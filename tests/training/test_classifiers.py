@@ -226,7 +226,7 @@ def test_a_network_with_fewer_stages_is_named(data):
 
 def test_missing_weights_stop_or_are_skipped(data):
     with raises(WeightsError):
-        score_classifiers(make_params(weights="elsewhere.safetensors"), data=data)
-    skipping = make_params(weights="elsewhere.safetensors", without_weights="skip")
+        score_classifiers(make_params(weights="external.safetensors"), data=data)
+    skipping = make_params(weights="external.safetensors", without_weights="skip")
     assert score_classifiers(skipping, data=data).predictions.empty
     assert score_classifiers(make_params(classifiers=[]), data=data).predictions.empty

@@ -1,15 +1,15 @@
-"""Scores on images from elsewhere, against scikit-learn and the measures of home."""
+"""Scores on external images, against scikit-learn and the measures of the internal test set."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
-from drawn_predictions import COMPARISON, draw_elsewhere, draw_predictions, get_row
+from drawn_predictions import COMPARISON, draw_external, draw_predictions, get_row
 from scipy.special import expit
 from sklearn import metrics as sk
 
-from lesion_utils.evaluation.elsewhere import EVERYONE, examine_elsewhere, judge_scores, measure_drops, widen_measures
+from lesion_utils.evaluation.external import EVERYONE, examine_external, judge_scores, measure_drops, widen_measures
 from lesion_utils.evaluation.intervals import wilson_interval
 from lesion_utils.evaluation.predictions import add_ensembles, select_run
 from lesion_utils.evaluation.shortcuts import CONTROL, FEWEST
@@ -69,11 +69,11 @@ def test_groups_of_one_class_have_calls_alone_and_small_ones_no_interval_of_thei
     assert wide.loc["site A", "AUC"] == "–" and wide.loc["skin type VI", "images"] == 16
 
 
-def test_a_drop_is_home_minus_elsewhere_and_its_interval_holds_what_was_planted():
+def test_a_drop_is_home_minus_external_and_its_interval_holds_what_was_planted():
     home, away = draw_scores(600, skill=2, seed=1), draw_scores(600, skill=1, seed=2)
     rows = measure_drops(home, away, COMPARISON, threshold=0.3).set_index("metric")
     auc = [sk.roc_auc_score(side["target"], side["probability"]) for side in (home, away)]
-    assert rows.loc["auc", ["home", "elsewhere", "drop"]].tolist() == pytest.approx([*auc, auc[0] - auc[1]])
+    assert rows.loc["auc", ["internal", "external", "drop"]].tolist() == pytest.approx([*auc, auc[0] - auc[1]])
     assert 0 < rows.loc["auc", "low"] < rows.loc["auc", "drop"] < rows.loc["auc", "high"]
     none = measure_drops(home, home, COMPARISON, threshold=0.3)
     assert (none["drop"] == 0).all() and (none["low"] < 0).all() and (none["high"] > 0).all(), "two samples, not one"
@@ -83,10 +83,10 @@ def test_a_drop_is_home_minus_elsewhere_and_its_interval_holds_what_was_planted(
 def test_every_network_and_the_control_are_judged_without_what_training_has_seen():
     home = add_ensembles(draw_predictions())
     results = tabulate_results(home, COMPARISON)
-    drawn, own, others = draw_elsewhere()
+    drawn, own, others = draw_external()
     away = add_ensembles(drawn)
     others.loc[:4, "seen_in"] = ["train", "val", "test", "left_out", ""]
-    external = examine_elsewhere(home, away, results, COMPARISON, images=own, others=others)
+    external = examine_external(home, away, results, COMPARISON, images=own, others=others)
     assert set(external.measures["images"]) == {88}, "of train and val, two are left out; of test and left_out, none"
     models = external.measures[["model", "regime"]].drop_duplicates()
     assert len(models) == 7 and (models["model"] == CONTROL).sum() == 1
@@ -94,5 +94,5 @@ def test_every_network_and_the_control_are_judged_without_what_training_has_seen
     own = "model == 'vgg19' and regime == 'finetune' and metric == "
     told = external.measures.query(f"{own} 'auc'")["value"].item()
     assert told == pytest.approx(sk.roc_auc_score(row["target"], row["probability"]))
-    at_home = external.drops.query(f"{own} 'sensitivity_at_target'")["home"].item()
-    assert at_home == pytest.approx(get_row(results, "vgg19", "finetune", "sensitivity_at_target")["value"])
+    internal = external.drops.query(f"{own} 'sensitivity_at_target'")["internal"].item()
+    assert internal == pytest.approx(get_row(results, "vgg19", "finetune", "sensitivity_at_target")["value"])

@@ -1,4 +1,4 @@
-"""How scores fare on images from elsewhere: the measures of home with their intervals, and what was lost on the way."""
+"""Scores of external images: the measures of the internal test set with their intervals, and the drop between both."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lesion_utils.evaluation.intervals import (
 )
 from lesion_utils.evaluation.metrics import DEFAULT_THRESHOLD, Ranking, rank_scores
 from lesion_utils.evaluation.predictions import ENSEMBLE, iterate_means
-from lesion_utils.evaluation.shortcuts import CONTROL, FEWEST, predict_elsewhere
+from lesion_utils.evaluation.shortcuts import CONTROL, FEWEST, predict_external
 from lesion_utils.evaluation.tables import widen_metrics
 
 #: Columns by whose values images are judged apart, where a file of labels has them.
@@ -108,18 +108,18 @@ def _draw(
 
 
 def measure_drops(
-    home: pd.DataFrame, away: pd.DataFrame, params: Comparison, *, threshold: float | None
+    internal: pd.DataFrame, external: pd.DataFrame, params: Comparison, *, threshold: float | None
 ) -> pd.DataFrame:
-    """What a model loses from the test images of home to those from elsewhere; other images, so nothing is paired.
+    """What a model loses from the internal to the external test images; they are others, so nothing is paired.
 
     Args:
-        home: columns `target`, `probability`; so has `away`. Each is resampled by itself.
+        internal: columns `target`, `probability`; so has `external`. Each is resampled by itself.
         threshold: chosen on the own validation images; by
             default `DEFAULT_THRESHOLD`.
 
     Returns:
-        one row per metric: `metric`, `home`, `elsewhere`, `drop` (home minus elsewhere), `low`, `high`. Empty with
-        fewer than `FEWEST` images of a class on either side.
+        one row per metric: `metric`, `internal`, `external`, `drop` (internal minus external), `low`, `high`. Empty
+        with fewer than `FEWEST` images of a class on either side.
     """
     ending = "" if threshold is None else AT_TARGET
 
@@ -128,51 +128,51 @@ def measure_drops(
         shares = {f"sensitivity{ending}": calls.sensitivity, f"specificity{ending}": calls.specificity}
         return {"ap": ranking.average_precision(), "auc": ranking.roc_auc()} | shares
 
-    sides = [(side["target"].to_numpy(), side["probability"].to_numpy()) for side in (home, away)]
+    sides = [(side["target"].to_numpy(), side["probability"].to_numpy()) for side in (internal, external)]
     if min(min(targets.sum(), (1 - targets).sum()) for targets, _ in sides) < FEWEST:
-        return pd.DataFrame(columns=["metric", "home", "elsewhere", "drop", "low", "high"])
+        return pd.DataFrame(columns=["metric", "internal", "external", "drop", "low", "high"])
     values = [compute(rank_scores(*side)) for side in sides]
     draws = [_draw(*side, params, compute, seed=k) for k, side in enumerate(sides)]
     rows = []
     for metric in values[0]:
-        at_home, elsewhere = (float(value[metric]) for value in values)
+        inside, outside = (float(value[metric]) for value in values)
         span = percentile_interval(draws[0][metric] - draws[1][metric], confidence=params.confidence)
         rows.append(
-            {"metric": metric, "home": at_home, "elsewhere": elsewhere, "drop": at_home - elsewhere} | span._asdict()
+            {"metric": metric, "internal": inside, "external": outside, "drop": inside - outside} | span._asdict()
         )
     return pd.DataFrame(rows)
 
 
-def examine_elsewhere(
-    home: pd.DataFrame,
-    away: pd.DataFrame,
+def examine_external(
+    internal: pd.DataFrame,
+    external: pd.DataFrame,
     results: pd.DataFrame,
     params: Comparison,
     *,
     images: pd.DataFrame,
     others: pd.DataFrame,
 ) -> ExternalResults:
-    """Every network and combination on every set from elsewhere, and the control that knows sizes and bytes.
+    """Every network and combination on every external set, and the control that knows sizes and bytes.
 
     Images that training has seen are left out.
 
     Args:
-        home: predictions on the study's own images.
-        away: predictions on the others; their split is "test".
+        internal: predictions on the study's own images.
+        external: predictions on the others; their split is "test".
         results: has the threshold of each row.
         images: the study's own, as `PreparedData.table`.
-        others: those from elsewhere, as `PreparedData.elsewhere`.
+        others: the external ones, as `PreparedData.external`.
     """
     known = others[~find_seen(others)]
-    tests = {(name.model, name.regime): (name, test) for name, _, test in iterate_means(home)}
+    tests = {(name.model, name.regime): (name, test) for name, _, test in iterate_means(internal)}
     chosen = results[results["seed"] == ENSEMBLE].drop_duplicates("name").set_index("name")["threshold"]
     rows = [
         (tests[key][0], tests[key][1], scored, chosen.get(tests[key][0], np.nan))
-        for name, _, scored in iterate_means(away)
+        for name, _, scored in iterate_means(external)
         if (key := (name.model, name.regime)) in tests
     ]
-    at_home, elsewhere = predict_elsewhere(images, others)
-    rows.append((SeriesName("Metadata alone: size and bytes", CONTROL, "size and bytes"), at_home, elsewhere, np.nan))
+    control = SeriesName("Metadata alone: size and bytes", CONTROL, "size and bytes")
+    rows.append((control, *predict_external(images, others), np.nan))
     measures, drops = [], []
     for name, own, scored, threshold in rows:
         columns = ["image_id", "set", *(column for column in GROUPS if column in known)]
@@ -186,7 +186,7 @@ def examine_elsewhere(
 
 
 def find_seen(others: pd.DataFrame) -> pd.Series:
-    """Which images from elsewhere show a photograph that the networks learnt from or were chosen on."""
+    """Which external images show a photograph that the networks learnt from or were chosen on."""
     return others["seen_in"].isin(("train", "val"))
 
 

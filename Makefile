@@ -91,7 +91,7 @@ predict: | $(ENV) $(if $(filter %.onnx,$(value MODEL)),$(EXTRAS))  ## scores and
 lab: $(KEYS)/data.done.json  ## JupyterLab on the project; what notebooks write there goes to reports/<study>/interactive/
 	@$(RUN) jupyterlab --ServerApp.root_dir=. notebooks/01_eda.ipynb
 test: | $(DEV)  ## the tests, the same that continuous integration runs
-	@$(PYTEST) -n 2 --dist loadfile
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder
 test-fast: | $(DEV)  ## the tests of the edit loop: no notebook, no browser, no long training
 	@$(PYTEST) -n 2 --dist loadfile -m "not slow and not long"
 test-long: | $(DEV)  ## what takes minutes: every regime of both networks with weights from a hub on loopback (7 GB of memory), compiling

@@ -69,7 +69,7 @@ def project(tmp_path_factory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(params=[True, False], ids=["photographs", "no photographs"])
+@pytest.fixture(scope="module", params=[True, False], ids=["photographs", "no photographs"])
 def copy(project, request) -> Path:
     """The study's published copy."""
     path = project / "params" / "mine" / "data.yaml"

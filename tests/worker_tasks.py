@@ -71,13 +71,6 @@ def die_in_worker(study: Study, data: Data) -> TinyImages:
     return make_images(16, 6, 6)
 
 
-def note_device(study: Study, data: Data) -> TinyImages:
-    """Few images; leaves a file named by the device that this process sees."""
-    folder = Path(os.environ["REPORTS_DIR"])
-    (folder / f"{os.environ.get('CUDA_VISIBLE_DEVICES')}-{os.getpid()}").touch()
-    return make_images(16, 6, 6)
-
-
 def make_jobs(tmp_path: Path, load=open_tiny, study: str = "tiny") -> list[CountedJob]:
     """A task for each of two seeds."""
     folder, logs = tmp_path / "runs", tmp_path / "logs"

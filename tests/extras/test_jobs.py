@@ -43,23 +43,16 @@ def list_workers() -> list[psutil.Process]:
 
 
 @pytest.mark.slow
-def test_two_workers_leave_the_bytes_of_one_process(one_process, tmp_path, monkeypatch):
-    jobs, console = make_jobs(tmp_path), Console(io.StringIO())
-    assert train_ahead(jobs, console=console) == {}
-    assert read_results(tmp_path / "runs") == one_process
-    monkeypatch.setattr(ahead, "open_local", None)
-    assert train_ahead(jobs, console=console) == {}, "what is done is not trained again, and starts nobody"
-
-
-@pytest.mark.slow
 @pytest.mark.fault("kills", "worker processes (JOBS), at random moments", "the bytes of one process")
 @pytest.mark.parametrize("seed", ROUNDS)
-def test_workers_killed_at_random_moments_leave_the_same_bytes(one_process, tmp_path, seed):
+def test_workers_killed_at_random_moments_leave_the_same_bytes(one_process, tmp_path, monkeypatch, seed):
     jobs = make_jobs(tmp_path)
     with killing(jobs, list_workers, seed=seed):
         assert train_ahead(jobs, console=Console(io.StringIO())) == {}
     assert read_results(tmp_path / "runs") == one_process
     assert set(count_epochs(jobs).values()) == {1}, "an epoch that was kept was trained again"
+    monkeypatch.setattr(ahead, "open_local", None)
+    assert train_ahead(jobs, console=Console(io.StringIO())) == {}, "what is done starts nobody"
 
 
 @pytest.mark.slow
@@ -79,17 +72,6 @@ def test_a_task_that_fails_leaves_the_others_alone(tmp_path):
     failed = train_ahead([first, second], console=Console(io.StringIO()))
     assert list(failed) == [first] and "these images cannot be read" in str(failed[first])
     assert second.check() == (True, "") and first.check() == (False, "")
-
-
-@pytest.mark.slow
-def test_each_worker_has_a_device_of_its_own(tmp_path):
-    jobs = make_jobs(tmp_path, worker_tasks.note_device)
-    with open_local(2, ["4", "7"]) as workers:
-        for future in [workers.submit(job) for job in jobs]:
-            future.result()
-    seen = {path.name.partition("-") for path in (tmp_path / "reports").glob("[0-9]*-*")}
-    assert len({worker for _, _, worker in seen}) == len({device for device, _, _ in seen})
-    assert {device for device, _, _ in seen} <= {"4", "7"}
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,7 @@ def _number_lines(ledger: pd.DataFrame) -> pd.DataFrame:
 
 
 def _same_scores(a: Any, b: Any) -> bool:
-    ours, theirs = ([getattr(row, name) for name in SCORES] for row in (a, b))
-    return bool(np.allclose(ours, theirs, rtol=0, atol=SAME))
+    return bool(_are_close(*([getattr(row, name) for name in SCORES] for row in (a, b))).all())
 
 
 class Looks(NamedTuple):
@@ -133,11 +132,13 @@ class Looks(NamedTuple):
         number: of the present evaluation, from 1.
         earlier: one row per earlier evaluation: `date`, and the scores `a` and `b` of the two networks in the metric
             of the declared comparison.
+        machines: one row per other machine on which the present settings and code gave other scores: `a` and `b`.
         level: the significance level of the present one: the declared one divided by `number` (Bonferroni).
     """
 
     number: int
     earlier: pd.DataFrame
+    machines: pd.DataFrame
     level: float
 
 
@@ -154,16 +155,24 @@ def count_looks(ledger: pd.DataFrame, predictions: pd.DataFrame, params: NamedCo
     now = [round(float(compute(run["target"], run["probability"])), 4) if len(run) else np.nan for run in runs]
     chosen = ledger["model"].isin(params.pair) & (ledger["regime"] == regime)
     history: list[dict[str, Any]] = []  # first scores of the pair in each evaluation but the present one
-    state: dict[str, pd.Series] = {}  # scores of each network in its latest evaluation, on one machine or several
-    for _, rows in _number_lines(ledger[chosen]).groupby("evaluation"):
+    machines: list[tuple[float, float]] = []  # scores of the pair in the present one on other machines
+    state: dict[str, pd.Series] = {}  # scores of each network in its latest evaluation, one per machine
+    lines = _number_lines(ledger[chosen]).drop_duplicates(["evaluation", "model", "result"])
+    for _, rows in lines.groupby("evaluation"):
         state |= dict(list(rows.groupby("model")[metric]))
         pair = [state.get(model, pd.Series(dtype=float)) for model in params.pair]
-        if not all(np.isclose(known, value, rtol=0, atol=SAME).any() for known, value in zip(pair, now, strict=True)):
+        if all(_are_close(known, value).any() for known, value in zip(pair, now, strict=True)):
+            machines += [both for both in zip(*pair, strict=False) if not _are_close(both, now).all()]
+        else:
             first = (known.iloc[0] if len(known) else None for known in pair)
             history.append({"date": rows["date"].iloc[0]} | dict(zip("ab", first, strict=True)))
     earlier = pd.DataFrame(history, columns=["date", "a", "b"])
     number = len(earlier) + 1
-    return Looks(number, earlier, params.primary.alpha / number)
+    return Looks(number, earlier, pd.DataFrame(machines, columns=["a", "b"]), params.primary.alpha / number)
+
+
+def _are_close(scores: Any, others: Any) -> np.ndarray:
+    return np.isclose(scores, others, rtol=0, atol=SAME)
 
 
 def publish_openings(study: str) -> Path:

@@ -85,20 +85,27 @@ def write_ordinal(number: int) -> str:
 
 
 def state_looks(looks: Looks, params: NamedComparison) -> str:
-    """How often the declared comparison was evaluated on the test set, and what the earlier evaluations gave."""
-    if looks.number == 1:
-        return "This is the first evaluation of the declared comparison on the test set."
+    """How often the declared comparison was evaluated on the test set, and what the other evaluations gave."""
     a, b = map(name_model, params.pair)
     metric = label_metric(params.primary.metric)
-    gave = join_words(
-        f"{metric} {format_value(row.a)} ({a}) against {format_value(row.b)} ({b}) on {row.date}"
-        for row in looks.earlier.astype({"a": float, "b": float}).itertuples()
-    )
+
+    def give(rows: pd.DataFrame) -> list[str]:
+        pairs = rows[["a", "b"]].astype(float).itertuples(index=False)
+        return [f"{metric} {format_value(first)} ({a}) against {format_value(second)} ({b})" for first, second in pairs]
+
+    more = ""
+    if len(looks.machines):
+        where = "another machine" if len(looks.machines) == 1 else "other machines"
+        more = f" On {where}, the same settings gave {join_words(give(looks.machines))}."
+    if looks.number == 1:
+        return f"This is the first evaluation of the declared comparison on the test set.{more}"
+    dated = zip(give(looks.earlier), looks.earlier["date"], strict=True)
+    gave = join_words(f"{scores} on {date}" for scores, date in dated)
     before, alpha = "first" if looks.number == 2 else f"first {looks.number - 1}", params.primary.alpha
     return (
         f"This is the {write_ordinal(looks.number)} evaluation of the declared comparison on the test set; the "
         f"{before} gave {gave}. Settings, code or hardware changed in between, so the level of the test is {alpha:g} / "
-        f"{looks.number} = {looks.level:.2g} (Bonferroni)."
+        f"{looks.number} = {looks.level:.2g} (Bonferroni).{more}"
     )
 
 

@@ -81,6 +81,7 @@ def test_what_is_published_outlives_the_reports(folders):
     assert len(record_openings("s", make_predictions("scratch"), runs("scratch-b"), now=TUESDAY)) == 2
 
 
+NOWHERE = pd.DataFrame(columns=["a", "b"])  # no other machine
 PAIR = COMPARISON.model_copy(update={"primary": COMPARISON.primary.model_copy(update={"regime": "scratch"})})
 
 
@@ -140,7 +141,9 @@ def test_the_level_of_the_test_is_that_of_the_settings_whichever_machine_is_the_
     for model, own in now.groupby("model"):
         own_line = lines.index[lines["model"] == model][machine]
         lines.loc[own_line, "auc"] = round(float(roc_auc_score(own["target"], own["probability"])), 4)
-    assert count_looks(pd.concat([TWICE, lines], ignore_index=True), scores, PAIR).number == 3
+    looks = count_looks(pd.concat([TWICE, lines, lines[:2]], ignore_index=True), scores, PAIR)
+    other = MACHINES["auc"].iloc[[2, 3] if machine == 0 else [0, 1]].tolist()
+    assert looks.number == 3 and looks.machines.to_numpy().tolist() == [other]
     unknown = pd.concat([TWICE, lines.assign(settings="")], ignore_index=True)
     assert count_looks(unknown, scores, PAIR).number == 4
 
@@ -176,7 +179,7 @@ def test_the_present_evaluation_counts_once_whether_the_ledger_has_it_or_not():
 
 def test_the_verdict_says_what_earlier_evaluations_gave_and_corrects_its_level():
     earlier = pd.DataFrame({"date": ["2026-11-23", "2026-11-30"], "a": [0.7024, 0.6911], "b": [0.6774, 0.6085]})
-    third = Looks(3, earlier, 0.05 / 3)
+    third = Looks(3, earlier, NOWHERE, 0.05 / 3)
     said = state_looks(third, PAIR)
     assert said.startswith("This is the third evaluation of the declared comparison on the test set; the first 2 gave ")
     assert "AUC 0.702 (ResNet50) against 0.677 (VGG19) on 2026-11-23 and AUC 0.691" in said
@@ -187,6 +190,10 @@ def test_the_verdict_says_what_earlier_evaluations_gave_and_corrects_its_level()
     verdict = state_primary(rows, PAIR, third)
     assert verdict.startswith("No significant difference") and "at the level 0.017" in verdict
     assert verdict.endswith(said)
-    first = Looks(1, earlier[:0], 0.05)
+    first = Looks(1, earlier[:0], NOWHERE, 0.05)
     assert state_primary(rows, PAIR, first) == state_primary(rows, PAIR)
     assert "first evaluation" in state_looks(first, PAIR)
+    other = Looks(1, earlier[:0], pd.DataFrame({"a": [0.75], "b": [0.71]}), 0.05)
+    assert state_looks(other, PAIR).endswith(
+        " On another machine, the same settings gave AUC 0.750 (ResNet50) against 0.710 (VGG19)."
+    )

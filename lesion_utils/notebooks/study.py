@@ -31,11 +31,11 @@ from lesion_utils.config.schema import Network, StudyParams
 from lesion_utils.core import paths
 from lesion_utils.core.errors import RunError
 from lesion_utils.core.files import append_line, dump_json, write_atomic, write_if_changed
-from lesion_utils.core.git import run_git
 from lesion_utils.core.names import name_data_set
 from lesion_utils.data.prepared import PreparedData, load_prepared
 from lesion_utils.data.tables import dump_csv, read_csv
 from lesion_utils.figures.style import SCREEN_SCALE, save
+from lesion_utils.provenance.record import describe_code
 
 #: Steps whose figures `make paper` places.
 FOR_THE_PAPER = ("05_comparison",)
@@ -74,10 +74,11 @@ class OpenStudy:
 
     def card(self) -> HTML:
         """What this page was made from, folded, and what a reader must know before its numbers."""
-        described = run_git("describe", "--always", "--dirty", "--abbrev=10")
+        code = describe_code()
+        commit = f"{code['commit'][:10]}{', with changes' if code['dirty_hash'] else ''}" if code["commit"] else None
         rows = {
             "study": f"{self.paths.name}: {self.params.data.title}",
-            "commit": (described or "").strip() or "not under version control",
+            "commit": commit or "not under version control",
             "data": f"{name_data_set(self.params.data.source)}, {self.open_data().summary}",
             "run": self.run_id,
             "threads": os.environ.get("THREADS") or f"one per core ({os.cpu_count()})",

@@ -122,3 +122,11 @@ def test_the_card_needs_no_git(study, monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(OpenStudy, "open_data", lambda self: SimpleNamespace(summary="two images"))
     assert "<th>commit</th><td>not under version control</td>" in study.card().data
+
+
+@pytest.mark.parametrize(("dirty", "shown"), [(None, "0123456789"), ("ab", "0123456789, with changes")])
+def test_the_card_names_the_commit_and_changes_of_what_decides_numbers(study, monkeypatch, dirty, shown):
+    monkeypatch.setattr(OpenStudy, "open_data", lambda self: SimpleNamespace(summary="two images"))
+    code = {"commit": "0123456789abcdef", "dirty_hash": dirty}
+    monkeypatch.setattr("lesion_utils.notebooks.study.describe_code", lambda: code)
+    assert f"<th>commit</th><td>{shown}</td>" in study.card().data

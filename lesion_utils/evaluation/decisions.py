@@ -63,7 +63,8 @@ def predict_values(
     """Positive and negative predictive value where another share of lesions is malignant than in the test set.
 
     By Bayes' rule from sensitivity and specificity, which are taken to be the same there. The interval is the middle
-    share of what their posteriors under Jeffreys' prior give together; it has a width where no image is called wrongly.
+    share of what their posteriors under Jeffreys' prior give together, extended to the value, which the middle share
+    does not hold at 0 or 1 (Brown, Cai and DasGupta 2001); it has a width where no image is called wrongly.
 
     Args:
         found: malignant images predicted malignant, of `malignant`.
@@ -79,7 +80,8 @@ def predict_values(
     spreads = _apply_bayes(sensitivities, specificities, prevalence)
     shares: dict[str, float] = {}
     for name, value, spread in zip(("ppv", "npv"), values, spreads, strict=True):
-        span = float(value), *percentile_interval(spread.ravel(), confidence=confidence)
+        low, high = percentile_interval(spread.ravel(), confidence=confidence)
+        span = float(value), float(np.fmin(low, value)), float(np.fmax(high, value))  # both ignore a value of NaN
         shares |= {name + end: number for end, number in zip(ENDS, span, strict=True)}
     return shares
 

@@ -26,7 +26,9 @@ def state_validation(order: pd.DataFrame, subsets: pd.Series, params: StudyParam
         subsets: train, val, test or left_out of each image.
     """
     if order.empty:
-        return "Without validation images the models are not ranked."
+        has_validation = params.data.folds > 1 or (subsets == "val").any()
+        why = "no network is trained" if has_validation else "there are no validation images"
+        return f"The models are not ranked, because {why}."
     count, folds = order["images"].iloc[0], params.data.folds
     said = (
         f"Each of the {count} training images is scored by models that were not trained on it ({folds} folds, "
@@ -50,7 +52,7 @@ def describe_left_out(predictions: pd.DataFrame, params: NamedComparison) -> lis
     missing, untrained = find_missing(predictions, params.averages), list_untrained(predictions)
     return [
         f"The combination \u201c{name}\u201d is omitted: "
-        + " and ".join(f"{name_series(*m)} {'is not trained' if m in untrained else 'has no scores'}" for m in members)
+        + " and ".join(f"{name_series(*m)}, {'is not trained' if m in untrained else 'has no scores'}" for m in members)
         + "."
         for name, members in missing.items()
     ]
@@ -283,7 +285,9 @@ def state_single(training: pd.DataFrame, seeds: int) -> list[str]:
             f"({format_value(getattr(row, metric + '_min'))} to {format_value(getattr(row, metric + '_max'))})"
             for metric in ("auc", "ap")
         )
-        kind = "network" if row.networks == 1 else f"{row.networks} single networks, mean (range)"
+        if row.networks == 1:
+            continue  # its scores are in the tables
+        kind = f"{row.networks} single networks, mean (range)"
         note = "" if row.trained else ", not trained"
         said.append(f"{name_series(row.model, row.regime)}{note}, {kind}: {', '.join(both)}.")
     if seeds > 1 and (training["networks"] > seeds).any():

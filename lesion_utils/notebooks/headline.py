@@ -81,7 +81,7 @@ def _list_sentences(found: Findings) -> list[str]:
     return [
         _describe_best(found),
         state_primary(found.comparisons, found.params, found.looks),
-        *(use if len(found.order) or found.calibrated.empty else []),
+        *([] if found.only_untrained else use),
         f"The test set has {images} images, {malignant} of them malignant. Predicting benign for every image is "
         f"{100 * (images - malignant) / images:.1f} % accurate, so we do not report accuracy as a headline. "
         + state_power(found.comparisons, found.params),
@@ -193,7 +193,7 @@ def _describe_model(found: Findings, run: Run) -> str:
 
 def _describe_best(found: Findings) -> str:
     if found.order.empty:
-        why = "there are no validation images" if found.calibrated.empty else "no network is trained"
+        why = "no network is trained" if found.only_untrained else "there are no validation images"
         return f"No model was selected, because {why}."
     best, count = found.order.iloc[0], len(found.order)
     where = "cross-validated AP" if found.folds > 1 else "AP on the validation images"

@@ -64,6 +64,11 @@ class Findings:
         return list_spoken(self.results, self.params)[0]
 
     @property
+    def only_untrained(self) -> bool:
+        """Whether there are validation images, and no model that they could rank."""
+        return self.order.empty and not self.calibrated.empty
+
+    @property
     def discussed(self) -> list[Run]:
         """The models whose calibration and use are shown: the leading one, and those of the declared comparison."""
         return list(dict.fromkeys([self.lead, *list_spoken(self.results, self.params)]))[:3]
@@ -95,6 +100,8 @@ def state_controls(found: Findings) -> str:
 
 def state_added(found: Findings) -> str:
     """What the leading model adds to the strongest metadata-only baseline."""
+    if found.only_untrained:
+        return "No network is trained, so what the pixels add to the metadata was not measured."
     rows = select_rows(found.added, found.lead)
     rows = rows[rows["control"] == found.seen.harder]
     return state_added_value(rows, alpha=found.params.primary.alpha)
@@ -179,7 +186,7 @@ def list_limits(found: Findings) -> list[str]:
     calls = state_calls(found.results, found.lead, found.params, malignant=malignant, folds=found.folds)
     return [
         f"Shortcuts: {state_added(found)}",
-        f"Missed lesions: {calls}",
+        *([] if found.only_untrained else [f"Missed lesions: {calls}"]),
         f"Size: {size}. The intervals describe the limited number of test images, not the variation between runs.",
         f"One source: training and test images come from {_SOURCES[found.challenge]}"
         + (f", except for the external test sets ({', '.join(found.sets)})." if found.sets else "."),

@@ -71,11 +71,21 @@ def test_intervals_of_predictive_values_hold_their_share_of_the_posterior(found,
     """The chance of a PPV under x is an integral over specificities of that of a sensitivity under what gives x."""
     values = predict_values(found, 75, passed, 304, prevalence=0.1, confidence=0.9)
     sensitivity, specificity = beta(found + 0.5, 75.5 - found), beta(passed + 0.5, 304.5 - passed)
-    for end, share in (("_low", 0.05), ("_high", 0.95)):
+    for end, share, edge in (("_low", 0.05, 0.0), ("_high", 0.95, 1.0)):
+        if values["ppv"] == edge:
+            assert values[f"ppv{end}"] == edge, "the interval holds its value"
+            continue
         odds = 0.9 / 0.1 * values[f"ppv{end}"] / (1 - values[f"ppv{end}"])
         ends = specificity.ppf([1e-9, 1 - 1e-9])
         below = quad(lambda s, k=odds: specificity.pdf(s) * sensitivity.cdf(k * (1 - s)), *ends, limit=200)[0]
         assert below == pytest.approx(share, abs=0.004)
+
+
+@pytest.mark.parametrize(("found", "passed"), [(21, 0), (0, 22), (22, 22), (0, 0), (3, 9)])
+def test_an_interval_of_a_predictive_value_holds_the_value(found, passed):
+    values = predict_values(found, 22, passed, 22, prevalence=0.5, confidence=0.95)
+    for name in ("ppv", "npv"):
+        assert np.isnan(values[name]) or values[f"{name}_low"] <= values[name] <= values[f"{name}_high"]
 
 
 def test_nothing_called_malignant_has_no_positive_predictive_value():

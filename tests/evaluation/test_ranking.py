@@ -93,7 +93,11 @@ def test_the_order_says_what_it_compares(predictions, folds, keep):
     name = name_model(params.models["resnet50"])
     assert (f"{name}: the epoch with the best score on these images was kept" in said) == (keep == "best")
     tested = predictions[predictions["split"] == "test"]
-    assert "not ranked" in state_validation(rank_on_validation(tested), subsets, params)
+    nothing = rank_on_validation(tested)
+    assert "because no network is trained" in state_validation(nothing, subsets, params)
+    if folds == 1:
+        only = subsets[subsets != "val"]
+        assert "because there are no validation images" in state_validation(nothing, only, params)
 
 
 def test_the_order_is_that_of_the_validation_images(predictions, scored):

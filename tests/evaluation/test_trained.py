@@ -96,7 +96,7 @@ def test_the_order_and_combinations_leave_out_what_is_not_trained():
     assert "combination" not in set(scores["model"])
     members = [["resnet50/finetune", "vgg19/finetune"]]
     (said,) = describe_left_out(scores, COMPARISON.model_copy(update={"combinations": members}))
-    assert said.endswith("is omitted: VGG19, fine-tuned is not trained.")
+    assert said.endswith("is omitted: VGG19, fine-tuned, is not trained.")
     kept = drop_untrained(scores, list_untrained(scores))
     assert len(kept) == len(scores) - 3 * 180 and drop_untrained(kept, []) is kept
 
@@ -125,6 +125,7 @@ def test_single_networks_are_said_with_mean_and_range_and_what_the_spread_over_s
     assert said[3].startswith("VGG19, from scratch, not trained, 5 single networks")
     assert len(said) == 6 and len(state_single(make_training(), 2)) == 7
     assert "compares 2 seeds on the same folds" in state_single(make_training(), 2)[-1]
+    assert state_single(make_training().assign(networks=1), 1) == [], "a single one is in the tables"
 
 
 @pytest.mark.parametrize(("malignant", "said"), [(75, "does not meet the 100"), (150, "meets the 100")])

@@ -244,3 +244,14 @@ def test_external_results_are_said_in_the_numbers_of_its_table(findings, predict
     assert judge_external(nothing, predictions, results, COMPARISON, folder=tmp_path) is None
     assert "no external test set" in state_external(None, others, findings)[0]
     assert "external test sets (P)." in list_limits(replace(findings, sets=("P",)))[-2]
+
+
+def test_without_a_trained_network_nothing_is_said_about_added_value_and_use(findings):
+    nothing = replace(findings, order=findings.order[:0])
+    said = summarise(nothing)
+    assert said["limits"][0] == (
+        "Shortcuts: No network is trained, so what the pixels add to the metadata was not measured."
+    )
+    assert not any("Missed lesions" in sentence for sentence in said["limits"])
+    assert any("Missed lesions" in sentence for sentence in summarise(findings)["limits"])
+    assert len(said["sentences"]) == 3 and "because no network is trained" in said["sentences"][0]

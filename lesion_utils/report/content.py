@@ -114,6 +114,16 @@ class Report:
         return self.metrics.get("05_comparison", {}).get("tiles", [])
 
     @property
+    def outdated(self) -> str:
+        """What a reader must know of a report that an earlier version made; "" of others."""
+        if not self.sentences or self.tiles:
+            return ""
+        return (
+            "This report was made by an earlier version of the software. It does not account for untrained networks "
+            "and for earlier evaluations on the test images."
+        )
+
+    @property
     def sentences(self) -> list[str]:
         """The study's conclusions, their numbers formatted by 05_comparison."""
         return self.metrics.get("05_comparison", {}).get("sentences", [])

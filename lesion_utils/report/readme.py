@@ -73,7 +73,7 @@ def _list_results(report: Report) -> list[str]:
         if label == selected or is_difference or "metadata" in label.lower():
             name = f"**{escape_markdown(label)}**" if label == selected else escape_markdown(label)
             lines.append(f"{name}: {told}.")
-    return lines + ([escape_markdown(report.evaluation)] if report.evaluation else [])
+    return lines + [escape_markdown(said) for said in (report.evaluation, report.outdated) if said]
 
 
 def _fill(found: re.Match[str]) -> str:

@@ -82,3 +82,11 @@ def test_the_committed_readme_shows_what_the_published_copies_say():
         assert block == (render_block(Report(project_root() / "docs" / name)) if name in published else "")
     for link in re.findall(r"\]\((?!https:)([^)#]+)\)", readme):
         assert (project_root() / link).exists(), f"the link to {link} leads nowhere"
+
+
+def test_a_report_of_an_earlier_version_says_so(copy):
+    path = copy / "metrics" / "05_comparison.json"
+    edit_json(path, tiles=[], sentences=["ResNet50 is better."])
+    assert render_block(Report(copy)).count("This report was made by an earlier version of the software.") == 1
+    edit_json(path, tiles=[{"title": "Best model", "value": "AUC 0.6", "detail": "ResNet50"}])
+    assert "earlier version" not in render_block(Report(copy))

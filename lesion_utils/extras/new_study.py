@@ -52,6 +52,8 @@ def copy_study(source: str, name: str, changes: str) -> str:
     files = {path.stem: path.read_bytes().decode() for path in sorted(folder.glob("[!.]*.yaml"))}
     load_study(folder)  # what is wrong before anything is set is not SET's
     settings = _split(changes)
+    if "data.source" in dict(settings) and "data.remarks" not in dict(settings):
+        settings.append(("data.remarks", "[]"))  # they describe the images of the study that is copied
     for key, value in settings:
         file, _, inner = key.partition(".")
         known = [*FILES, *(network for network in list_networks(folder) if network not in FILES)]

@@ -136,10 +136,10 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(project, name, changes
 
 
 def test_an_optional_parameter_is_added_and_lists_and_texts_are_taken_as_they_are_typed(project):
-    changes = "data.source=folder data.images='my images' data.labels=a.csv resnet50.seeds='[1, 2]' data.remarks=[]"
+    changes = "data.source=folder data.images='my images' data.labels=a.csv resnet50.seeds='[1, 2]'"
     shown = copy_study("demo", "mine", changes + " vgg19.regimes.scratch.lr=2e-4")
     assert shown.endswith(
-        "resnet50.seeds: [1, 2]\n  data.remarks: []\n  vgg19.regimes.scratch.lr: 2e-4\nnext: make all STUDY=mine"
+        "resnet50.seeds: [1, 2]\n  vgg19.regimes.scratch.lr: 2e-4\n  data.remarks: []\nnext: make all STUDY=mine"
     )
     params = load_study(Study("mine").params_dir)
     assert (params.data.images, params.data.remarks, params.resnet50.seeds) == ("my images", [], [1, 2])
